@@ -1,0 +1,1 @@
+"""The command line: one lazily imported module per command."""

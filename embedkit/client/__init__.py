@@ -1,0 +1,1 @@
+"""Clients of the server: need numpy and grpcio alone."""

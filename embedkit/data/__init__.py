@@ -1,0 +1,1 @@
+"""Data sources: every kind of image collection as one ``Dataset``."""

@@ -1,0 +1,1 @@
+"""One detector per module; the file name is its name."""

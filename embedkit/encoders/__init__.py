@@ -1,0 +1,1 @@
+"""Encoders: torch modules from uint8 images to features."""

@@ -1,0 +1,189 @@
+"""The exception tree: every error embedkit raises on purpose.
+
+    EmbedkitError                      INTERNAL             exit 1
+    |- InvalidInput                    INVALID_ARGUMENT     exit 2   (also a ValueError)
+    |  |- BadImage                     one image that cannot be decoded or is too large
+    |  |- MessageTooLarge
+    |- NotFound                        NOT_FOUND            exit 2
+    |- AlreadyExists                   ALREADY_EXISTS       exit 2
+    |- ModelMismatch                   FAILED_PRECONDITION  exit 2
+    |- QueueFull                       RESOURCE_EXHAUSTED   exit 1   (retry helps)
+    |- Unavailable                     UNAVAILABLE          exit 1   (retry helps)
+    |- DeadlineExceeded                DEADLINE_EXCEEDED    exit 1
+    |- Cancelled                       CANCELLED            exit 1
+    |- Unauthenticated                 UNAUTHENTICATED      exit 2
+    |- PermissionDenied                PERMISSION_DENIED    exit 2
+    |- BundleDamaged                   DATA_LOSS            exit 1
+    |- ModelChanged                    ABORTED              exit 1   (the server answers with another model)
+    |- BudgetExhausted                 RESOURCE_EXHAUSTED   exit 1   (an attack's query limit)
+    |- TrainingDiverged                INTERNAL             exit 1
+    |- MissingDependency               UNIMPLEMENTED        exit 2   (names the extra to install)
+
+Each class carries the gRPC status it becomes on the wire (by name, so that this file needs no
+gRPC), a machine-readable reason, and the exit code of the command line. The translation happens
+in two places only: ``wire/status.py`` and ``cli``.
+"""
+
+from typing import ClassVar
+
+__all__ = [
+    "AlreadyExists",
+    "BadImage",
+    "BudgetExhausted",
+    "BundleDamaged",
+    "Cancelled",
+    "DeadlineExceeded",
+    "EmbedkitError",
+    "InvalidInput",
+    "MessageTooLarge",
+    "MissingDependency",
+    "ModelChanged",
+    "ModelMismatch",
+    "NotFound",
+    "PermissionDenied",
+    "QueueFull",
+    "TrainingDiverged",
+    "Unauthenticated",
+    "Unavailable",
+]
+
+
+class EmbedkitError(Exception):
+    """Base of every error that embedkit raises on purpose.
+
+    Attributes:
+        status: Name of the gRPC status code.
+        reason: Upper-case identifier sent as ``google.rpc.ErrorInfo.reason``.
+        exit_code: Exit code of the command line.
+        retry_s: Seconds after which a retry may help, or None where it does not help.
+    """
+
+    status: ClassVar[str] = "INTERNAL"
+    reason: ClassVar[str] = "INTERNAL"
+    exit_code: ClassVar[int] = 1
+    retry_s: ClassVar[float | None] = None
+
+
+class InvalidInput(EmbedkitError, ValueError):
+    """The caller's input is wrong: shape, dtype, range, name or syntax."""
+
+    status = "INVALID_ARGUMENT"
+    reason = "INVALID_INPUT"
+    exit_code = 2
+
+
+class BadImage(InvalidInput):
+    """One image cannot be decoded, or declares more pixels than the limit."""
+
+    reason = "BAD_IMAGE"
+
+
+class MessageTooLarge(InvalidInput):
+    """A request exceeds the message, item or payload limit."""
+
+    reason = "MESSAGE_TOO_LARGE"
+
+
+class NotFound(EmbedkitError):
+    """A model, version, collection, file or id that does not exist."""
+
+    status = "NOT_FOUND"
+    reason = "NOT_FOUND"
+    exit_code = 2
+
+
+class AlreadyExists(EmbedkitError):
+    """A name that is taken."""
+
+    status = "ALREADY_EXISTS"
+    reason = "ALREADY_EXISTS"
+    exit_code = 2
+
+
+class ModelMismatch(EmbedkitError):
+    """Vectors of one model meet a collection filled by another."""
+
+    status = "FAILED_PRECONDITION"
+    reason = "MODEL_MISMATCH"
+    exit_code = 2
+
+
+class QueueFull(EmbedkitError):
+    """The server's queue is full by images or by bytes."""
+
+    status = "RESOURCE_EXHAUSTED"
+    reason = "QUEUE_FULL"
+    retry_s = 0.05
+
+
+class Unavailable(EmbedkitError):
+    """The server is draining, restarting, unreachable, or its disk is full."""
+
+    status = "UNAVAILABLE"
+    reason = "UNAVAILABLE"
+    retry_s = 0.5
+
+
+class DeadlineExceeded(EmbedkitError):
+    """The deadline passed before the work was done."""
+
+    status = "DEADLINE_EXCEEDED"
+    reason = "DEADLINE_EXCEEDED"
+
+
+class Cancelled(EmbedkitError):
+    """The caller went away; the work was not executed."""
+
+    status = "CANCELLED"
+    reason = "CANCELLED"
+
+
+class Unauthenticated(EmbedkitError):
+    """The credential is missing or wrong."""
+
+    status = "UNAUTHENTICATED"
+    reason = "UNAUTHENTICATED"
+    exit_code = 2
+
+
+class PermissionDenied(EmbedkitError):
+    """The call needs the admin token."""
+
+    status = "PERMISSION_DENIED"
+    reason = "PERMISSION_DENIED"
+    exit_code = 2
+
+
+class BundleDamaged(EmbedkitError):
+    """A file of a bundle does not match its digest, or its golden embeddings differ."""
+
+    status = "DATA_LOSS"
+    reason = "BUNDLE_DAMAGED"
+
+
+class ModelChanged(EmbedkitError):
+    """A reply came from another model than the replies before it."""
+
+    status = "ABORTED"
+    reason = "MODEL_CHANGED"
+
+
+class BudgetExhausted(EmbedkitError):
+    """An attack has used all of its queries."""
+
+    status = "RESOURCE_EXHAUSTED"
+    reason = "BUDGET_EXHAUSTED"
+
+
+class TrainingDiverged(EmbedkitError):
+    """The loss is not finite; the message has the step and where the batch was written."""
+
+    reason = "TRAINING_DIVERGED"
+
+
+class MissingDependency(EmbedkitError):
+    """An optional package is absent; the message names the extra that brings it."""
+
+    status = "UNIMPLEMENTED"
+    reason = "MISSING_DEPENDENCY"
+    exit_code = 2

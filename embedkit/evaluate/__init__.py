@@ -1,0 +1,1 @@
+"""Evaluate: measure an embedder, most of all the one that is served."""

@@ -1,0 +1,1 @@
+"""One attack per module; the file name is its name."""

@@ -1,0 +1,1 @@
+"""One evaluation task per module; the file name is its name."""

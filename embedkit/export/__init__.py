@@ -1,0 +1,1 @@
+"""Export: from a run, or a model trained elsewhere, to a bundle."""

@@ -1,0 +1,1 @@
+"""Changes to images in torch: augmentation for training, gradient steps for attacks."""

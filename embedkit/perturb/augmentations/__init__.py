@@ -1,0 +1,1 @@
+"""One augmentation per module; the file name is its name."""

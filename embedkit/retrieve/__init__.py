@@ -1,0 +1,1 @@
+"""Retrieve: durable collections of vectors with nearest-neighbour search."""

@@ -1,0 +1,1 @@
+"""One vector store per module; the file name is its name."""

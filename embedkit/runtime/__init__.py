@@ -1,0 +1,1 @@
+"""Run a bundle in this process, and compare any two embedders."""

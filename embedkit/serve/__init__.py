@@ -1,0 +1,1 @@
+"""Serve: batched embeddings and retrieval over gRPC."""

@@ -1,0 +1,1 @@
+"""One gRPC service per module."""

@@ -1,0 +1,1 @@
+"""One objective per module; the file name is its name."""

@@ -1,0 +1,171 @@
+"""Arrays with their axes in the type, and the protocols that stages meet at.
+
+Axes: ``n`` images, ``h w`` pixels, ``c`` channels (of an image) or classes (of scores), ``d``
+dimensions, ``k`` neighbours. Type checkers see the plain array.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "Embedder",
+    "Embeddings",
+    "EncodedImages",
+    "FeatureEmbedder",
+    "Hit",
+    "ImageScores",
+    "Images",
+    "Labels",
+    "Metered",
+    "Pixels",
+    "Probabilities",
+    "Scorer",
+    "Scores",
+    "Searcher",
+    "Usage",
+]
+
+Images = Annotated[npt.NDArray[np.uint8], "n h w c"]
+"""A batch of decoded images, channels last, uint8."""
+
+Pixels = Annotated[npt.NDArray[np.uint8], "h w c"]
+"""One decoded image."""
+
+EncodedImages = Sequence[bytes]
+"""Image files (JPEG, PNG, WebP, ...), one ``bytes`` object each."""
+
+Embeddings = Annotated[npt.NDArray[np.float32], "n d"]
+"""One vector per image; L2-normalised unless said otherwise."""
+
+Labels = Annotated[npt.NDArray[np.int64], "n"]
+"""Class index of each image, 0-based."""
+
+Scores = Annotated[npt.NDArray[np.float64], "n"]
+"""One number per image; for novelty, higher is more novel."""
+
+Probabilities = Annotated[npt.NDArray[np.float32], "n c"]
+"""Class probabilities of each image; rows sum to 1."""
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Anything that turns images into embeddings: a torch twin, a session, a served model."""
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of an embedding."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """The model digest, ``sha256:...``; equal digests mean equal graph and input block."""
+        ...
+
+    def embed(self, images: Images | EncodedImages) -> Embeddings:
+        """Return L2-normalised float32 embeddings, (n, d), in the order given.
+
+        Raises:
+            InvalidInput: If the images are not uint8 (n, h, w, c), or a file cannot be decoded.
+        """
+        ...
+
+
+@runtime_checkable
+class FeatureEmbedder(Protocol):
+    """An Embedder that also gives the features before normalisation."""
+
+    def features(self, images: Images | EncodedImages) -> Embeddings:
+        """Return features before L2 normalisation, (n, d) float32."""
+        ...
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One search result.
+
+    Attributes:
+        id: The id given at upsert.
+        score: Similarity, higher is better for every metric.
+        payload: The JSON object stored with the vector, or None if not asked for.
+    """
+
+    id: str
+    score: float
+    payload: dict[str, object] | None = None
+
+
+@runtime_checkable
+class Searcher(Protocol):
+    """Nearest-neighbour search over a named collection."""
+
+    def search(
+        self,
+        collection: str,
+        *,
+        vectors: Embeddings | None = None,
+        images: Images | EncodedImages | None = None,
+        k: int = 10,
+    ) -> list[list[Hit]]:
+        """Return the best ``k`` hits per query, best first."""
+        ...
+
+
+@dataclass(frozen=True)
+class ImageScores:
+    """What the bundle's own head and detector say of a batch.
+
+    Attributes:
+        labels: Predicted class per image, (n,) int64; None without a head.
+        probabilities: Softmax of the head, (n, c) float32; None without a head.
+        novelty: OOD score per image, higher is more novel; None without a detector.
+        class_names: Name of each class, or empty.
+    """
+
+    labels: Labels | None
+    probabilities: Probabilities | None
+    novelty: Scores | None
+    class_names: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """A model that answers with its own class prediction and OOD score."""
+
+    def score(self, images: Images | EncodedImages) -> ImageScores:
+        """Return class and novelty of each image.
+
+        Raises:
+            NotFound: If the bundle has neither head nor detector.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a counted embedder was asked so far.
+
+    Attributes:
+        images: Images sent, each counted once however often a call was retried.
+        calls: Calls made.
+        bytes_sent: Payload bytes sent.
+        retries: Calls repeated after a retryable failure.
+    """
+
+    images: int = 0
+    calls: int = 0
+    bytes_sent: int = 0
+    retries: int = 0
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """Something that counts what it was asked."""
+
+    @property
+    def usage(self) -> Usage:
+        """Totals since creation."""
+        ...

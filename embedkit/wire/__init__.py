@@ -1,0 +1,1 @@
+"""The wire: generated messages, tensors as bytes, errors as gRPC status."""

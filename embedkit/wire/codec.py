@@ -1,0 +1,102 @@
+"""Tensors on the wire become numpy arrays and back, without a copy where possible."""
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+
+from embedkit.errors import InvalidInput
+from embedkit.types import EncodedImages, Images
+from embedkit.wire.proto import tensor_pb2
+
+__all__ = ["decode_images", "decode_tensor", "encode_images", "encode_tensor"]
+
+_DTYPES: dict[int, np.dtype[np.generic]] = {
+    tensor_pb2.UINT8: np.dtype("u1"),
+    tensor_pb2.FLOAT32: np.dtype("<f4"),
+    tensor_pb2.FLOAT16: np.dtype("<f2"),
+    tensor_pb2.INT8: np.dtype("i1"),
+    tensor_pb2.FLOAT64: np.dtype("<f8"),
+    tensor_pb2.INT64: np.dtype("<i8"),
+}
+_CODES = {dtype: code for code, dtype in _DTYPES.items()}
+
+
+def encode_tensor(array: npt.NDArray[np.generic], *, scale: float = 0.0) -> tensor_pb2.Tensor:
+    """Return the message of an array; ``scale`` only for int8, whose value is scale * byte.
+
+    Raises:
+        InvalidInput: If the dtype has no code on the wire.
+    """
+    code = _CODES.get(array.dtype.newbyteorder("<"))
+    if code is None:
+        known = sorted(str(d) for d in _CODES)
+        raise InvalidInput(f"expected a dtype of {known}, got {array.dtype}")
+    little = np.ascontiguousarray(array, dtype=_DTYPES[code])
+    return tensor_pb2.Tensor(data=little.tobytes(), dtype=code, shape=array.shape, scale=scale)
+
+
+def decode_tensor(
+    message: tensor_pb2.Tensor, *, axes: str, dtypes: Sequence[str]
+) -> npt.NDArray[np.generic]:
+    """Return a read-only view of the message's bytes; int8 comes back as scaled float32.
+
+    Args:
+        message: Untrusted; nothing is allocated before its size is checked.
+        axes: The axis letters expected, e.g. ``"n d"``; only their number is checked.
+        dtypes: Allowed numpy dtype names.
+
+    Raises:
+        InvalidInput: If dtype, number of axes, a negative axis or the byte count is wrong.
+    """
+    dtype = _DTYPES.get(message.dtype)
+    if dtype is None or dtype.name not in dtypes:
+        got = tensor_pb2.DType.Name(message.dtype) if dtype is None else dtype.name
+        raise InvalidInput(f"expected a tensor of {' or '.join(dtypes)}, got {got}")
+    shape = tuple(message.shape)
+    if len(shape) != len(axes.split()) or min(shape, default=0) < 0:
+        raise InvalidInput(f"expected a tensor with axes ({axes}), got shape {shape}")
+    expected = prod(shape) * dtype.itemsize
+    if expected != len(message.data):
+        raise InvalidInput(
+            f"expected {expected} bytes for shape {shape} of {dtype.name}, "
+            f"got {len(message.data)}"
+        )
+    array = np.frombuffer(message.data, dtype=dtype).reshape(shape)
+    if dtype.name == "int8" and message.scale:
+        return array.astype(np.float32) * np.float32(message.scale)
+    return array
+
+
+def decode_images(pixels: tensor_pb2.Tensor) -> Images:
+    """Return uint8 (n, h, w, c) with 1 or 3 channels.
+
+    Raises:
+        InvalidInput: If the tensor is anything else.
+    """
+    array = decode_tensor(pixels, axes="n h w c", dtypes=("uint8",))
+    if array.shape[3] not in (1, 3) or 0 in array.shape[1:]:
+        raise InvalidInput(
+            f"expected images (n, h, w, c) with 1 or 3 channels, got shape {array.shape}"
+        )
+    return array.astype(np.uint8, copy=False)
+
+
+def encode_images(
+    images: Images | EncodedImages,
+) -> tensor_pb2.Tensor | tensor_pb2.EncodedImages:
+    """Return a pixel tensor for an array, or encoded files for a list of bytes.
+
+    Raises:
+        InvalidInput: If it is neither uint8 (n, h, w, c) nor a sequence of bytes.
+    """
+    if isinstance(images, np.ndarray):
+        if images.dtype != np.uint8 or images.ndim != 4:
+            raise InvalidInput(
+                f"expected images uint8 (n, h, w, c), got {images.dtype} {images.shape}"
+            )
+        return encode_tensor(images)
+    if isinstance(images, bytes | str) or not all(isinstance(i, bytes) for i in images):
+        raise InvalidInput("expected a list of image files as bytes, got something else")
+    return tensor_pb2.EncodedImages(data=images)

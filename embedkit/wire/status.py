@@ -1,0 +1,78 @@
+"""Errors become ``google.rpc.Status`` and back: the one translator, for server and client."""
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from embedkit import errors
+from embedkit.errors import EmbedkitError
+
+__all__ = ["from_rpc_error", "from_status", "grpc_code", "to_status"]
+
+DOMAIN = "embedkit"
+
+
+def _family(base: type[EmbedkitError]) -> list[type[EmbedkitError]]:
+    return [base, *(c for child in base.__subclasses__() for c in _family(child))]
+
+
+_BY_REASON = {cls.reason: cls for cls in _family(EmbedkitError)}
+# Failures of the transport and of other servers carry no reason, only a code.
+_BY_CODE: dict[str, type[EmbedkitError]] = {
+    "INVALID_ARGUMENT": errors.InvalidInput,
+    "NOT_FOUND": errors.NotFound,
+    "ALREADY_EXISTS": errors.AlreadyExists,
+    "UNAVAILABLE": errors.Unavailable,
+    "DEADLINE_EXCEEDED": errors.DeadlineExceeded,
+    "CANCELLED": errors.Cancelled,
+    "UNAUTHENTICATED": errors.Unauthenticated,
+    "PERMISSION_DENIED": errors.PermissionDenied,
+    "DATA_LOSS": errors.BundleDamaged,
+    "RESOURCE_EXHAUSTED": errors.MessageTooLarge,
+}
+
+
+def grpc_code(error: BaseException) -> grpc.StatusCode:
+    """The gRPC status code of an error; INTERNAL for anything not ours."""
+    name = error.status if isinstance(error, EmbedkitError) else EmbedkitError.status
+    return grpc.StatusCode[name]
+
+
+def to_status(error: BaseException) -> status_pb2.Status:
+    """Return the status with ``ErrorInfo`` and, where a retry helps, ``RetryInfo``.
+
+    An error that is not ours says only its type: its message may hold what no client should see.
+    """
+    ours = isinstance(error, EmbedkitError)
+    kind = type(error) if isinstance(error, EmbedkitError) else EmbedkitError
+    message = str(error) if ours else f"internal error ({type(error).__name__})"
+    status = status_pb2.Status(code=code_pb2.Code.Value(kind.status), message=message)
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=kind.reason, domain=DOMAIN))
+    if kind.retry_s is not None:
+        delay = Duration(
+            nanos=int(kind.retry_s * 1e9) % 1_000_000_000, seconds=int(kind.retry_s)
+        )
+        status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+    return status
+
+
+def from_status(status: status_pb2.Status) -> EmbedkitError:
+    """Return the error a status stands for: by its reason if it is ours, else by its code."""
+    for detail in status.details:
+        info = error_details_pb2.ErrorInfo()
+        if detail.Unpack(info) and info.domain == DOMAIN and info.reason in _BY_REASON:
+            return _BY_REASON[info.reason](status.message)
+    kind = _BY_CODE.get(code_pb2.Code.Name(status.code), EmbedkitError)
+    return kind(status.message)
+
+
+def from_rpc_error(error: grpc.RpcError) -> EmbedkitError:
+    """Return the typed error of a failed call, synchronous or asyncio."""
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            return from_status(status_pb2.Status.FromString(value))
+    code = error.code()
+    details = error.details() or code.name
+    if code.name == "UNIMPLEMENTED":
+        return EmbedkitError(f"the server does not know this call: {details}")
+    return _BY_CODE.get(code.name, EmbedkitError)(details)
