@@ -1,4 +1,4 @@
-"""Errors of a servicer method become a gRPC status with details: the one seam for all services."""
+"""Errors of a servicer method become a gRPC status with details: one seam for all services."""
 
 import functools
 import logging
@@ -25,9 +25,9 @@ def answering(
 ) -> Callable[[Self, Request, grpc.ServicerContext], Response]:
     """Decorate a unary servicer method so that what it raises becomes the call's status.
 
-    An ``EmbedkitError`` is sent with its message, reason and retry delay. Anything else is logged
-    with its traceback and answered INTERNAL without its message. The method raises; it never
-    calls ``context.abort`` itself.
+    An ``EmbedkitError`` is sent with its message, reason and retry delay. Anything else is
+    logged with its traceback and answered INTERNAL without its message. The method raises; it
+    never calls ``context.abort`` itself.
     """
 
     @functools.wraps(method)
