@@ -1,0 +1,182 @@
+"""Context: everything a task may look at."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from embedkit.bundle import Bundle
+from embedkit.data.source import Dataset
+from embedkit.errors import InvalidInput, NotFound
+from embedkit.evaluate.features import FeatureCache, Output, RawPixels
+from embedkit.preprocess import InputSpec
+from embedkit.types import Embedder, Embeddings, EncodedImages, FeatureEmbedder, Images
+
+__all__ = ["BASELINES", "Context", "Options", "Which"]
+
+Which = Literal["served", "local", "twin", "raw_pixels", "random_encoder"]
+
+CHUNK = 2048
+"""Images per embed call: large enough for a client to keep several messages in flight."""
+
+BASELINES: tuple[Which, ...] = ("raw_pixels", "random_encoder")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Sizes and limits of a run; the command line sets them.
+
+    Attributes:
+        attack_images: Test images that are attacked, the first ones of a seeded order.
+        pgd_steps: Steps of the white-box attack.
+        square_queries: Queries per image of the black-box attack.
+        radii_255: Linf radii in steps of 1/255.
+        parity_images: Test images compared between the runtimes.
+        detectors: OOD detectors that are fitted.
+        map_points: Test images in the 2-D map.
+        grid_rows: Test images in a picture grid.
+    """
+
+    attack_images: int = 200
+    pgd_steps: int = 40
+    square_queries: int = 500
+    radii_255: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
+    parity_images: int = 256
+    detectors: tuple[str, ...] = ("knn", "mahalanobis")
+    map_points: int = 1000
+    grid_rows: int = 8
+
+
+def _silent(message: str, done: float) -> None:
+    """The progress callback of a run that shows none."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """The models, the data and the settings of one evaluation.
+
+    Attributes:
+        served: The model that is measured: usually behind gRPC.
+        train: In-distribution images that a task may fit on.
+        test: In-distribution images that are scored; same class indices as ``train``.
+        ood: Data sets that should look novel, by name.
+        bundle: The served model's own bundle, or None.
+        local: The same graph in a session of this process, or None.
+        without_bundle: Why there is no bundle; tasks that need one give this as the reason.
+        seed: Root of every random choice.
+        options: Sizes and limits.
+        cache: Embeddings that were already computed.
+        progress: Called with a line and the fraction of the task that is done.
+    """
+
+    served: Embedder
+    train: Dataset
+    test: Dataset
+    ood: Mapping[str, Dataset] = field(default_factory=dict)
+    bundle: Bundle | None = None
+    local: Embedder | None = None
+    without_bundle: str = "no bundle was given"
+    seed: int = 0
+    options: Options = field(default_factory=Options)
+    cache: FeatureCache = field(default_factory=FeatureCache)
+    progress: Callable[[str, float], None] = _silent
+
+    @property
+    def spec(self) -> InputSpec:
+        """What the model takes: from the bundle, the server, or the shape of the test images.
+
+        Raises:
+            NotFound: If none of the three says so.
+        """
+        if self.bundle is not None:
+            return self.bundle.manifest.input
+        stated = getattr(self.served, "input", None)
+        if isinstance(stated, InputSpec):
+            return stated
+        shape = self.test.image_shape
+        if shape is None:
+            raise NotFound("expected the model's input size, got a model that states none")
+        return InputSpec(*shape)
+
+    def embeddings(self, which: Which, dataset: Dataset) -> Embeddings:
+        """Return (n, d) unit vectors of a data set, computed once per model.
+
+        Args:
+            which: ``served`` sends the images as they are; ``raw_pixels`` are the prepared
+                pixels scaled to unit length; ``random_encoder`` is the untrained twin.
+            dataset: Any of the context's data sets, or a subset of one.
+
+        Raises:
+            NotFound: If the model asked for is not there.
+        """
+        embedder = self.embedder(which)
+        return self._cached(f"{which} {embedder.digest}", dataset, "embedding", embedder.embed)
+
+    def features(self, which: Which, dataset: Dataset) -> Embeddings:
+        """Return (n, d) features before normalisation.
+
+        Raises:
+            NotFound: If the model is not there or gives no features.
+        """
+        embedder = self.embedder(which)
+        if not isinstance(embedder, FeatureEmbedder):
+            raise NotFound(f"expected a model with features, got {which} without them")
+        return self._cached(
+            f"{which} {embedder.digest}", dataset, "features", embedder.features
+        )
+
+    def embedder(self, which: Which) -> Embedder:
+        """Return one of the models.
+
+        Raises:
+            NotFound: If it is not there; the message has the reason.
+            InvalidInput: If there is no model of that name.
+        """
+        if which == "served":
+            return self.served
+        if which == "raw_pixels":
+            return RawPixels(self.spec)
+        if which == "random_encoder":
+            return self._random_twin
+        if which == "twin":
+            return self._twin
+        if which != "local":
+            raise InvalidInput(f"expected one of {Which}, got {which!r}")
+        if self.local is None:
+            raise NotFound(f"expected a local session, got none: {self.without_bundle}")
+        return self.local
+
+    @cached_property
+    def _twin(self) -> Embedder:
+        from embedkit.evaluate.surrogate import twin
+
+        return twin(self._need_bundle())
+
+    @cached_property
+    def _random_twin(self) -> Embedder:
+        from embedkit.evaluate.surrogate import random_twin
+
+        return random_twin(self._need_bundle(), self.seed)
+
+    def _need_bundle(self) -> Bundle:
+        if self.bundle is None:
+            raise NotFound(f"expected the model's bundle, got none: {self.without_bundle}")
+        return self.bundle
+
+    def _cached(
+        self,
+        model: str,
+        dataset: Dataset,
+        output: Output,
+        embed: Callable[[Images | EncodedImages], Embeddings],
+    ) -> Embeddings:
+        def compute() -> Embeddings:
+            parts = []
+            for start in range(0, len(dataset), CHUNK):
+                self.progress(f"{model.split()[0]}: {dataset.name}", start / len(dataset))
+                parts.append(embed(dataset.images[start : start + CHUNK]))
+            return np.concatenate(parts)
+
+        return self.cache.get(model, dataset.digest, output, len(dataset), compute)
