@@ -9,16 +9,85 @@ import ast
 import difflib
 import importlib
 import importlib.util
-from collections.abc import Callable
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
+from itertools import cycle
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar, Union
 
 from embedkit.errors import InvalidInput
 
-__all__ = ["Registry"]
+__all__ = ["Registry", "configure"]
 
 T = TypeVar("T")
+
+
+def configure(factory: Callable[..., T], arguments: Mapping[str, object], *, noun: str) -> T:
+    """Call ``factory`` with arguments that came from a file, checking names and plain types.
+
+    Lists (TOML and JSON have no tuples) become tuples.
+
+    Args:
+        factory: A frozen dataclass or a function; its annotations are the check.
+        arguments: Keyword arguments by name.
+        noun: What is being configured in messages, e.g. ``objective 'vicreg'``.
+
+    Raises:
+        InvalidInput: If an argument is unknown, missing or of another type.
+
+    Example:
+        >>> configure(lambda *, width=8: width, {"width": 24}, noun="encoder")
+        24
+    """
+    parameters = inspect.signature(factory).parameters
+    for name in arguments:
+        if name not in parameters:
+            raise InvalidInput(_unknown(f"argument of {noun}", name, parameters))
+    for name, parameter in parameters.items():
+        if parameter.default is parameter.empty and name not in arguments:
+            raise InvalidInput(f"expected {noun} with the argument {name!r}, got none")
+    annotated: object = factory
+    if isinstance(factory, type):
+        annotated = factory.__init__  # type: ignore[misc]  # read, never called
+    hints = typing.get_type_hints(annotated)
+    values = {name: _tupled(value) for name, value in arguments.items()}
+    for name, value in values.items():
+        if not _fits(value, hints.get(name, object)):
+            wanted = inspect.formatannotation(hints[name])
+            raise InvalidInput(f"expected {name} of {noun} as {wanted}, got {value!r}")
+    return factory(**values)
+
+
+def _unknown(noun: str, name: str, known: Iterable[str]) -> str:
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"unknown {noun} {name!r}{hint} (known: {', '.join(names)})"
+
+
+def _tupled(value: object) -> object:
+    return tuple(_tupled(item) for item in value) if isinstance(value, list) else value
+
+
+def _fits(value: object, hint: object) -> bool:
+    """Whether ``value`` may stand where ``hint`` is annotated; unknown hints accept all."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return value in inner
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, option) for option in inner)
+    if origin is tuple and isinstance(value, tuple):
+        same = inner[-1] is Ellipsis or len(value) == len(inner)
+        return same and all(map(_fits, value, cycle(inner[:1]) if ... in inner else inner))
+    kind = origin or hint
+    if not isinstance(kind, type):
+        return True
+    if isinstance(value, bool):
+        return kind in (bool, object)
+    return isinstance(value, (int, float) if kind is float else kind)
 
 
 class Registry(Generic[T]):
@@ -93,18 +162,12 @@ class Registry(Generic[T]):
         elif name in self._plugins():
             self._plugins()[name].load()
         else:
-            raise InvalidInput(self._unknown(name))
+            raise InvalidInput(_unknown(self.noun, name, self.names()))
         if name not in self._entries:
             raise InvalidInput(
                 f"expected {self.package}.{name} to register the {self.noun} {name!r}, "
                 "got no such registration"
             )
-
-    def _unknown(self, name: str) -> str:
-        known = self.names()
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        return f"unknown {self.noun} {name!r}{hint} (known: {', '.join(known)})"
 
     def _files(self) -> dict[str, Path]:
         spec = importlib.util.find_spec(self.package)
