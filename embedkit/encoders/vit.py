@@ -1,0 +1,151 @@
+"""Vision transformers (Dosovitskiy et al., 2021) for any image and patch size."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from embedkit.encoders.encoder import Backbone, Encoded, encoders
+from embedkit.errors import InvalidInput
+from embedkit.preprocess import InputSpec
+
+__all__ = ["ViT"]
+
+_PRESETS = {
+    "nano": {"dim": 96, "depth": 4, "heads": 3},
+    "tiny": {"dim": 192, "depth": 12, "heads": 3},
+    "small": {"dim": 384, "depth": 12, "heads": 6},
+}
+
+
+@encoders.register("vit")
+@dataclass(frozen=True)
+class ViT:
+    """Vision transformer with optional registers; returns one token per patch.
+
+    Attributes:
+        preset: ``nano`` (0.45 M parameters), ``tiny`` (5.4 M) or ``small`` (21.3 M): what
+            ``dim``, ``depth`` and ``heads`` default to.
+        patch: Side of a square patch in pixels; an image that is no multiple of it is padded
+            with the encoder's mean at the right and bottom.
+        dim: Dimensions of a token, a multiple of ``heads``.
+        depth: Transformer blocks.
+        heads: Attention heads per block.
+        expansion: Hidden width of each block's perceptron, as a multiple of ``dim``.
+        registers: Learned tokens beside the patches that carry no patch of their own
+            (Darcet et al., 2024).
+        positions: ``sincos`` (fixed, needs ``dim`` divisible by 4) or ``learned``.
+        pooling: Features are the class token (``cls``) or the ``mean`` of the patch tokens.
+    """
+
+    preset: Literal["nano", "tiny", "small"] = "tiny"
+    patch: int = 4
+    dim: int | None = None
+    depth: int | None = None
+    heads: int | None = None
+    expansion: int = 4
+    registers: int = 0
+    positions: Literal["sincos", "learned"] = "sincos"
+    pooling: Literal["cls", "mean"] = "cls"
+
+    def __post_init__(self) -> None:
+        """Fill what was left open from the preset, so that a stored config is complete."""
+        for name, value in _PRESETS[self.preset].items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        sizes = {n: getattr(self, n) for n in ("patch", "dim", "depth", "heads", "expansion")}
+        if min(sizes.values()) < 1 or self.registers < 0:
+            raise InvalidInput(f"expected sizes of at least 1, got {sizes}, {self.registers=}")
+        if sizes["dim"] % sizes["heads"]:
+            raise InvalidInput(
+                f"expected dim as a multiple of heads, got {self.dim} and {self.heads}"
+            )
+        if self.positions == "sincos" and sizes["dim"] % 4:
+            raise InvalidInput(
+                f"expected dim divisible by 4 for sincos positions, got {self.dim}; "
+                "use positions = 'learned'"
+            )
+
+    def build(self, spec: InputSpec) -> Backbone:
+        """Return the network for images of exactly the size of ``spec``."""
+        return _ViT(self, spec)
+
+
+class _ViT(Backbone):
+    def __init__(self, shape: ViT, spec: InputSpec) -> None:
+        super().__init__()
+        dim, depth, heads = int(shape.dim or 0), int(shape.depth or 0), int(shape.heads or 0)
+        rows, columns = (math.ceil(side / shape.patch) for side in (spec.height, spec.width))
+        self.padding = (
+            0,
+            columns * shape.patch - spec.width,
+            0,
+            rows * shape.patch - spec.height,
+        )
+        self.embed = nn.Conv2d(spec.channels, dim, shape.patch, stride=shape.patch)
+        with_class = shape.pooling == "cls"
+        self.mean_pooled = not with_class
+        self.extra = int(with_class) + shape.registers
+        # The class token first, then the registers; neither has a position.
+        self.prefix = nn.Parameter(torch.randn(1, self.extra, dim) * 0.02)
+        if shape.positions == "learned":
+            self.positions = nn.Parameter(torch.randn(1, rows * columns, dim) * 0.02)
+        else:
+            fixed = _sincos(rows, columns, dim).unsqueeze(0)
+            self.register_buffer("positions", fixed, persistent=False)
+        self.blocks = nn.Sequential(
+            *(_Block(dim, heads, shape.expansion * dim) for _ in range(depth))
+        )
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.feature_dim = dim
+        self.has_tokens = True
+        self.apply(_initialise)
+
+    def forward(self, pixels: torch.Tensor) -> Encoded:
+        if any(self.padding):
+            pixels = functional.pad(pixels, self.padding)
+        tokens = self.embed(pixels).flatten(2).transpose(1, 2) + self.positions
+        prefix = self.prefix.expand(tokens.shape[0], -1, -1)
+        x = self.norm(self.blocks(torch.cat([prefix, tokens], dim=1)))
+        tokens = x[:, self.extra :]
+        return Encoded(tokens.mean(dim=1) if self.mean_pooled else x[:, 0], tokens)
+
+
+class _Block(nn.Module):
+    def __init__(self, dim: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self._attend(self.norm1(x))
+        y: torch.Tensor = x + self.mlp(self.norm2(x))
+        return y
+
+    def _attend(self, x: torch.Tensor) -> torch.Tensor:
+        qkv = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = functional.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2])
+        projected: torch.Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return projected
+
+
+def _sincos(rows: int, columns: int, dim: int) -> torch.Tensor:
+    """Positions (rows * columns, dim): sine and cosine of row, then of column."""
+    # Frequencies 1 to 1/10000 as in Vaswani et al. (2017), a quarter of dim for each part.
+    frequency = 10000 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
+    row = torch.arange(rows).repeat_interleave(columns).unsqueeze(1) * frequency
+    column = torch.arange(columns).repeat(rows).unsqueeze(1) * frequency
+    return torch.cat([row.sin(), row.cos(), column.sin(), column.cos()], dim=1).float()
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
