@@ -112,7 +112,7 @@ class Context:
             NotFound: If the model asked for is not there.
         """
         embedder = self.embedder(which)
-        return self._cached(f"{which} {embedder.digest}", dataset, "embedding", embedder.embed)
+        return self._cached(which, embedder.digest, dataset, "embedding", embedder.embed)
 
     def features(self, which: Which, dataset: Dataset) -> Embeddings:
         """Return (n, d) features before normalisation.
@@ -123,9 +123,7 @@ class Context:
         embedder = self.embedder(which)
         if not isinstance(embedder, FeatureEmbedder):
             raise NotFound(f"expected a model with features, got {which} without them")
-        return self._cached(
-            f"{which} {embedder.digest}", dataset, "features", embedder.features
-        )
+        return self._cached(which, embedder.digest, dataset, "features", embedder.features)
 
     def embedder(self, which: Which) -> Embedder:
         """Return one of the models.
@@ -167,7 +165,8 @@ class Context:
 
     def _cached(
         self,
-        model: str,
+        which: Which,
+        digest: str,
         dataset: Dataset,
         output: Output,
         embed: Callable[[Images | EncodedImages], Embeddings],
@@ -175,8 +174,9 @@ class Context:
         def compute() -> Embeddings:
             parts = []
             for start in range(0, len(dataset), CHUNK):
-                self.progress(f"{model.split()[0]}: {dataset.name}", start / len(dataset))
+                self.progress(f"{which}: {dataset.name}", start / len(dataset))
                 parts.append(embed(dataset.images[start : start + CHUNK]))
             return np.concatenate(parts)
 
+        model = f"{which} {digest}"
         return self.cache.get(model, dataset.digest, output, len(dataset), compute)

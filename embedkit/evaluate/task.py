@@ -117,7 +117,7 @@ class Task(Protocol):
         """Answer it.
 
         Raises:
-            EmbedkitError: If there is no answer; the run records the task as failed and goes on.
+            EmbedkitError: If there is no answer; the run records a failed task and goes on.
         """
         ...
 
