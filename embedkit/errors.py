@@ -42,6 +42,7 @@ __all__ = [
     "NotFound",
     "PermissionDenied",
     "QueueFull",
+    "StoreDamaged",
     "TrainingDiverged",
     "Unauthenticated",
     "Unavailable",
@@ -159,6 +160,13 @@ class BundleDamaged(EmbedkitError):
 
     status = "DATA_LOSS"
     reason = "BUNDLE_DAMAGED"
+
+
+class StoreDamaged(EmbedkitError):
+    """The file that holds a collection cannot be read, or holds what was never written."""
+
+    status = "DATA_LOSS"
+    reason = "STORE_DAMAGED"
 
 
 class ModelChanged(EmbedkitError):

@@ -6,12 +6,13 @@ dimensions, ``k`` neighbours. Type checkers see the plain array.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Protocol, runtime_checkable
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "Collection",
     "Embedder",
     "Embeddings",
     "EncodedImages",
@@ -21,8 +22,10 @@ __all__ = [
     "Images",
     "Labels",
     "Metered",
+    "Metric",
     "Pixels",
     "Probabilities",
+    "Record",
     "Scorer",
     "Scores",
     "Searcher",
@@ -96,6 +99,52 @@ class Hit:
     id: str
     score: float
     payload: dict[str, object] | None = None
+
+
+Metric = Literal["cosine", "inner_product", "l2"]
+"""How a collection compares vectors; the score of ``l2`` is minus the squared distance."""
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A named set of vectors of one dimension, and what fills it.
+
+    Attributes:
+        name: Letters, digits and ``._-``.
+        dim: Dimensions of every vector.
+        metric: How vectors are compared.
+        kind: The kind of index, ``auto`` or ``flat``.
+        model: Name of the model that embeds its images; empty for vectors alone.
+        model_digest: Digest of that model, or empty until a write states one.
+        count: Vectors in it.
+        sequence: Number of the last committed write; 0 before the first.
+    """
+
+    name: str
+    dim: int
+    metric: Metric = "cosine"
+    kind: str = "auto"
+    model: str = ""
+    model_digest: str = ""
+    count: int = 0
+    sequence: int = 0
+
+
+@dataclass(frozen=True)
+class Record:
+    """One vector of a collection with what was stored beside it.
+
+    Attributes:
+        id: The id given at upsert.
+        vector: (d,) float32, bit for bit as given; None if not asked for.
+        payload: The JSON object, or None if none was given.
+        sequence: Number of the write that stored it.
+    """
+
+    id: str
+    vector: npt.NDArray[np.float32] | None
+    payload: dict[str, object] | None
+    sequence: int
 
 
 @runtime_checkable
