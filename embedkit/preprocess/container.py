@@ -1,0 +1,218 @@
+"""What an image file says of itself before any pixel is decoded.
+
+The five formats are told apart by their first bytes, and size and orientation are read here, so
+that a file which declares too many pixels is refused before a decoder sees it. JPEG and PNG are
+also reduced to the parts that decide pixels: a decoder that never meets metadata cannot warn
+about it, and cannot be attacked through it.
+"""
+
+import struct
+from dataclasses import dataclass
+
+from embedkit.errors import BadImage
+
+__all__ = ["Container", "read_container"]
+
+_MAGIC = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"BM", "BMP"),
+)
+# What people send by mistake, to be named in the message.
+_OTHERS = (
+    (b"II*\0", "a TIFF file"),
+    (b"MM\0*", "a TIFF file"),
+    (b"%PDF", "a PDF file"),
+    (b"PK\x03\x04", "a zip file"),
+    (b"\x1f\x8b", "a gzip file"),
+    (b"\x93NUMPY", "a numpy array file"),
+    (b"<svg", "an SVG drawing"),
+    (b"<", "markup text"),
+)
+_JPEG_SIZE_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_WITHOUT_LENGTH = frozenset({0x00, 0x01, 0xFF, *range(0xD0, 0xDA)})
+_JPEG_SCAN = 0xDA
+# Every application segment and comment, except JFIF (E0) and Adobe (EE), which say how the
+# colours are coded.
+_JPEG_METADATA = frozenset({0xFE, *range(0xE1, 0xF0)}) - {0xEE}
+_PNG_PIXEL_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
+_ORIENTATION_TAG = 0x0112
+
+
+@dataclass(frozen=True)
+class Container:
+    """An image file, known by its header.
+
+    Attributes:
+        kind: ``JPEG``, ``PNG``, ``WebP``, ``BMP`` or ``GIF``.
+        width: Pixels, as the header declares them, before rotation.
+        height: Pixels.
+        data: The file, without metadata where that was taken out.
+        orientation: EXIF orientation, 1 to 8; 1 is upright.
+        is_adobe: Whether a JPEG has Adobe's marker, which means that CMYK is stored inverted.
+    """
+
+    kind: str
+    width: int
+    height: int
+    data: bytes
+    orientation: int = 1
+    is_adobe: bool = False
+
+
+def read_container(data: bytes) -> Container:
+    """Return format, declared size and orientation of an image file.
+
+    Raises:
+        BadImage: If the bytes are none of the five formats, or the header is incomplete.
+    """
+    if not data:
+        raise BadImage("expected an image file, got 0 bytes")
+    kind = _kind(data)
+    try:
+        container = _READERS[kind](data)
+    except (struct.error, IndexError):
+        raise BadImage(
+            f"expected a whole {kind} header, got a file that ends after {len(data):,} bytes"
+        ) from None
+    if container.width < 1 or container.height < 1:
+        raise BadImage(
+            f"expected a {kind} file with at least one pixel, "
+            f"got {container.width} x {container.height}"
+        )
+    return container
+
+
+def _kind(data: bytes) -> str:
+    for magic, kind in _MAGIC:
+        if data.startswith(magic):
+            return kind
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return "WebP"
+    raise BadImage(f"expected a JPEG, PNG, WebP, BMP or GIF file, got {_describe(data)}")
+
+
+def _describe(data: bytes) -> str:
+    size = f"{len(data):,} bytes"
+    for magic, name in _OTHERS:
+        if data.lstrip()[:16].lower().startswith(magic.lower()):
+            return f"{name} of {size}"
+    if data[4:8] == b"ftyp":
+        return f"an ISO media file ({data[8:12].decode('ascii', 'replace')}) of {size}"
+    return f"{size} that start with {data[:8].hex(' ')}"
+
+
+def _read_jpeg(data: bytes) -> Container:
+    kept, size, orientation, is_adobe = [data[:2]], (0, 0), 1, False
+    position = 2
+    while (position := data.find(b"\xff", position)) >= 0:  # decoders skip junk here as well
+        marker = data[position + 1]
+        if marker in _JPEG_WITHOUT_LENGTH:
+            position += 1
+            continue
+        if marker == _JPEG_SCAN:
+            return Container(
+                "JPEG", *size, b"".join([*kept, data[position:]]), orientation, is_adobe
+            )
+        (length,) = struct.unpack_from(">H", data, position + 2)
+        segment = data[position : position + 2 + length]
+        body = segment[4:]
+        if marker in _JPEG_SIZE_MARKERS:
+            height, width = struct.unpack_from(">HH", body, 1)
+            size = (width, height)
+        elif marker == 0xE1 and body.startswith(b"Exif\0\0"):
+            orientation = _orientation(body[6:])
+        elif marker == 0xEE and body.startswith(b"Adobe"):
+            is_adobe = True
+        if marker not in _JPEG_METADATA:
+            kept.append(segment)
+        position += 2 + length
+    raise IndexError("no scan")
+
+
+def _read_png(data: bytes) -> Container:
+    width, height = struct.unpack_from(">II", data, 16)
+    kept, orientation, position = [data[:8]], 1, 8
+    while position + 8 <= len(data):
+        (length,) = struct.unpack_from(">I", data, position)
+        name = data[position + 4 : position + 8]
+        end = position + 12 + length
+        if name == b"eXIf":
+            orientation = _orientation(data[position + 8 : position + 8 + length])
+        if name in _PNG_PIXEL_CHUNKS:
+            kept.append(data[position:end])
+        position = end
+    return Container("PNG", width, height, b"".join(kept), orientation)
+
+
+def _read_gif(data: bytes) -> Container:
+    width, height, flags = struct.unpack_from("<HHB", data, 6)
+    position = 13 + (3 << ((flags & 7) + 1) if flags & 0x80 else 0)
+    while data[position] == 0x21:  # extensions before the first frame
+        position += 2
+        while data[position]:
+            position += 1 + data[position]
+        position += 1
+    if data[position] == 0x2C:
+        # A frame may lie outside the screen; the decoder then enlarges the canvas.
+        left, top, across, down = struct.unpack_from("<HHHH", data, position + 1)
+        width, height = max(width, left + across), max(height, top + down)
+    return Container("GIF", width, height, data)
+
+
+def _read_bmp(data: bytes) -> Container:
+    (header_bytes,) = struct.unpack_from("<I", data, 14)
+    form, offset = ("<HH", 18) if header_bytes == 12 else ("<ii", 18)
+    width, height = struct.unpack_from(form, data, offset)
+    return Container("BMP", width, abs(height), data)
+
+
+def _read_webp(data: bytes) -> Container:
+    name = data[12:16]
+    if name == b"VP8X":
+        width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
+    elif name == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    else:
+        width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
+    return Container("WebP", width, height, data, _webp_orientation(data))
+
+
+def _webp_orientation(data: bytes) -> int:
+    position = 12
+    while position + 8 <= len(data):
+        (length,) = struct.unpack_from("<I", data, position + 4)
+        if data[position : position + 4] == b"EXIF":
+            exif = data[position + 8 : position + 8 + length]
+            return _orientation(exif.removeprefix(b"Exif\0\0"))
+        position += 8 + length + (length & 1)
+    return 1
+
+
+def _orientation(exif: bytes) -> int:
+    """EXIF orientation of a TIFF block; 1 where the block is damaged or says nothing."""
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    if order is None:
+        return 1
+    try:
+        (start,) = struct.unpack_from(f"{order}I", exif, 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, start)
+        for entry in range(start + 2, start + 2 + 12 * count, 12):
+            tag, form, _, value = struct.unpack_from(f"{order}HHIH", exif, entry)
+            if tag == _ORIENTATION_TAG and form == 3 and 1 <= value <= 8:
+                return int(value)
+    except struct.error:
+        return 1
+    return 1
+
+
+_READERS = {
+    "JPEG": _read_jpeg,
+    "PNG": _read_png,
+    "GIF": _read_gif,
+    "BMP": _read_bmp,
+    "WebP": _read_webp,
+}
