@@ -1,0 +1,70 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from embedkit.detect.detector import Observation, detectors, load_detector
+from embedkit.errors import BundleDamaged, InvalidInput
+
+
+def test_known_names():
+    assert {"knn", "mahalanobis"} <= set(detectors.names())
+
+
+def test_summaries_are_sentences():
+    assert all(detectors.summary(name).endswith(".") for name in detectors.names())
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3,)])
+def test_an_observation_has_images(shape):
+    with pytest.raises(InvalidInput, match=r"expected embeddings \(n, d\)"):
+        Observation(np.zeros(shape, np.float32))
+
+
+@pytest.mark.parametrize("field", ["features", "logits", "labels"])
+def test_all_fields_have_one_row_per_image(field):
+    with pytest.raises(InvalidInput, match=f"expected {field} for 2 embeddings, got 3"):
+        Observation(np.zeros((2, 3), np.float32), **{field: np.zeros(3)})
+
+
+def test_loading_an_unknown_method_suggests_the_near_one():
+    with pytest.raises(InvalidInput, match="did you mean 'mahalanobis'"):
+        load_detector("mahalanobiss", {})
+
+
+@pytest.mark.parametrize(
+    ("name", "state"),
+    [
+        ("knn", {}),
+        ("knn", {"bank": np.zeros((3, 2), np.float32), "k": np.asarray(4)}),
+        ("knn", {"bank": np.zeros((3, 2), np.float32), "k": np.asarray([4, 4])}),
+        ("mahalanobis", {"means": np.zeros((1, 3)), "whitening": np.eye(2)}),
+        (
+            "mahalanobis",
+            {
+                "means": np.zeros((1, 3)),
+                "whitening": np.eye(2),
+                "on_features": np.asarray(False),
+            },
+        ),
+    ],
+)
+def test_damaged_state(name, state):
+    with pytest.raises(BundleDamaged, match=f"state of the detector '{name}'"):
+        load_detector(name, state)
+
+
+def test_scoring_imports_numpy_alone():
+    code = (
+        "import sys, numpy as np\n"
+        "from embedkit.detect.detector import Observation, detectors, load_detector\n"
+        "x = Observation(np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32))\n"
+        "for name in detectors.names():\n"
+        "    load_detector(name, detectors.get(name)().fit(x).state()).score(x)\n"
+        "print(sorted({'torch', 'sklearn', 'scipy', 'faiss', 'grpc'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
