@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.evaluate.context import Context
+from embedkit.evaluate.metric import Metric, Metrics
 from embedkit.registry import Registry
 
 __all__ = ["Figure", "Metric", "Metrics", "Status", "Task", "TaskResult", "skipped", "tasks"]
@@ -30,41 +31,6 @@ Figure = dict[str, object]
 
 An optional ``title`` goes above the plot.
 """
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One number of a report.
-
-    Attributes:
-        value: The point estimate.
-        ci: 95 % interval (low, high), or None where there is no sampling error to state.
-        n: Items that the value was computed from.
-        unit: ``fraction``, ``count``, ``cosine``, ... ; empty for a bare number.
-        higher_is_better: Whether a larger value is the better one.
-        ci_method: ``wilson``, ``clopper_pearson``, ``delong``, ``bootstrap``, or empty.
-    """
-
-    value: float
-    ci: tuple[float, float] | None
-    n: int
-    unit: str = "fraction"
-    higher_is_better: bool = True
-    ci_method: str = ""
-
-    def to_dict(self) -> dict[str, object]:
-        """The form in ``report.json``; a value that is not finite becomes null."""
-        return {
-            "value": _finite(self.value),
-            "ci": None if self.ci is None else [_finite(v) for v in self.ci],
-            "n": int(self.n),
-            "unit": self.unit,
-            "higher_is_better": self.higher_is_better,
-            "ci_method": self.ci_method,
-        }
-
-
-Metrics = dict[str, Metric]
 
 
 @dataclass(frozen=True)
@@ -129,7 +95,3 @@ tasks: Registry[Callable[[], Task]] = Registry("embedkit.evaluate.tasks", "task"
 def skipped(task: str, reason: str) -> TaskResult:
     """Return the result of a task that does not apply here."""
     return TaskResult(task, status="skipped", warnings=(reason,))
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

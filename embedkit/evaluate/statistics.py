@@ -1,0 +1,194 @@
+"""How sure is a number: intervals for shares, ranks and anything that can be resampled.
+
+Every interval is two-sided with 95 % coverage unless told otherwise. Seeds come from the
+content that a number was computed from, so that whoever recomputes it gets the same interval.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+from embedkit.errors import InvalidInput
+from embedkit.evaluate.metric import Metric
+from embedkit.types import Scores
+
+__all__ = [
+    "Interval",
+    "accuracy",
+    "bootstrap",
+    "clopper_pearson",
+    "content_seed",
+    "delong",
+    "resample_counts",
+    "robust_accuracy",
+    "wilson",
+]
+
+Interval = tuple[float, float]
+Counts = npt.NDArray[np.int64]
+
+LEVEL = 0.95
+
+
+def wilson(successes: int, n: int, *, level: float = LEVEL) -> Interval:
+    """Wilson's score interval for a share (Wilson, 1927).
+
+    Args:
+        successes: 0 to n.
+        n: Independent trials, at least 1.
+        level: Coverage, in (0, 1).
+
+    Raises:
+        InvalidInput: If the counts are not possible.
+
+    Example:
+        >>> from embedkit.evaluate.statistics import wilson
+        >>> [round(v, 4) for v in wilson(9, 10)]
+        [0.5958, 0.9821]
+    """
+    _check_counts(successes, n)
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    share = successes / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    low = 0.0 if successes == 0 else centre - half
+    high = 1.0 if successes == n else centre + half
+    return max(low, 0.0), min(high, 1.0)
+
+
+def clopper_pearson(successes: int, n: int, *, level: float = LEVEL) -> Interval:
+    """The exact binomial interval, never too short (Clopper and Pearson, 1934).
+
+    Raises:
+        InvalidInput: If the counts are not possible.
+    """
+    from scipy.special import betaincinv
+
+    _check_counts(successes, n)
+    tail = (1 - level) / 2
+    low = 0.0 if successes == 0 else float(betaincinv(successes, n - successes + 1, tail))
+    high = 1.0 if successes == n else float(betaincinv(successes + 1, n - successes, 1 - tail))
+    return low, high
+
+
+def accuracy(correct: npt.NDArray[np.bool_]) -> Metric:
+    """The share of correct items with Wilson's interval, as a metric."""
+    successes, n = int(np.count_nonzero(correct)), len(correct)
+    interval = wilson(successes, n)
+    return Metric(successes / n, interval, n, ci_method="wilson")
+
+
+def robust_accuracy(correct: npt.NDArray[np.bool_]) -> Metric:
+    """The share of items still correct under attack with the exact interval, as a metric."""
+    successes, n = int(np.count_nonzero(correct)), len(correct)
+    interval = clopper_pearson(successes, n)
+    return Metric(successes / n, interval, n, ci_method="clopper_pearson")
+
+
+@dataclass(frozen=True)
+class Auroc:
+    """The area under the ROC curve and its interval."""
+
+    value: float
+    ci: Interval
+    method: str
+
+
+def delong(known: Scores, novel: Scores, *, level: float = LEVEL) -> Auroc:
+    """AUROC of novel above known images, with DeLong's interval (DeLong et al., 1988).
+
+    The variance comes from midranks (Sun and Xu, 2014), so ties count half. Where the two sets
+    do not overlap at all that variance is 0, which would claim certainty; the interval is then
+    Wilson's for as many successes as the smaller set has images, and the method says so.
+
+    Args:
+        known: (n,) novelty of in-distribution images.
+        novel: (m,) novelty of images that should score higher.
+        level: Coverage, in (0, 1).
+
+    Raises:
+        InvalidInput: If a set is empty or has a score that is not a number.
+    """
+    for scores in (known, novel):
+        if scores.ndim != 1 or len(scores) == 0 or np.isnan(scores).any():
+            raise InvalidInput(
+                f"expected scores (n,), n >= 1, no NaN; got shape {scores.shape}"
+            )
+    m, n = len(novel), len(known)
+    pooled = _midranks(np.concatenate([novel, known]))
+    # share of known images below each novel one, and of novel images above each known one
+    above = (pooled[:m] - _midranks(novel)) / n
+    below = 1 - (pooled[m:] - _midranks(known)) / m
+    value = float(above.mean())
+    if value in (0.0, 1.0):
+        smaller = min(m, n)
+        ci = wilson(smaller if value == 1.0 else 0, smaller, level=level)
+        return Auroc(value, ci, "wilson_smaller_set")
+    variance = _variance(above) / m + _variance(below) / n
+    half = NormalDist().inv_cdf(0.5 + level / 2) * math.sqrt(variance)
+    return Auroc(value, (max(0.0, value - half), min(1.0, value + half)), "delong")
+
+
+def content_seed(*parts: str | int | npt.NDArray[np.generic]) -> int:
+    """A seed from what a number is computed from: names, counts and arrays."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.tobytes() if isinstance(part, np.ndarray) else str(part).encode()
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return int.from_bytes(digest.digest()[:8], "little")
+
+
+def resample_counts(n: int, rng: np.random.Generator) -> Counts:
+    """How often each of n items occurs in one bootstrap sample, (n,) summing to n."""
+    return np.bincount(rng.integers(0, n, n), minlength=n)
+
+
+def bootstrap(
+    statistic: Callable[[Sequence[Counts]], npt.NDArray[np.float64]],
+    sizes: Sequence[int],
+    *,
+    seed: int,
+    resamples: int = 2000,
+    level: float = LEVEL,
+) -> list[Interval]:
+    """Percentile intervals of several statistics from the same stratified resamples.
+
+    Args:
+        statistic: Takes how often each item of each stratum occurs, and gives (s,) numbers.
+        sizes: Items in each stratum; each is resampled on its own.
+        seed: Usually ``content_seed`` of the items.
+        resamples: Bootstrap samples.
+        level: Coverage, in (0, 1).
+
+    Returns:
+        One interval per statistic. NaN values of a statistic are left out of its percentiles.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = np.stack(
+        [statistic([resample_counts(n, rng) for n in sizes]) for _ in range(resamples)]
+    )
+    tails = [(1 - level) / 2, 0.5 + level / 2]
+    low, high = np.nanquantile(drawn, tails, axis=0)
+    return [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
+
+
+def _check_counts(successes: int, n: int) -> None:
+    if n < 1 or not 0 <= successes <= n:
+        raise InvalidInput(f"expected 0 <= successes <= n and n >= 1, got {successes} of {n}")
+
+
+def _variance(values: npt.NDArray[np.float64]) -> float:
+    """The unbiased variance; 0 for a single value."""
+    return float(values.var(ddof=1)) if len(values) > 1 else 0.0
+
+
+def _midranks(values: Scores) -> npt.NDArray[np.float64]:
+    """Ranks from 1; equal values share the mean of their ranks."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    return np.asarray((ends - (counts - 1) / 2)[inverse])
