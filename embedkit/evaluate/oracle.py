@@ -1,0 +1,260 @@
+"""Oracle: what an attack may ask of the served model, counted and cut off at the limit.
+
+The oracle joins three things: the victim (any Embedder, usually behind gRPC), a meter, and the
+head that turns an embedding into the answer the attacker sees.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from embedkit.errors import BudgetExhausted, InvalidInput
+from embedkit.types import Embedder, Embeddings, Images, Labels, Metered, Scores, Usage
+
+__all__ = ["CosineHead", "Indices", "KnnHead", "Oracle", "QueryMeter", "VictimHead"]
+
+Indices = Annotated[npt.NDArray[np.int64], "m"]
+"""Which of the attacked images each row of a query belongs to."""
+
+
+class VictimHead(Protocol):
+    """How the victim decides, and what counts as fooling it."""
+
+    def margins(self, embeddings: Embeddings, indices: Indices) -> Scores:
+        """How far each embedding is from success, (m,).
+
+        Args:
+            embeddings: What the victim made of the attacked images, (m, d) unit vectors.
+            indices: The attacked image that each row belongs to, (m,).
+
+        Returns:
+            Positive exactly while the victim decides as it should; lower is closer to success.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class KnnHead:
+    """Weighted vote of the nearest neighbours: the class of an embedding.
+
+    The margin is the logarithm of the label's vote minus that of the strongest other class, in
+    units of cosine / temperature. A class without a neighbour among the ``k`` is given the vote
+    of its nearest image, which keeps the margin finite and leaves its sign alone: such an image
+    is farther than all ``k``.
+
+    Attributes:
+        bank: Embeddings of the training images, (n, d) unit vectors.
+        bank_labels: Their classes, (n,).
+        labels: The class that each attacked image must keep, (number of attacked images,).
+        k: Neighbours that vote; capped at n.
+        temperature: A neighbour's vote is exp(cosine / temperature).
+    """
+
+    bank: Embeddings
+    bank_labels: Labels
+    labels: Labels
+    k: int = 20
+    temperature: float = 0.07
+
+    def __post_init__(self) -> None:
+        if len(self.bank) == 0 or len(self.bank) != len(self.bank_labels):
+            raise InvalidInput(
+                f"expected one label per bank embedding and at least one, got "
+                f"{len(self.bank)} embeddings and {len(self.bank_labels)} labels"
+            )
+        if self.k < 1 or self.temperature <= 0:
+            raise InvalidInput(
+                f"expected k >= 1 and temperature > 0, got {self.k}, {self.temperature}"
+            )
+
+    @cached_property
+    def classes(self) -> int:
+        """Number of classes in the bank and among the labels, counted from 0."""
+        return int(max(self.bank_labels.max(), self.labels.max(initial=0))) + 1
+
+    def decide(self, embeddings: Embeddings) -> Labels:
+        """Return the class with the largest vote, (m,); ties go to the smallest index."""
+        return np.asarray(self._log_votes(embeddings)[0].argmax(axis=1), dtype=np.int64)
+
+    def margins(self, embeddings: Embeddings, indices: Indices) -> Scores:
+        """Log vote of the label minus that of the strongest other class, (m,)."""
+        votes, filled = self._log_votes(embeddings)
+        rows = np.arange(len(votes))
+        labels = self.labels[indices]
+        own = filled[rows, labels]
+        others = filled.copy()
+        others[rows, labels] = -np.inf
+        margins = own - others.max(axis=1, initial=-np.inf)
+        kept = votes.argmax(axis=1) == labels
+        # Ties and rounding: the sign has to say what the vote decided.
+        smallest = np.finfo(np.float64).tiny
+        signed = np.where(kept, np.maximum(margins, smallest), np.minimum(margins, 0.0))
+        return np.asarray(signed, dtype=np.float64)
+
+    def _log_votes(self, embeddings: Embeddings) -> tuple[npt.NDArray[np.float64], ...]:
+        """Log votes (m, c) of the k neighbours alone, and with absent classes filled in."""
+        similarity = embeddings.astype(np.float32) @ self.bank.T
+        m, n = similarity.shape
+        k = min(self.k, n)
+        # Stable, so that of two equally near neighbours the one with the smaller index votes.
+        nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+        rows = np.arange(m)[:, None]
+        logits = similarity[rows, nearest].astype(np.float64) / self.temperature
+        top = logits[:, :1]
+        votes = np.zeros((m, self.classes))
+        np.add.at(votes, (rows, self.bank_labels[nearest]), np.exp(logits - top))
+        with np.errstate(divide="ignore"):
+            log_votes = np.log(votes) + top
+        best = self._best_per_class(similarity).astype(np.float64) / self.temperature
+        return log_votes, np.where(votes > 0, log_votes, best)
+
+    def _best_per_class(self, similarity: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Cosine to the nearest bank image of each class, (m, c); -inf for an empty class."""
+        best = np.full((len(similarity), self.classes), -np.inf, dtype=np.float32)
+        order, starts, present = self._by_class
+        best[:, present] = np.maximum.reduceat(similarity[:, order], starts, axis=1)
+        return best
+
+    @cached_property
+    def _by_class(self) -> tuple[npt.NDArray[np.intp], ...]:
+        order = np.argsort(self.bank_labels, kind="stable")
+        present, starts = np.unique(self.bank_labels[order], return_index=True)
+        return order, starts, present
+
+
+@dataclass(frozen=True)
+class CosineHead:
+    """Success is an embedding that has turned away from the image's own clean one.
+
+    Attributes:
+        anchors: Clean embedding of each attacked image, (n, d) unit vectors.
+        threshold: Cosine at or below which the attack has succeeded.
+    """
+
+    anchors: Embeddings
+    threshold: float = 0.5
+
+    def margins(self, embeddings: Embeddings, indices: Indices) -> Scores:
+        """Cosine to the image's own clean embedding, above the threshold, (m,)."""
+        anchors = self.anchors[indices].astype(np.float64)
+        return np.asarray((anchors * embeddings).sum(axis=1) - self.threshold)
+
+
+class QueryMeter:
+    """Counts what a victim is asked, per attacked image and in total.
+
+    Args:
+        victim: The embedder asked.
+        count: Number of attacked images.
+        limit: Images that may be sent per attacked image; None is unlimited.
+    """
+
+    def __init__(self, victim: Embedder, count: int, limit: int | None = None) -> None:
+        self.limit = limit
+        self.per_image = np.zeros(count, dtype=np.int64)
+        self._victim = victim
+        self._calls = 0
+        self._bytes = 0
+        self._before = victim.usage if isinstance(victim, Metered) else None
+
+    def embed(self, images: Images, indices: Indices) -> Embeddings:
+        """Ask the victim, after counting one query for each row.
+
+        Raises:
+            BudgetExhausted: If that would take any image over the limit; nothing is sent then.
+        """
+        asked = np.bincount(indices, minlength=len(self.per_image))
+        if self.limit is not None and (self.per_image + asked).max(initial=0) > self.limit:
+            raise BudgetExhausted(
+                f"expected at most {self.limit} queries per image, got a query number "
+                f"{(self.per_image + asked).max()}"
+            )
+        self.per_image += asked
+        self._calls += 1
+        self._bytes += images.nbytes
+        return self._victim.embed(images)
+
+    @property
+    def usage(self) -> Usage:
+        """Totals; calls, bytes and retries are the victim's own where it counts them."""
+        images = int(self.per_image.sum())
+        if self._before is None or not isinstance(self._victim, Metered):
+            return Usage(images, self._calls, self._bytes)
+        now, before = self._victim.usage, self._before
+        return Usage(
+            images,
+            now.calls - before.calls,
+            now.bytes_sent - before.bytes_sent,
+            now.retries - before.retries,
+        )
+
+
+class Oracle:
+    """The victim as an attacker sees it.
+
+    The oracle remembers the best image of each that it was shown, so that an attack which runs
+    out of queries in the middle of its work has lost nothing.
+
+    Args:
+        victim: The served model.
+        head: How it decides.
+        originals: The images under attack, (n, h, w, c); what is remembered before any query.
+        limit: Queries per image; None is unlimited.
+        answers: ``scores`` or ``decisions``, whichever the attack declared.
+
+    Attributes:
+        meter: The counts so far.
+        best: Image with the lowest margin that was asked about, (n, h, w, c); for an oracle of
+            decisions the last one that fooled the victim.
+        best_margins: Their margins, (n,); +inf before the first query.
+    """
+
+    def __init__(
+        self,
+        victim: Embedder,
+        head: VictimHead,
+        originals: Images,
+        *,
+        limit: int | None = None,
+        answers: str = "scores",
+    ) -> None:
+        self.meter = QueryMeter(victim, len(originals), limit)
+        self.best = originals.copy()
+        self.best_margins = np.full(len(originals), np.inf)
+        self._head = head
+        self._answers = answers
+
+    def margins(self, images: Images, indices: Indices) -> Scores:
+        """Ask for scores: positive while the victim still decides as it should, (m,).
+
+        Args:
+            images: Attacked images, (m, h, w, c) uint8, sent in one call.
+            indices: The image under attack that each belongs to, (m,).
+
+        Raises:
+            InvalidInput: If this attack declared that decisions are enough.
+            BudgetExhausted: If any image would go over its limit.
+        """
+        if self._answers != "scores":
+            raise InvalidInput("expected a query for decisions, got one for scores: declare it")
+        return self._ask(images, indices)
+
+    def fooled(self, images: Images, indices: Indices) -> npt.NDArray[np.bool_]:
+        """Ask for decisions: whether each image fools the victim, (m,).
+
+        Raises:
+            BudgetExhausted: If any image would go over its limit.
+        """
+        return np.asarray(self._ask(images, indices) <= 0)
+
+    def _ask(self, images: Images, indices: Indices) -> Scores:
+        margins = self._head.margins(self.meter.embed(images, indices), indices)
+        seen = margins if self._answers == "scores" else np.sign(margins)
+        for row, index in enumerate(indices):
+            if seen[row] <= self.best_margins[index]:
+                self.best[index] = images[row]
+                self.best_margins[index] = seen[row]
+        return margins
