@@ -1,0 +1,156 @@
+"""The training images: in memory as uint8, in an order that depends on seed and epoch alone."""
+
+import hashlib
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from embedkit.data.source import Dataset, load_dataset
+from embedkit.errors import InvalidInput
+from embedkit.preprocess import InputSpec
+from embedkit.registry import configure
+from embedkit.train.objective import ImageIndices, Objective, Targets
+from embedkit.train.recipe import Recipe
+
+__all__ = ["TrainingImages", "load_images", "seed_of"]
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """What a run is trained on.
+
+    Attributes:
+        images: (n, h, w, c) uint8 on the training device.
+        labels: (n,) int64 on the same device, or None.
+        spec: Size and channels of the images.
+        class_names: One per class; empty without labels.
+        digest: Content digest of the data set.
+        mean: Per channel, in [0, 1] units.
+        std: Per channel, in [0, 1] units, above 0.
+        skipped: Number of files that could not be read.
+    """
+
+    images: torch.Tensor
+    labels: Targets | None
+    spec: InputSpec
+    class_names: tuple[str, ...]
+    digest: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    skipped: int = 0
+    _order: dict[int, torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def indices(self, step: int, *, batch_size: int, seed: int) -> ImageIndices:
+        """Which images make up the batch of one step.
+
+        Every epoch is a new permutation of all images, cut into whole batches; it depends on
+        nothing but the arguments, so a resumed run sees the same batches.
+
+        Args:
+            step: 0-based over the whole run.
+            batch_size: At most the number of images.
+            seed: Of the run.
+        """
+        epoch, position = divmod(step, len(self) // batch_size)
+        if epoch not in self._order:
+            generator = torch.Generator().manual_seed(seed_of(seed, "order", epoch))
+            self._order.clear()
+            self._order[epoch] = torch.randperm(len(self), generator=generator)
+        batch = self._order[epoch][position * batch_size : (position + 1) * batch_size]
+        return batch.to(self.images.device)
+
+
+def seed_of(seed: int, purpose: str, number: int) -> int:
+    """A generator seed, below 2**63, that is unrelated for every purpose and number."""
+    digest = hashlib.sha256(f"{seed}/{purpose}/{number}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def load_images(recipe: Recipe, objective: Objective, device: torch.device) -> TrainingImages:
+    """Load, convert and check the data of a recipe.
+
+    Args:
+        recipe: Names the data and the input size.
+        objective: May need labels.
+        device: Where the images are kept.
+
+    Raises:
+        InvalidInput: If the images do not fit the recipe or the objective; says what to change.
+        NotFound: If there is no such data.
+    """
+    dataset = load_dataset(recipe.data.source)
+    if recipe.data.limit:
+        dataset = dataset.subset(np.arange(min(recipe.data.limit, len(dataset))))
+    batch_size = recipe.schedule.batch_size
+    if len(dataset) < batch_size:
+        raise InvalidInput(
+            f"expected at least {batch_size} images for a batch, got {len(dataset)} in "
+            f"{recipe.data.source!r}; lower schedule.batch_size"
+        )
+    labels = _labels(dataset, recipe) if "labels" in objective.needs else None
+    spec = _spec(dataset, recipe)
+    images = dataset.arrays(spec)
+    mean, std = _statistics(images)
+    return TrainingImages(
+        torch.from_numpy(images).to(device),
+        None if labels is None else labels.to(device),
+        spec,
+        dataset.class_names,
+        dataset.digest,
+        mean,
+        std,
+        len(dataset.skipped),
+    )
+
+
+def _labels(dataset: Dataset, recipe: Recipe) -> Targets:
+    name, source = recipe.objective.name, recipe.data.source
+    if dataset.labels is None:
+        raise InvalidInput(
+            f"expected labels for the objective {name!r}, got data without any: {source!r}; "
+            "put the images into one folder per class, or use an objective without labels "
+            "such as 'simclr'"
+        )
+    if len(np.unique(dataset.labels)) < 2:
+        raise InvalidInput(
+            f"expected at least 2 classes for the objective {name!r}, got one in {source!r}; "
+            "add images of another class, or use an objective without labels such as 'simclr'"
+        )
+    return torch.from_numpy(dataset.labels.astype(np.int64))
+
+
+def _spec(dataset: Dataset, recipe: Recipe) -> InputSpec:
+    """The recipe's input; what it leaves open comes from the images."""
+    values = dict(recipe.input)
+    size = ("height", "width", "channels")
+    if dataset.image_shape is not None:
+        values = dict(zip(size, dataset.image_shape, strict=True)) | values
+    missing = [key for key in size if key not in values]
+    if missing:
+        raise InvalidInput(
+            f"expected [input] with {', '.join(missing)}, got none, and the images of "
+            f"{recipe.data.source!r} differ in size; set for example input.height=32 "
+            "input.width=32 input.channels=3"
+        )
+    return configure(InputSpec, values, noun="[input]")
+
+
+def _statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of (n, h, w, c) uint8, in [0, 1] units.
+
+    Counts of the 256 levels give both exactly, without a float copy of all images.
+    """
+    levels = np.arange(256) / 255
+    means, deviations = [], []
+    for channel in range(images.shape[-1]):
+        counts = np.bincount(images[..., channel].reshape(-1), minlength=256)
+        mean = float(counts @ levels / counts.sum())
+        variance = float(counts @ np.square(levels - mean) / counts.sum())
+        means.append(round(mean, 6))
+        # Images of one flat colour would be divided by zero.
+        deviations.append(round(max(variance**0.5, 1e-3), 6))
+    return tuple(means), tuple(deviations)

@@ -1,0 +1,160 @@
+"""The sections of a recipe, each a frozen value that checks its own ranges."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from embedkit.errors import InvalidInput
+
+__all__ = [
+    "DataSection",
+    "Named",
+    "OptimiserSection",
+    "ProjectionSection",
+    "RunSection",
+    "ScheduleSection",
+]
+
+
+@dataclass(frozen=True)
+class DataSection:
+    """What is trained on.
+
+    Attributes:
+        source: A DATA string: ``digits``, a folder, ``FILE.npz``, ...; its train split.
+        limit: Use only the first images, this many; 0 uses all.
+    """
+
+    source: str
+    limit: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        _check(self.limit >= 0, "data.limit to be at least 0", self.limit)
+
+
+@dataclass(frozen=True)
+class Named:
+    """One entry of a registry and its arguments."""
+
+    name: str
+    arguments: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ProjectionSection:
+    """The head between the encoder's features and the objective; not exported.
+
+    Attributes:
+        layers: Linear layers, 1 or more.
+        hidden: Width of the layers before the last.
+        dim: Dimensions of a projection.
+        norm: After each hidden layer.
+    """
+
+    layers: int = 2
+    hidden: int = 256
+    dim: int = 128
+    norm: Literal["batch", "layer", "none"] = "batch"
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        sizes = (self.layers, self.hidden, self.dim)
+        _check(min(sizes) >= 1, "projection layers, hidden and dim to be at least 1", sizes)
+
+
+@dataclass(frozen=True)
+class OptimiserSection:
+    """How gradients become steps. Norms and biases never decay.
+
+    Attributes:
+        name: ``adamw``, ``sgd`` or ``lars``.
+        lr: Peak learning rate.
+        weight_decay: Decoupled in AdamW, added to the gradient in SGD and LARS.
+        momentum: Of SGD and LARS, in [0, 1).
+        betas: Of AdamW.
+        trust: LARS's ratio of a layer's step to its norm.
+        clip_norm: Largest norm of the whole gradient; 0 does not clip.
+    """
+
+    name: Literal["adamw", "sgd", "lars"] = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 1e-4
+    momentum: float = 0.9
+    betas: tuple[float, float] = (0.9, 0.999)
+    trust: float = 1e-3
+    clip_norm: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        _check(self.lr > 0, "optimiser.lr to be above 0", self.lr)
+        _check(self.weight_decay >= 0, "weight_decay to be at least 0", self.weight_decay)
+        _check(0 <= self.momentum < 1, "optimiser.momentum in [0, 1)", self.momentum)
+        _check(all(0 <= b < 1 for b in self.betas), "optimiser.betas in [0, 1)", self.betas)
+        _check(self.clip_norm >= 0, "clip_norm to be at least 0", self.clip_norm)
+
+
+@dataclass(frozen=True)
+class ScheduleSection:
+    """How long, and how the learning rate moves: linear warm-up, then a cosine.
+
+    Attributes:
+        epochs: Passes over the data; the last partial batch of each is left out.
+        batch_size: Images per step, at least 2; each is seen in every view.
+        warmup_epochs: Epochs of linear warm-up from 0; fractions count.
+        final_lr: Learning rate at the end, as a fraction of the peak.
+        max_steps: Ends sooner, after this many steps; 0 does not.
+    """
+
+    epochs: int = 10
+    batch_size: int = 256
+    warmup_epochs: float = 1.0
+    final_lr: float = 0.0
+    max_steps: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        _check(self.epochs >= 1, "schedule.epochs to be at least 1", self.epochs)
+        _check(
+            self.batch_size >= 2,
+            "schedule.batch_size to be at least 2 (one image has no other to differ from)",
+            self.batch_size,
+        )
+        _check(self.warmup_epochs >= 0, "warmup_epochs to be at least 0", self.warmup_epochs)
+        _check(0 <= self.final_lr <= 1, "schedule.final_lr in [0, 1]", self.final_lr)
+        _check(self.max_steps >= 0, "schedule.max_steps to be at least 0", self.max_steps)
+
+
+@dataclass(frozen=True)
+class RunSection:
+    """How the run computes and what it writes down.
+
+    Attributes:
+        precision: ``bf16`` runs the network under autocast; losses stay in float32.
+        channels_last: Memory format of the network's input.
+        ema: Momentum of the averaged weights that are saved at the end, in [0, 1); 0 saves
+            the last weights.
+        log_steps: Steps between two lines of ``metrics.jsonl``.
+        checkpoint_steps: Steps between two checkpoints; 0 writes one per epoch.
+    """
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    channels_last: bool = True
+    ema: float = 0.0
+    log_steps: int = 20
+    checkpoint_steps: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        _check(0 <= self.ema < 1, "run.ema in [0, 1)", self.ema)
+        _check(self.log_steps >= 1, "run.log_steps to be at least 1", self.log_steps)
+        _check(
+            self.checkpoint_steps >= 0,
+            "checkpoint_steps to be at least 0",
+            self.checkpoint_steps,
+        )
+
+
+def _check(is_right: bool, expected: str, got: object) -> None:
+    if not is_right:
+        raise InvalidInput(f"expected {expected}, got {got!r}")
