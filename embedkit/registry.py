@@ -138,13 +138,9 @@ class Registry(Generic[T]):
             plugin = self._plugins().get(name)
             return f"from {plugin.value}" if plugin else ""
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        documented = [
-            node
-            for node in tree.body
-            if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.decorator_list
-        ]
-        text = ast.get_docstring(documented[0] if documented else tree)
-        return (text or "").split("\n", 1)[0]
+        registered = (node for node in tree.body if _registers(node, name))
+        text = next((ast.get_docstring(node) for node in registered), None)
+        return (text or ast.get_docstring(tree) or "").split("\n", 1)[0]
 
     def get(self, name: str) -> T:
         """Return the implementation called ``name``, importing its module if needed.
@@ -182,3 +178,14 @@ class Registry(Generic[T]):
 
     def _plugins(self) -> dict[str, EntryPoint]:
         return {point.name: point for point in entry_points(group=self.package)}
+
+
+def _registers(node: ast.stmt, name: str) -> TypeGuard[ast.ClassDef | ast.FunctionDef]:
+    """Whether a statement is a class or function under ``@....register("name")``."""
+    return isinstance(node, ast.ClassDef | ast.FunctionDef) and any(
+        isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Attribute)
+        and call.func.attr == "register"
+        and [a.value for a in call.args if isinstance(a, ast.Constant)] == [name]
+        for call in node.decorator_list
+    )

@@ -10,7 +10,7 @@ REGISTRIES = {
     "objectives": Registry[object]("embedkit.train.objectives", "objective"),
     "augmentations": Registry[object]("embedkit.perturb.augmentations", "augmentation"),
     "encoders": Registry[object](
-        "embedkit.encoders", "encoder", exclude=("encoder", "heads", "describe")
+        "embedkit.encoders", "encoder", exclude=("encoder", "heads", "description")
     ),
     "detectors": Registry[object]("embedkit.detect.detectors", "detector"),
     "attacks": Registry[object]("embedkit.evaluate.attacks", "attack"),
