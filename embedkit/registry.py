@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from itertools import cycle
 from pathlib import Path
-from typing import Generic, Literal, TypeVar, Union
+from typing import Generic, Literal, TypeGuard, TypeVar, Union
 
 from embedkit.errors import InvalidInput
 
