@@ -14,6 +14,7 @@
     |- Unauthenticated                 UNAUTHENTICATED      exit 2
     |- PermissionDenied                PERMISSION_DENIED    exit 2
     |- BundleDamaged                   DATA_LOSS            exit 1
+    |- StoreDamaged                    DATA_LOSS            exit 1
     |- ModelChanged                    ABORTED              exit 1   (the server answers with another model)
     |- BudgetExhausted                 RESOURCE_EXHAUSTED   exit 1   (an attack's query limit)
     |- TrainingDiverged                INTERNAL             exit 1
