@@ -1,7 +1,7 @@
 """Threat: what an attacker may change, by how much, and how often the model may be asked."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,8 @@ from embedkit.errors import InvalidInput
 from embedkit.types import Images, Scores
 
 __all__ = ["Candidates", "Threat"]
+
+Number = TypeVar("Number", bound=np.generic)
 
 Candidates = Annotated[npt.NDArray[np.float32], "n h w c"]
 """Attacked pixels before rounding, in grey levels of 0 to 255."""
@@ -54,14 +56,17 @@ class Threat:
     def distances(self, images: Images | Candidates, originals: Images) -> Scores:
         """Distance of each image from its original in the threat's norm, (n,) grey levels."""
         delta = images.astype(np.float64) - originals.astype(np.float64)
-        flat = delta.reshape(len(delta), -1)
-        return np.asarray(np.linalg.norm(flat, np.inf if self.norm == "linf" else 2, axis=1))
+        if self.norm == "linf":
+            return np.asarray(np.abs(_flat(delta)).max(axis=1, initial=0.0))
+        return np.asarray(np.linalg.norm(_flat(delta), axis=1))
 
     def contains(self, images: Images | Candidates, originals: Images) -> npt.NDArray[np.bool_]:
         """Whether each image lies in the ball and in 0 to 255, (n,)."""
-        # One part in a million for the float32 arithmetic of candidates not yet rounded.
-        near = self.distances(images, originals) <= self.radius_255 * (1 + 1e-6)
-        flat = images.reshape(len(images), -1)
+        flat = _flat(images)
+        exact = images.dtype == np.uint8
+        # A float32 grey level near 255 is off by up to 2**-17.
+        slack = 0.0 if exact else 2**-16 * np.sqrt(flat.shape[1])
+        near = self.distances(images, originals) <= self.radius_255 + slack
         return np.asarray(near & (flat >= 0).all(axis=1) & (flat <= 255).all(axis=1))
 
     def project(self, candidates: Candidates, originals: Images) -> Candidates:
@@ -74,7 +79,7 @@ class Threat:
         if self.norm == "linf":
             delta = np.clip(delta, -self.radius_255, self.radius_255)
         else:
-            lengths = np.linalg.norm(delta.reshape(len(delta), -1), axis=1)
+            lengths = np.linalg.norm(_flat(delta), axis=1)
             scale = self.radius_255 / np.maximum(lengths, self.radius_255)
             delta = delta * scale.reshape(-1, 1, 1, 1)
         return np.clip(centre + delta, 0, 255).astype(np.float32)
@@ -97,6 +102,10 @@ class Threat:
             for index, exact in enumerate(delta):
                 rounded[index] = _shortened(exact, rounded[index], self.radius_255)
         return np.asarray(np.clip(centre + rounded, 0, 255), dtype=np.uint8)
+
+
+def _flat(pixels: npt.NDArray[Number]) -> npt.NDArray[Number]:
+    return pixels.reshape(len(pixels), int(np.prod(pixels.shape[1:])))
 
 
 def _shortened(
