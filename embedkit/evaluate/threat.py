@@ -1,7 +1,7 @@
 """Threat: what an attacker may change, by how much, and how often the model may be asked."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +10,6 @@ from embedkit.errors import InvalidInput
 from embedkit.types import Images, Scores
 
 __all__ = ["Candidates", "Threat"]
-
-Number = TypeVar("Number", bound=np.generic)
 
 Candidates = Annotated[npt.NDArray[np.float32], "n h w c"]
 """Attacked pixels before rounding, in grey levels of 0 to 255."""
@@ -62,7 +60,7 @@ class Threat:
 
     def contains(self, images: Images | Candidates, originals: Images) -> npt.NDArray[np.bool_]:
         """Whether each image lies in the ball and in 0 to 255, (n,)."""
-        flat = _flat(images)
+        flat = _flat(images.astype(np.float64))
         exact = images.dtype == np.uint8
         # A float32 grey level near 255 is off by up to 2**-17.
         slack = 0.0 if exact else 2**-16 * np.sqrt(flat.shape[1])
@@ -104,7 +102,7 @@ class Threat:
         return np.asarray(np.clip(centre + rounded, 0, 255), dtype=np.uint8)
 
 
-def _flat(pixels: npt.NDArray[Number]) -> npt.NDArray[Number]:
+def _flat(pixels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return pixels.reshape(len(pixels), int(np.prod(pixels.shape[1:])))
 
 
