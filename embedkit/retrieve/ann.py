@@ -1,0 +1,184 @@
+"""Nearest neighbours with FAISS over an immutable set of vectors, derived from the truth.
+
+An index is a value: a write gives a new one, so that searches never wait and each of them sees
+exactly one state. It can be rebuilt from the truth at any time and is never trusted over it.
+"""
+
+from dataclasses import dataclass, replace
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from embedkit.retrieve.blocks import Block, Slots, filled, packed, removed
+from embedkit.types import Embeddings, Metric
+
+__all__ = ["FlatIndex", "Neighbours"]
+
+# More candidates than asked for: FAISS rounds a batch and a single query differently, so the
+# final order is made from scores computed here in float64.
+_MARGIN = 8
+# FAISS holds queries x candidates at once, the float64 scores queries x candidates x dim.
+_QUERIES_AT_ONCE = 256
+_VALUES_AT_ONCE = 1 << 22
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbours:
+    """The nearest vectors of each query, best first.
+
+    Attributes:
+        slots: (n, k) int64.
+        scores: (n, k) float32, higher is better.
+    """
+
+    slots: Slots
+    scores: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class _Candidates:
+    """Rows that FAISS found near each query; arrays are (n, m)."""
+
+    block: npt.NDArray[np.int64]
+    position: npt.NDArray[np.int64]
+    score: npt.NDArray[np.float32]
+    dead: npt.NDArray[np.bool_]
+
+    def take(self, columns: npt.NDArray[np.int64]) -> "_Candidates":
+        return _Candidates(
+            *(
+                np.take_along_axis(a, columns, axis=1)
+                for a in (self.block, self.position, self.score, self.dead)
+            )
+        )
+
+    def rows(self, chosen: slice) -> "_Candidates":
+        return _Candidates(
+            *(a[chosen] for a in (self.block, self.position, self.score, self.dead))
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class FlatIndex:
+    """Every vector is compared: exact.
+
+    Attributes:
+        dim: Dimensions.
+        metric: Under cosine, vectors are normalised in here and nowhere else.
+    """
+
+    dim: int
+    metric: Metric
+    _blocks: tuple[Block, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """Vectors that can be found."""
+        return sum(block.alive for block in self._blocks)
+
+    def changed(self, slots: Slots, vectors: Embeddings, gone: Slots) -> "FlatIndex":
+        """Return the index after a write; only the newest index may be changed.
+
+        Args:
+            slots: (n,) ascending, all above those used before.
+            vectors: (n, d) float32 as the caller gave them.
+            gone: Slots to remove, in any order.
+        """
+        kept = removed(self._blocks, gone, self.dim)
+        return replace(self, _blocks=filled(kept, [(slots, self._prepared(vectors))], self.dim))
+
+    def packed(self) -> "FlatIndex":
+        """Return the same index without the memory of removed vectors."""
+        return replace(self, _blocks=packed(self._blocks, self.dim))
+
+    def search(self, queries: Embeddings, k: int) -> Neighbours:
+        """Return the ``min(k, count)`` nearest vectors of each query; ties by slot.
+
+        Args:
+            queries: (n, d) float32, finite; not zero under cosine.
+            k: At least 1.
+        """
+        k = min(k, self.count)
+        found = [
+            self._search(self._prepared(queries[i : i + _QUERIES_AT_ONCE]), k)
+            for i in range(0, len(queries) if k else 0, _QUERIES_AT_ONCE)
+        ]
+        if not found:
+            shape = (len(queries), 0)
+            return Neighbours(np.empty(shape, np.int64), np.empty(shape, np.float32))
+        return Neighbours(
+            np.concatenate([f.slots for f in found]), np.concatenate([f.scores for f in found])
+        )
+
+    def _search(self, queries: Embeddings, k: int) -> Neighbours:
+        found = self._candidates(queries, k)
+        wide = min(k + _MARGIN, found.score.shape[1])
+        if wide < found.score.shape[1]:
+            order = np.argsort(
+                np.where(found.dead, np.inf, -found.score), axis=1, kind="stable"
+            )
+            found = found.take(order[:, :wide])
+        slots = self._slots(found)
+        scores = np.where(found.dead, -np.inf, self._exact_scores(queries, found))
+        order = np.lexsort((slots, -scores), axis=1)[:, :k]
+        return Neighbours(
+            np.take_along_axis(slots, order, axis=1),
+            np.take_along_axis(scores, order, axis=1).astype(np.float32),
+        )
+
+    def _candidates(self, queries: Embeddings, k: int) -> _Candidates:
+        parts = []
+        metric = faiss.METRIC_L2 if self.metric == "l2" else faiss.METRIC_INNER_PRODUCT
+        for number, block in enumerate(self._blocks):
+            wide = min(block.count, k + _MARGIN + len(block.dead))
+            score, position = faiss.knn(queries, block.vectors[: block.count], wide, metric)
+            if self.metric == "l2":
+                np.negative(score, out=score)
+            dead = np.isin(position, block.dead) if len(block.dead) else position < 0
+            parts.append(_Candidates(np.full_like(position, number), position, score, dead))
+        return _Candidates(
+            np.concatenate([p.block for p in parts], axis=1),
+            np.concatenate([p.position for p in parts], axis=1),
+            np.concatenate([p.score for p in parts], axis=1),
+            np.concatenate([p.dead for p in parts], axis=1),
+        )
+
+    def _slots(self, found: _Candidates) -> Slots:
+        slots = np.empty_like(found.position)
+        for number, block in enumerate(self._blocks):
+            mine = found.block == number
+            slots[mine] = block.slots[found.position[mine]]
+        return slots
+
+    def _exact_scores(self, queries: Embeddings, found: _Candidates) -> npt.NDArray[np.float64]:
+        step = max(1, _VALUES_AT_ONCE // max(1, found.score.shape[1] * self.dim))
+        parts = [
+            self._rescored(queries[i : i + step], found.rows(slice(i, i + step)))
+            for i in range(0, len(queries), step)
+        ]
+        return np.concatenate(parts)
+
+    def _rescored(self, queries: Embeddings, found: _Candidates) -> npt.NDArray[np.float64]:
+        vectors = np.empty((*found.position.shape, self.dim), np.float64)
+        for number, block in enumerate(self._blocks):
+            mine = found.block == number
+            vectors[mine] = block.vectors[found.position[mine]]
+        wanted = queries.astype(np.float64)
+        if self.metric == "l2":
+            vectors -= wanted[:, None, :]
+            return -np.einsum("nmd,nmd->nm", vectors, vectors)
+        products = np.einsum("nmd,nd->nm", vectors, wanted)
+        if self.metric == "inner_product":
+            return products
+        # Normalised vectors are rounded to float32; dividing again makes a self-match exactly 1.
+        lengths = np.sqrt(np.einsum("nmd,nmd->nm", vectors, vectors))
+        return products / (lengths * np.linalg.norm(wanted, axis=1)[:, None])
+
+    def _prepared(self, vectors: Embeddings) -> Embeddings:
+        """Vectors as they are compared: unit length under cosine."""
+        if self.metric != "cosine" or not len(vectors):
+            return np.ascontiguousarray(vectors, np.float32)
+        wide = vectors.astype(np.float64)
+        lengths = np.sqrt(np.einsum("nd,nd->n", wide, wide))
+        return (wide / lengths[:, None]).astype(np.float32)

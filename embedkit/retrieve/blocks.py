@@ -1,0 +1,118 @@
+"""Vectors in memory as immutable sets that share what they have in common.
+
+A change gives a new tuple of blocks; readers of an old one are never disturbed. A block only
+grows behind the end that older readers know of, and a removed vector stays in its block, marked
+dead, until there are so many that a copy of the block is cheaper.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from embedkit.types import Embeddings
+
+__all__ = ["Block", "Slots", "filled", "removed"]
+
+Slots = npt.NDArray[np.int64]
+
+# Large enough that FAISS runs at full speed, small enough to copy in 10 ms.
+_BLOCK_BYTES = 32 << 20
+
+
+def _none() -> Slots:
+    return np.empty(0, np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Up to 32 MiB of vectors in ascending order of their slots.
+
+    Attributes:
+        vectors: (capacity, d) float32; rows from ``count`` on belong to newer blocks.
+        slots: (capacity,) int64.
+        count: Rows in use, dead ones included.
+        dead: Ascending positions of removed rows.
+    """
+
+    vectors: Embeddings
+    slots: Slots
+    count: int = 0
+    dead: Slots = field(default_factory=_none)
+
+    @classmethod
+    def empty(cls, dim: int) -> "Block":
+        """A block with room for vectors of ``dim`` dimensions; unused pages take no memory."""
+        rows = max(1024, _BLOCK_BYTES // (4 * dim))
+        return cls(np.empty((rows, dim), np.float32), np.empty(rows, np.int64))
+
+    @property
+    def alive(self) -> int:
+        """Rows that can be found."""
+        return self.count - len(self.dead)
+
+    @property
+    def free(self) -> int:
+        """Rows that can be added."""
+        return len(self.slots) - self.count
+
+    def appended(self, slots: Slots, vectors: Embeddings) -> "Block":
+        """Return the block with rows added; only the newest version may be added to."""
+        end = self.count + len(slots)
+        self.slots[self.count : end] = slots
+        self.vectors[self.count : end] = vectors
+        return replace(self, count=end)
+
+    def without(self, slots: Slots) -> "Block":
+        """Return the block without those of the ascending ``slots`` that are in it."""
+        mine = self.slots[: self.count]
+        if mine[0] > slots[-1] or mine[-1] < slots[0]:
+            return self
+        places = np.searchsorted(mine, slots)
+        inside = places < len(mine)
+        hits = places[inside][mine[places[inside]] == slots[inside]]
+        if not len(hits):
+            return self
+        block = replace(self, dead=np.union1d(self.dead, hits))
+        # Each dead row is one more candidate that every search of this block has to ask for.
+        if len(block.dead) <= max(256, block.count // 64):
+            return block
+        slots, vectors = block.living()
+        return Block(vectors, slots, len(slots))
+
+    def living(self) -> tuple[Slots, Embeddings]:
+        """Copies of the rows that are not dead."""
+        keep = np.delete(np.arange(self.count), self.dead)
+        return self.slots[keep], self.vectors[keep]
+
+
+def filled(
+    blocks: Iterable[Block], rows: Iterable[tuple[Slots, Embeddings]], dim: int
+) -> tuple[Block, ...]:
+    """Return the blocks with rows added behind the last, in new blocks where it is full."""
+    result = list(blocks)
+    for slots, vectors in rows:
+        start = 0
+        while start < len(slots):
+            if not result or not result[-1].free:
+                result.append(Block.empty(dim))
+            end = start + min(len(slots) - start, result[-1].free)
+            result[-1] = result[-1].appended(slots[start:end], vectors[start:end])
+            start = end
+    return tuple(result)
+
+
+def removed(blocks: tuple[Block, ...], slots: Slots, dim: int) -> tuple[Block, ...]:
+    """Return the blocks without ``slots``, packed anew when they have become too many."""
+    if not len(slots):
+        return blocks
+    gone = np.sort(slots)
+    kept = tuple(b for b in (block.without(gone) for block in blocks) if b.alive)
+    needed = sum(b.alive for b in kept) * 4 * dim // _BLOCK_BYTES + 1
+    return packed(kept, dim) if len(kept) > 2 * needed + 1 else kept
+
+
+def packed(blocks: tuple[Block, ...], dim: int) -> tuple[Block, ...]:
+    """Return the same living rows in as few blocks as possible."""
+    return filled((), (block.living() for block in blocks), dim)

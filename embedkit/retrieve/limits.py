@@ -1,0 +1,198 @@
+"""What a store accepts: one place for every check of a request's content."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+import numpy as np
+
+from embedkit.errors import InvalidInput, MessageTooLarge
+from embedkit.retrieve.store import Query, metric_names
+from embedkit.types import Collection, Embeddings, Metric
+
+__all__ = ["Limits", "check_vectors"]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+KINDS = ("auto", "flat")
+# Squared distances of shorter vectors are finite in float32.
+_LARGEST_SQUARE = 1e36
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest of everything in one request.
+
+    Attributes:
+        id_bytes: UTF-8 bytes of an id.
+        payload_bytes: UTF-8 bytes of one payload.
+        dim: Dimensions of a vector.
+        rows: Ids or vectors in one request.
+        k: Neighbours per query.
+        hits: Queries times k.
+        collections: Collections in one store.
+    """
+
+    id_bytes: int = 512
+    payload_bytes: int = 65_536
+    dim: int = 16_384
+    rows: int = 131_072
+    k: int = 10_000
+    hits: int = 1_000_000
+    collections: int = 4_096
+
+    def check_collection(self, collection: Collection) -> None:
+        """Refuse a collection that cannot be made.
+
+        Raises:
+            InvalidInput: If name, dimension, metric or kind is not allowed.
+        """
+        if not _NAME.fullmatch(collection.name):
+            raise InvalidInput(
+                "expected a collection name of 1 to 63 letters, digits, '._-' that starts "
+                f"with a letter or digit, got {collection.name!r}"
+            )
+        if not 1 <= collection.dim <= self.dim:
+            raise InvalidInput(
+                f"expected a dimension from 1 to {self.dim}, got {collection.dim}; "
+                "give dim or a model"
+            )
+        if collection.metric not in metric_names():
+            raise InvalidInput(
+                f"expected a metric of {', '.join(metric_names())}, got {collection.metric!r}"
+            )
+        if collection.kind not in KINDS:
+            raise InvalidInput(
+                f"expected an index kind of {', '.join(KINDS)}, got {collection.kind!r}"
+            )
+
+    def check_count(self, count: int) -> None:
+        """Refuse more than ``rows`` ids.
+
+        Raises:
+            MessageTooLarge: If so.
+        """
+        if count > self.rows:
+            raise MessageTooLarge(
+                f"expected at most {self.rows} ids in one request, got {count}; send several"
+            )
+
+    def check_ids(self, ids: Sequence[str]) -> None:
+        """Refuse ids that are empty, too long, not text, or given twice.
+
+        A repeated id is refused rather than resolved: which of two vectors was meant is the
+        caller's knowledge.
+
+        Raises:
+            InvalidInput: Names the id.
+            MessageTooLarge: If there are more than ``rows``.
+        """
+        self.check_count(len(ids))
+        for i in ids:
+            if not isinstance(i, str) or not i or "\0" in i:
+                raise InvalidInput(f"expected ids that are non-empty text, got {i!r}")
+            if len(i) * 4 > self.id_bytes and len(i.encode()) > self.id_bytes:
+                raise InvalidInput(
+                    f"expected ids of at most {self.id_bytes} bytes, got {i[:40]!r}... of "
+                    f"{len(i.encode())}"
+                )
+        if len(set(ids)) < len(ids):
+            repeated = Counter(ids).most_common(1)[0][0]
+            raise InvalidInput(f"expected each id once in a request, got {repeated!r} twice")
+
+    def check_payloads(
+        self, payloads: Sequence[bytes | None] | None, count: int
+    ) -> list[str | None]:
+        """Return each payload as JSON text, or None.
+
+        Raises:
+            InvalidInput: If their number is not ``count``, or one is not a JSON object.
+        """
+        if payloads is None:
+            return [None] * count
+        if len(payloads) != count:
+            raise InvalidInput(
+                f"expected no payloads or one for each of {count} ids, got {len(payloads)}"
+            )
+        return [self._payload_text(i, payload) for i, payload in enumerate(payloads)]
+
+    def _payload_text(self, index: int, payload: bytes | None) -> str | None:
+        if not payload:
+            return None
+        if len(payload) > self.payload_bytes:
+            raise InvalidInput(
+                f"expected payloads of at most {self.payload_bytes} bytes, got "
+                f"{len(payload)} at index {index}"
+            )
+        try:
+            text = bytes(payload).decode()
+            value = json.loads(text, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise InvalidInput(
+                f"expected a JSON object as payload {index}, got {payload[:40]!r} ({error})"
+            ) from None
+        if not isinstance(value, dict):
+            raise InvalidInput(
+                f"expected a JSON object as payload {index}, got {payload[:40]!r}"
+            )
+        return text
+
+    def check_query(self, query: Query) -> None:
+        """Refuse a k, a number of hits or a filter that is not allowed.
+
+        Raises:
+            InvalidInput: If so.
+        """
+        if not 1 <= query.k <= self.k:
+            raise InvalidInput(f"expected k from 1 to {self.k}, got {query.k}")
+        hits = query.k * len(query.vectors)
+        if hits > self.hits:
+            raise MessageTooLarge(
+                f"expected at most {self.hits} hits in one request, got {len(query.vectors)} "
+                f"queries of k={query.k}; send fewer queries at a time"
+            )
+        if query.filter:
+            raise InvalidInput(
+                f"expected no filter, got {query.filter!r}: filters are not available yet"
+            )
+
+
+def check_vectors(vectors: Embeddings, dim: int, metric: Metric) -> None:
+    """Refuse what cannot be compared.
+
+    Raises:
+        InvalidInput: If dtype, dimension or a value is wrong; names the first bad row.
+    """
+    if vectors.dtype != np.float32 or vectors.ndim != 2 or vectors.shape[1] != dim:
+        raise InvalidInput(
+            f"expected vectors float32 (n, {dim}), got {vectors.dtype} {vectors.shape}"
+        )
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        raise InvalidInput(
+            f"expected finite vectors, got NaN or infinity in row {_first(~finite)}"
+        )
+    if metric == "cosine":
+        zero = ~vectors.any(axis=1)
+        if zero.any():
+            raise InvalidInput(
+                f"expected vectors with a direction under cosine, got zeros in row "
+                f"{_first(zero)}"
+            )
+        return
+    squares = np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64)
+    if (squares > _LARGEST_SQUARE).any():
+        raise InvalidInput(
+            f"expected vectors shorter than {_LARGEST_SQUARE**0.5:.0e} under {metric}, got a "
+            f"longer one in row {_first(squares > _LARGEST_SQUARE)}; scale them or use cosine"
+        )
+
+
+def _first(mask: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> int:
+    return int(np.flatnonzero(mask)[0])
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON value")

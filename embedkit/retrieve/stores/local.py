@@ -1,0 +1,181 @@
+"""The local store: a directory with one SQLite file per collection, owned by one process."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from embedkit.errors import AlreadyExists, InvalidInput, NotFound, Unavailable
+from embedkit.retrieve import truth
+from embedkit.retrieve.collection import OpenCollection, Write
+from embedkit.retrieve.limits import Limits, check_vectors
+from embedkit.retrieve.owner import Owner
+from embedkit.retrieve.store import Answer, Query, Row, stores
+from embedkit.types import Collection, Embeddings
+
+__all__ = ["LocalStore"]
+
+
+@stores.register("local")
+class LocalStore:
+    """Collections in a directory: SQLite holds them, FAISS finds in them.
+
+    Acknowledged means committed: a write that returned survives the process being killed and
+    the machine losing power. Indexes are rebuilt from SQLite when the store opens.
+
+    Args:
+        data_dir: Created if absent; belongs to this store until ``close``.
+        limits: The largest of everything in one request.
+
+    Raises:
+        Unavailable: If another process owns the directory; the message has its pid.
+        StoreDamaged: If a collection's file cannot be read.
+
+    Example:
+        >>> import tempfile, numpy as np
+        >>> from embedkit.retrieve.store import Query
+        >>> from embedkit.types import Collection
+        >>> store = LocalStore(tempfile.mkdtemp())
+        >>> _ = store.create(Collection("points", dim=2, metric="l2"))
+        >>> points = np.array([[0, 0], [3, 4]], np.float32)
+        >>> store.upsert("points", ["origin", "far"], points).count
+        2
+        >>> answer = store.search("points", Query(points[:1], k=2))
+        >>> [(row.id, float(score)) for row, score in zip(answer.rows[0], answer.scores[0])]
+        [('origin', 0.0), ('far', -25.0)]
+        >>> store.close()
+    """
+
+    def __init__(self, data_dir: str | Path, *, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        root = Path(data_dir)
+        self._owner = Owner(root)
+        self._folder = root / "collections"
+        self._open: dict[str, OpenCollection] = {}
+        # Held to make, drop or close collections; looking one up takes no lock.
+        self._changing = threading.Lock()
+        try:
+            self._folder.mkdir(exist_ok=True)
+            for folder in sorted(self._folder.iterdir()):
+                if folder.name.startswith("."):  # made or dropped when the process ended
+                    shutil.rmtree(folder, ignore_errors=True)
+                elif folder.is_dir():
+                    self._open[folder.name] = OpenCollection(folder)
+        except BaseException:
+            self.close()
+            raise
+
+    def create(self, collection: Collection) -> Collection:
+        """Make an empty collection; see ``VectorStore.create``."""
+        self.limits.check_collection(collection)
+        with self._changing:
+            if collection.name in self._open:
+                raise AlreadyExists(f"expected a new collection name, got {collection.name!r}")
+            if len(self._open) >= self.limits.collections:
+                raise InvalidInput(
+                    f"expected at most {self.limits.collections} collections; drop one first"
+                )
+            with truth.refusing_writes():
+                staging = Path(tempfile.mkdtemp(prefix=".making-", dir=self._folder))
+                truth.create(staging, collection)
+                staging.rename(self._folder / collection.name)
+                _synchronise(self._folder)
+            opened = OpenCollection(self._folder / collection.name)
+            self._open[collection.name] = opened
+            return opened.described
+
+    def drop(self, name: str) -> None:
+        """Remove a collection and its files; see ``VectorStore.drop``."""
+        with self._changing:
+            opened = self._opened(name)
+            with truth.refusing_writes():
+                dropped = Path(tempfile.mkdtemp(prefix=".dropped-", dir=self._folder))
+                (self._folder / name).rename(dropped / name)
+                _synchronise(self._folder)
+            del self._open[name]
+            opened.close(dropped=True)
+            shutil.rmtree(dropped, ignore_errors=True)
+
+    def collections(self) -> tuple[Collection, ...]:
+        """Every collection, by name."""
+        return tuple(c.described for _, c in sorted(self._open.copy().items()))
+
+    def describe(self, name: str) -> Collection:
+        """One collection as it is now."""
+        return self._opened(name).described
+
+    def upsert(
+        self,
+        name: str,
+        ids: Sequence[str],
+        vectors: Embeddings,
+        payloads: Sequence[bytes | None] | None = None,
+        *,
+        model_digest: str = "",
+    ) -> Collection:
+        """Store vectors, all of them or none; see ``VectorStore.upsert``."""
+        opened = self._opened(name)
+        self.limits.check_ids(ids)
+        collection = opened.described
+        check_vectors(vectors, collection.dim, collection.metric)
+        if len(vectors) != len(ids):
+            raise InvalidInput(
+                f"expected one vector for each of {len(ids)} ids, got {len(vectors)}"
+            )
+        texts = self.limits.check_payloads(payloads, len(ids))
+        if not ids:
+            return collection
+        return opened.write(Write(ids, vectors, texts, model_digest))[1]
+
+    def delete(self, name: str, ids: Sequence[str]) -> tuple[int, Collection]:
+        """Remove ids; see ``VectorStore.delete``."""
+        opened = self._opened(name)
+        self.limits.check_ids(ids)
+        return opened.write(Write(ids)) if ids else (0, opened.described)
+
+    def get(
+        self, name: str, ids: Sequence[str], *, with_vectors: bool = True
+    ) -> tuple[Row | None, ...]:
+        """Look ids up, in order; see ``VectorStore.get``."""
+        opened = self._opened(name)
+        self.limits.check_count(len(ids))
+        return opened.get(ids, with_vectors=with_vectors)
+
+    def search(self, name: str, query: Query) -> Answer:
+        """Return the nearest neighbours of each query; see ``VectorStore.search``."""
+        opened = self._opened(name)
+        self.limits.check_query(query)
+        return opened.search(query)
+
+    def compact(self, name: str) -> int:
+        """Give freed space back; returns the bytes reclaimed on disk."""
+        return self._opened(name).compact()
+
+    def close(self) -> None:
+        """Close every collection and let another process have the directory."""
+        with self._changing:
+            while self._open:
+                _, opened = self._open.popitem()
+                opened.close()
+            self._owner.release()
+
+    def _opened(self, name: str) -> OpenCollection:
+        opened = self._open.get(name)
+        if opened is None:
+            known = ", ".join(sorted(self._open)) or "none yet"
+            raise NotFound(f"expected a collection of: {known}; got {name!r}")
+        return opened
+
+
+def _synchronise(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
