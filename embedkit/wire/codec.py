@@ -10,9 +10,15 @@ from embedkit.errors import InvalidInput
 from embedkit.types import EncodedImages, Images
 from embedkit.wire.proto import tensor_pb2
 
-__all__ = ["decode_images", "decode_tensor", "encode_images", "encode_tensor"]
+__all__ = [
+    "decode_images",
+    "decode_tensor",
+    "encode_images",
+    "encode_tensor",
+    "encode_vectors",
+]
 
-_DTYPES: dict[int, np.dtype[np.generic]] = {
+_DTYPES: dict[tensor_pb2.DType, np.dtype[np.generic]] = {
     tensor_pb2.UINT8: np.dtype("u1"),
     tensor_pb2.FLOAT32: np.dtype("<f4"),
     tensor_pb2.FLOAT16: np.dtype("<f2"),
@@ -35,6 +41,27 @@ def encode_tensor(array: npt.NDArray[np.generic], *, scale: float = 0.0) -> tens
         raise InvalidInput(f"expected a dtype of {known}, got {array.dtype}")
     little = np.ascontiguousarray(array, dtype=_DTYPES[code])
     return tensor_pb2.Tensor(data=little.tobytes(), dtype=code, shape=array.shape, scale=scale)
+
+
+def encode_vectors(vectors: npt.NDArray[np.float32], dtype: int) -> tensor_pb2.Tensor:
+    """Return the message of vectors in the dtype that a caller asked for.
+
+    Args:
+        vectors: Any shape, finite.
+        dtype: FLOAT32 (also for unspecified), FLOAT16 or INT8; INT8 has one scale for the whole
+            tensor, so that its largest value becomes 127.
+
+    Raises:
+        InvalidInput: If it is another dtype.
+    """
+    if dtype in (tensor_pb2.DTYPE_UNSPECIFIED, tensor_pb2.FLOAT32):
+        return encode_tensor(vectors)
+    if dtype == tensor_pb2.FLOAT16:
+        return encode_tensor(vectors.astype(np.float16))
+    if dtype == tensor_pb2.INT8:
+        scale = float(np.abs(vectors).max(initial=0.0)) / 127 or 1.0
+        return encode_tensor(np.rint(vectors / scale).astype(np.int8), scale=scale)
+    raise InvalidInput(f"expected dtype FLOAT32, FLOAT16 or INT8, got {dtype}")
 
 
 def decode_tensor(

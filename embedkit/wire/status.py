@@ -41,7 +41,8 @@ def grpc_code(error: BaseException) -> grpc.StatusCode:
 def to_status(error: BaseException) -> status_pb2.Status:
     """Return the status with ``ErrorInfo`` and, where a retry helps, ``RetryInfo``.
 
-    An error that is not ours says only its type: its message may hold what no client should see.
+    An error that is not ours says only its type: its message may hold what no client should
+    see.
     """
     ours = isinstance(error, EmbedkitError)
     kind = type(error) if isinstance(error, EmbedkitError) else EmbedkitError

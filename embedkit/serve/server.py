@@ -1,0 +1,185 @@
+"""The server: engine, services, health and metrics behind one address, started and drained."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from embedkit.errors import Unavailable
+from embedkit.serve.engine import Engine, EngineConfig, choose_bundles
+from embedkit.serve.services.embedding import EmbeddingServicer
+from embedkit.serve.services.guard import Guard
+from embedkit.serve.services.model import ModelServicer
+from embedkit.wire.proto import (
+    embedding_pb2,
+    embedding_pb2_grpc,
+    index_pb2,
+    model_pb2,
+    model_pb2_grpc,
+)
+
+__all__ = ["Server", "ServerConfig", "running_server"]
+
+log = logging.getLogger(__name__)
+
+# The transport lets this much more in, so that the refusal is ours, with its reason.
+_TRANSPORT_MARGIN_BYTES = 1 << 20
+_LOOPBACK = ("127.", "localhost:", "[::1]:", "unix:")
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """Everything that ``embedkit serve`` can be told.
+
+    Attributes:
+        models: Folder of ``<name>/<version>`` bundles.
+        data_dir: Folder of the collections.
+        bind: Address to serve on; port 0 takes a free one.
+        metrics_bind: Address of ``/metrics``, or ``off``.
+        load: ``NAME`` or ``NAME:VERSION`` each; empty for the latest of every model.
+        engine: How models run.
+        max_message_bytes: Largest request.
+        max_images: Most images in one call.
+        handlers: Calls handled at a time.
+        grace_s: Seconds that running calls get when the server stops.
+        reflection: Whether clients may ask for the schema.
+    """
+
+    models: Path = Path("models")
+    data_dir: Path = Path("var")
+    bind: str = "127.0.0.1:50051"
+    metrics_bind: str = "off"
+    load: tuple[str, ...] = ()
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    max_message_bytes: int = 32 << 20
+    max_images: int = 1024
+    handlers: int = 96
+    grace_s: float = 30.0
+    reflection: bool = True
+
+
+class Server:
+    """An embedkit server in this process.
+
+    Args:
+        config: What to serve, and where.
+    """
+
+    def __init__(self, config: ServerConfig) -> None:
+        self.config = config
+        self.engine = Engine(config.engine)
+        self._stopped = threading.Event()
+        limit = config.max_message_bytes + _TRANSPORT_MARGIN_BYTES
+        self._grpc = grpc.server(
+            ThreadPoolExecutor(config.handlers, thread_name_prefix="call"),
+            options=[
+                ("grpc.max_receive_message_length", limit),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+        self._guard = Guard(self._grpc, max_message_bytes=config.max_message_bytes)
+        self._health = health.HealthServicer()
+
+    def start(self) -> int:
+        """Load the models, open the port, report SERVING.
+
+        Returns:
+            The port.
+
+        Raises:
+            NotFound, BundleDamaged: If a model cannot be loaded.
+            Unavailable: If the address cannot be bound.
+        """
+        for path in choose_bundles(self.config.models, self.config.load):
+            self.engine.load(path)
+        self._add_services()
+        port = _bind(self._grpc, self.config.bind)
+        self._grpc.start()
+        self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        return port
+
+    def stop(self, grace_s: float | None = None) -> None:
+        """Report NOT_SERVING, refuse new calls, let running ones finish, end every thread.
+
+        Args:
+            grace_s: Seconds until running calls are cut off; by default the config's.
+        """
+        self._guard.is_draining = True
+        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        grace = self.config.grace_s if grace_s is None else grace_s
+        self._grpc.stop(grace).wait()
+        self.engine.close(grace)
+        self._stopped.set()
+
+    def wait(self) -> None:
+        """Block until the server has stopped."""
+        self._stopped.wait()
+
+    def _add_services(self) -> None:
+        config = self.config
+        embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(  # type: ignore[no-untyped-call]
+            EmbeddingServicer(self.engine, max_images=config.max_images), self._guard
+        )
+        model_pb2_grpc.add_ModelServiceServicer_to_server(  # type: ignore[no-untyped-call]
+            ModelServicer(
+                self.engine,
+                max_message_bytes=config.max_message_bytes,
+                max_images=config.max_images,
+            ),
+            self._guard,
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        if config.reflection:
+            names = (*self._service_names(), health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._grpc)
+
+    def _service_names(self) -> tuple[str, ...]:
+        files = (embedding_pb2, model_pb2, index_pb2)
+        return tuple(
+            service.full_name
+            for file in files
+            for service in file.DESCRIPTOR.services_by_name.values()
+        )
+
+    def _set_health(self, status: int) -> None:
+        for name in (health.OVERALL_HEALTH, *self._service_names()):
+            self._health.set(name, status)
+
+
+@contextmanager
+def running_server(
+    *, models: str | Path, data_dir: str | Path, config: ServerConfig | None = None
+) -> Iterator[str]:
+    """Serve in this process on a free port of the loopback interface; for tests and demos.
+
+    Args:
+        models: Folder of bundles.
+        data_dir: Folder of the collections.
+        config: Other settings; its models, data_dir and bind are not used.
+
+    Yields:
+        The address, ``127.0.0.1:PORT``.
+    """
+    base = config or ServerConfig()
+    values = {**vars(base), "models": Path(models), "data_dir": Path(data_dir)}
+    server = Server(ServerConfig(**{**values, "bind": "127.0.0.1:0"}))
+    try:
+        yield f"127.0.0.1:{server.start()}"
+    finally:
+        server.stop(5.0)
+
+
+def _bind(server: grpc.Server, address: str) -> int:
+    try:
+        port: int = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise Unavailable(f"expected to bind {address}, got: {error}") from error
+    return port

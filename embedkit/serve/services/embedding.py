@@ -1,0 +1,163 @@
+"""EmbeddingService: images in, embeddings and the bundle's own scores out."""
+
+import time
+from collections.abc import Callable
+from functools import lru_cache
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+
+from embedkit.errors import InvalidInput, MessageTooLarge
+from embedkit.serve.answer import Answer, Query
+from embedkit.serve.engine import Engine
+from embedkit.serve.loaded import LoadedModel
+from embedkit.serve.services.failure import answering
+from embedkit.types import EncodedImages, Images
+from embedkit.wire.codec import decode_images, encode_tensor, encode_vectors
+from embedkit.wire.proto import embedding_pb2, embedding_pb2_grpc, tensor_pb2
+from embedkit.wire.status import to_status
+
+__all__ = ["OUTPUT_NAMES", "EmbeddingServicer", "time_left"]
+
+OUTPUT_NAMES: dict[int, str] = {
+    embedding_pb2.EMBEDDING: "embedding",
+    embedding_pb2.FEATURES: "features",
+    embedding_pb2.TOKENS: "tokens",
+    embedding_pb2.OOD_SCORE: "ood_score",
+    embedding_pb2.CLASS: "class",
+}
+_VECTOR_DTYPES = (
+    tensor_pb2.DTYPE_UNSPECIFIED,
+    tensor_pb2.FLOAT32,
+    tensor_pb2.FLOAT16,
+    tensor_pb2.INT8,
+)
+# gRPC gives a call without deadline some centuries.
+_FOREVER_S = 1e8
+
+
+class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
+    """Answers ``Embed`` from the engine.
+
+    Args:
+        engine: The loaded models.
+        max_images: Most images in one call.
+        count_items: Told the model and how many images went well and badly.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        max_images: int,
+        count_items: Callable[[str, int, int], None] | None = None,
+    ) -> None:
+        self._engine = engine
+        self._max_images = max_images
+        self._count_items = count_items
+
+    @answering
+    def Embed(
+        self, request: embedding_pb2.EmbedRequest, context: grpc.ServicerContext
+    ) -> embedding_pb2.EmbedResponse:
+        """Embed one or many images; a bad one among several fails alone."""
+        model = self._engine.get(request.model, request.version)
+        wants = _wants(tuple(request.outputs))
+        _check_form(request, model)
+        images = self._images(request)
+        left_s = time_left(context)
+        deadline = None if left_s is None else time.monotonic() + left_s
+        answer = model.infer(Query(images, wants, deadline, context.add_callback))
+        if self._count_items is not None:
+            bad = len(answer.errors)
+            self._count_items(model.name, len(images) - bad, bad)
+        return _respond(request, answer, model)
+
+    def _images(self, request: embedding_pb2.EmbedRequest) -> Images | EncodedImages:
+        kind = request.WhichOneof("input")
+        images: Images | EncodedImages
+        if kind == "pixels":
+            images = decode_images(request.pixels)
+        elif kind == "encoded":
+            images = list(request.encoded.data)
+        else:
+            raise InvalidInput("expected images in 'encoded' or 'pixels', got neither")
+        if len(images) > self._max_images:
+            raise MessageTooLarge(
+                f"expected at most {self._max_images} images in one call, got {len(images)}"
+            )
+        return images
+
+
+def time_left(context: grpc.ServicerContext) -> float | None:
+    """Seconds until the call's deadline, or None without one."""
+    left: float | None = context.time_remaining()
+    return None if left is None or left > _FOREVER_S else left
+
+
+@lru_cache(maxsize=64)
+def _wants(outputs: tuple[int, ...]) -> frozenset[str]:
+    """The engine's names of the outputs asked for; the embedding by default."""
+    unknown = [code for code in outputs if code not in OUTPUT_NAMES]
+    if unknown:
+        raise InvalidInput(f"expected outputs of {list(OUTPUT_NAMES)}, got {unknown}")
+    return frozenset(OUTPUT_NAMES[code] for code in outputs) or frozenset({"embedding"})
+
+
+def _check_form(request: embedding_pb2.EmbedRequest, model: LoadedModel) -> None:
+    if request.dtype not in _VECTOR_DTYPES:
+        raise InvalidInput(f"expected dtype FLOAT32, FLOAT16 or INT8, got {request.dtype}")
+    if request.dims > model.bundle.manifest.dim:
+        raise InvalidInput(
+            f"expected dims of at most {model.bundle.manifest.dim}, got {request.dims}"
+        )
+
+
+def _respond(
+    request: embedding_pb2.EmbedRequest, answer: Answer, model: LoadedModel
+) -> embedding_pb2.EmbedResponse:
+    response = embedding_pb2.EmbedResponse(
+        request_id=request.request_id,
+        model_digest=model.digest,
+        timing=embedding_pb2.Timing(
+            queue_ns=int(answer.queue_s * 1e9),
+            decode_ns=int(answer.decode_s * 1e9),
+            infer_ns=int(answer.infer_s * 1e9),
+            batch_size=answer.batch_size,
+        ),
+    )
+    wants = _wants(tuple(request.outputs))
+    if "embedding" in wants:
+        vectors = _shorten(np.asarray(answer.rows["embedding"], np.float32), request.dims)
+        response.embeddings.CopyFrom(encode_vectors(vectors, request.dtype))
+    for name in wants & {"features", "tokens"}:
+        vectors = np.asarray(answer.rows[name], np.float32)
+        getattr(response, name).CopyFrom(encode_vectors(vectors, request.dtype))
+    if "ood_score" in wants:
+        response.ood_scores.CopyFrom(encode_tensor(answer.rows["ood_score"]))
+    if "class" in wants:
+        response.classes.CopyFrom(_predictions(answer, model))
+    for index in sorted(answer.errors):
+        response.errors.add(index=index, status=to_status(answer.errors[index]))
+    return response
+
+
+def _shorten(vectors: npt.NDArray[np.float32], dims: int) -> npt.NDArray[np.float32]:
+    """Keep the first ``dims`` dimensions, normalised again; 0 keeps all."""
+    if dims in (0, vectors.shape[1]):
+        return vectors
+    kept = vectors[:, :dims]
+    norms = np.linalg.norm(kept, axis=1, keepdims=True)
+    shortened = np.zeros_like(kept)
+    np.divide(kept, norms, out=shortened, where=norms > 0)
+    return shortened
+
+
+def _predictions(answer: Answer, model: LoadedModel) -> embedding_pb2.Predictions:
+    head = model.scoring.head
+    return embedding_pb2.Predictions(
+        labels=encode_tensor(answer.rows["labels"]),
+        probabilities=encode_tensor(answer.rows["probabilities"]),
+        class_names=head.class_names if head is not None else (),
+    )

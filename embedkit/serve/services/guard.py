@@ -1,0 +1,130 @@
+"""What stands before every servicer method: limits, parsing, draining, a record of the call."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from embedkit.errors import EmbedkitError, InvalidInput, MessageTooLarge, Unavailable
+from embedkit.serve.services.failure import abort
+
+__all__ = ["CallRecord", "Guard"]
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """One finished call, for metrics and the access log.
+
+    Attributes:
+        rpc: ``Service/Method``.
+        code: Name of the status code.
+        seconds: From the parsed headers to the response.
+        request_bytes: Size of the request message.
+        request_id: The caller's own id, or empty.
+        details: Status message of a failure, or empty.
+    """
+
+    rpc: str
+    code: str
+    seconds: float
+    request_bytes: int
+    request_id: str
+    details: str
+
+
+class Guard:
+    """Takes the place of ``grpc.Server`` where generated code registers a service.
+
+    Requests reach the wrapped method parsed on the handler's own thread, after their size was
+    checked. Doing this at registration costs nothing per call, unlike an interceptor.
+
+    Args:
+        server: The real server.
+        max_message_bytes: A larger request is refused with MESSAGE_TOO_LARGE.
+        record: Called after each call, on the handler's thread.
+    """
+
+    def __init__(
+        self,
+        server: grpc.Server,
+        *,
+        max_message_bytes: int,
+        record: Callable[[CallRecord], None] | None = None,
+    ) -> None:
+        self.is_draining = False
+        self._server = server
+        self._max_bytes = max_message_bytes
+        self._record = record
+
+    def add_generic_rpc_handlers(self, handlers: object) -> None:
+        """Ignore the unguarded handlers; the registered ones below serve the same methods."""
+
+    def add_registered_method_handlers(
+        self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler]
+    ) -> None:
+        """Register the unary methods of a service behind this guard."""
+        guarded = {
+            name: self._guard(f"{service.rpartition('.')[2]}/{name}", handler)
+            for name, handler in handlers.items()
+            if handler.unary_unary is not None
+        }
+        self._server.add_registered_method_handlers(service, guarded)
+
+    def _guard(self, rpc: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+        behaviour, parse = handler.unary_unary, handler.request_deserializer
+
+        def answer(data: bytes, context: grpc.ServicerContext) -> Message:
+            began = time.perf_counter()
+            request_id, code = "", ""
+            try:
+                request = self._admit(data, parse, context)
+                request_id = getattr(request, "request_id", "")
+                response = behaviour(request, context)
+                code = "OK"
+                return response
+            finally:
+                if self._record is not None:
+                    self._report(rpc, code, began, data, request_id, context)
+
+        return grpc.unary_unary_rpc_method_handler(
+            answer, response_serializer=handler.response_serializer
+        )
+
+    def _admit(
+        self, data: bytes, parse: Callable[[bytes], Message], context: grpc.ServicerContext
+    ) -> Message:
+        """Parse a request that may come in, or end the call."""
+        failure: EmbedkitError
+        try:
+            if len(data) > self._max_bytes:
+                failure = MessageTooLarge(
+                    f"expected a message of at most {self._max_bytes} bytes, got {len(data)}; "
+                    "send fewer images per call"
+                )
+            elif self.is_draining:
+                failure = Unavailable("the server is shutting down; retry elsewhere")
+            else:
+                return parse(data)
+        except DecodeError:
+            failure = InvalidInput(f"expected a protobuf message, got {len(data)} other bytes")
+        abort(context, failure)
+
+    def _report(
+        self,
+        rpc: str,
+        code: str,
+        began: float,
+        data: bytes,
+        request_id: str,
+        context: grpc.ServicerContext,
+    ) -> None:
+        details = ""
+        if not code:
+            status = context.code()
+            code = status.name if status is not None else "UNKNOWN"
+            details = (context.details() or b"").decode(errors="replace")
+        seconds = time.perf_counter() - began
+        if self._record is not None:
+            self._record(CallRecord(rpc, code, seconds, len(data), request_id, details))

@@ -1,0 +1,88 @@
+"""ModelService: what is loaded, and what each model takes and gives."""
+
+import grpc
+
+from embedkit.errors import PermissionDenied
+from embedkit.serve.engine import Engine
+from embedkit.serve.loaded import LoadedModel
+from embedkit.serve.services.failure import answering
+from embedkit.wire.proto import model_pb2, model_pb2_grpc
+
+__all__ = ["ModelServicer", "describe_model"]
+
+
+class ModelServicer(model_pb2_grpc.ModelServiceServicer):
+    """Describes the engine's models.
+
+    Args:
+        engine: The loaded models.
+        max_message_bytes: Told to clients, so that they can cut their requests.
+        max_images: Most images in one call; likewise.
+    """
+
+    def __init__(self, engine: Engine, *, max_message_bytes: int, max_images: int) -> None:
+        self._engine = engine
+        self._max_message_bytes = max_message_bytes
+        self._max_images = max_images
+
+    @answering
+    def ListModels(
+        self, request: model_pb2.ListModelsRequest, context: grpc.ServicerContext
+    ) -> model_pb2.ListModelsResponse:
+        """List every loaded version, with the server's limits."""
+        return model_pb2.ListModelsResponse(
+            models=[describe_model(model) for model in self._engine.models],
+            max_message_bytes=self._max_message_bytes,
+            max_images_per_request=self._max_images,
+        )
+
+    @answering
+    def GetModel(
+        self, request: model_pb2.GetModelRequest, context: grpc.ServicerContext
+    ) -> model_pb2.Model:
+        """Describe one model, by default its latest loaded version."""
+        return describe_model(self._engine.get(request.name, request.version))
+
+    @answering
+    def LoadModel(
+        self, request: model_pb2.LoadModelRequest, context: grpc.ServicerContext
+    ) -> model_pb2.Model:
+        """Refuse: this server has no admin token."""
+        raise PermissionDenied(_NO_ADMIN)
+
+    @answering
+    def UnloadModel(
+        self, request: model_pb2.UnloadModelRequest, context: grpc.ServicerContext
+    ) -> model_pb2.UnloadModelResponse:
+        """Refuse: this server has no admin token."""
+        raise PermissionDenied(_NO_ADMIN)
+
+
+_NO_ADMIN = (
+    "expected a server with an admin token, got one without; models are chosen at its start "
+    "(embedkit serve --load NAME:VERSION)"
+)
+
+
+def describe_model(model: LoadedModel) -> model_pb2.Model:
+    """Return the message of a loaded model."""
+    manifest, scoring = model.bundle.manifest, model.scoring
+    return model_pb2.Model(
+        name=model.name,
+        version=model.version,
+        model_digest=model.digest,
+        height=model.spec.height,
+        width=model.spec.width,
+        channels=model.spec.channels,
+        dim=manifest.dim,
+        outputs=[name.upper() for name in model.answers],
+        class_names=scoring.head.class_names if scoring.head is not None else (),
+        provider=model.provider,
+        precision="fp32",
+        heads=model.bundle.names("heads"),
+        detectors=model.bundle.names("detectors"),
+        manifest_json=manifest.to_bytes().decode(),
+        max_batch_size=model.limits.max_batch_size,
+        ood_detector=scoring.detector_name,
+        ood_threshold=scoring.threshold.value if scoring.threshold is not None else 0.0,
+    )
