@@ -59,9 +59,9 @@ class Learner(nn.Module):
         features, tokens = self.encoder.encode(pixels.flatten(0, 1))
         projections = self.projector(features)
         return Viewed(
-            features.unflatten(0, (v, b)),
-            projections.unflatten(0, (v, b)),
-            None if tokens is None else tokens.unflatten(0, (v, b)),
+            features.reshape(v, b, -1),
+            projections.reshape(v, b, -1),
+            None if tokens is None else tokens.reshape(v, b, *tokens.shape[1:]),
         )
 
 

@@ -1,0 +1,47 @@
+"""``embedkit train``: a recipe becomes a run folder."""
+
+import click
+
+__all__ = ["command"]
+
+
+@click.command(name="train")
+@click.argument("recipe", type=click.Path(dir_okay=False))
+@click.option(
+    "--set",
+    "overrides",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Replace a value of the recipe, e.g. data.source=photos or schedule.epochs=5.",
+)
+@click.option("--out", type=click.Path(file_okay=False), required=True, help="Run folder.")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint in the run folder.")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to train; auto takes a GPU where there is one.",
+)
+def command(
+    recipe: str, overrides: tuple[str, ...], out: str, resume: bool, device: str
+) -> None:
+    """Train an encoder from a recipe.
+
+    RECIPE is a TOML file. The run folder gets the weights, the metrics and a checkpoint;
+    Ctrl-C writes a checkpoint too, and --resume goes on from it.
+    """
+    from rich.console import Console
+
+    from embedkit.train.console import reporting
+    from embedkit.train.loop import train
+    from embedkit.train.recipe import Recipe
+
+    settings = Recipe.load(recipe, overrides)
+    with reporting(Console(stderr=True)) as report:
+        result = train(settings, out, resume=resume, report=report, device=device)
+    click.echo(
+        f"trained {settings.encoder.name} with {result.objective}: {result.steps} steps of "
+        f"{settings.schedule.batch_size} images in {result.seconds:.0f} s "
+        f"({result.images_per_s:.0f} images/s) -> {out}"
+    )

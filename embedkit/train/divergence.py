@@ -1,0 +1,53 @@
+"""What is kept of a loss that is not finite: the batch that caused it."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from embedkit.bundle import pack_arrays
+from embedkit.errors import TrainingDiverged
+from embedkit.train.checkpoint import write_file
+from embedkit.train.images import TrainingImages
+from embedkit.train.objective import Loss
+
+__all__ = ["diverged"]
+
+
+def diverged(
+    folder: Path,
+    images: TrainingImages,
+    indices: torch.Tensor,
+    step: int,
+    loss: Loss,
+    grad_norm: float,
+) -> TrainingDiverged:
+    """Write the batch to ``diverged.npz`` and return the error that names it.
+
+    Args:
+        folder: The run folder.
+        images: All training images.
+        indices: Which of them made up the batch.
+        step: Steps done before it.
+        loss: Its loss.
+        grad_norm: Norm of its gradient.
+    """
+    labels = images.labels
+    arrays: dict[str, np.ndarray] = {
+        "images": images.images[indices].cpu().numpy(),
+        "indices": indices.cpu().numpy(),
+        "step": np.asarray(step),
+        "grad_norm": np.asarray(grad_norm),
+    }
+    if labels is not None:
+        arrays["labels"] = labels[indices].cpu().numpy()
+    for name, value in loss.parts.items():
+        arrays[f"loss_{name}"] = np.asarray(float(value))
+    path = folder / "diverged.npz"
+    write_file(path, pack_arrays(arrays))
+    return TrainingDiverged(
+        f"expected a finite loss and gradient, got loss {float(loss.total.detach())} and "
+        f"gradient norm {grad_norm} after {step} steps; the batch is in {path}; lower "
+        "optimiser.lr, set optimiser.clip_norm=1, lengthen schedule.warmup_epochs, or set "
+        "run.precision=fp32"
+    )
