@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from embedkit.bundle import Bundle
-from embedkit.data.source import Dataset
+from embedkit.data.dataset import Dataset
 from embedkit.errors import InvalidInput, NotFound
 from embedkit.evaluate.features import FeatureCache, Output, RawPixels
 from embedkit.preprocess import InputSpec

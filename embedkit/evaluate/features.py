@@ -96,7 +96,7 @@ class RawPixels:
         pixels = prepare(images, self.spec)
         flat = pixels.reshape(len(pixels), -1).astype(np.float32)
         norms = np.linalg.norm(flat, axis=1, keepdims=True)
-        return flat / np.where(norms > 0, norms, 1)
+        return np.asarray(flat / np.where(norms > 0, norms, 1), dtype=np.float32)
 
 
 def _checked(embeddings: Embeddings, n: int) -> Embeddings:

@@ -46,13 +46,15 @@ class Separation:
     novel: Scores
 
     @cached_property
-    def _sorted(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Order of the pooled scores, ascending, and the last position of each distinct one."""
-        pooled = np.concatenate([self.known, self.novel])
-        order = np.argsort(pooled, kind="stable")
-        ordered = pooled[order]
-        last = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(ordered) - 1)
-        return order, last
+    def _sorted(self) -> tuple[npt.NDArray[np.int64], ...]:
+        """Order of the known and of the novel scores; how many lie at or below each score."""
+        distinct = np.unique(np.concatenate([self.known, self.novel]))
+        orders = [np.argsort(scores, kind="stable") for scores in (self.known, self.novel)]
+        below = [
+            np.searchsorted(scores[order], distinct, side="right")
+            for scores, order in zip((self.known, self.novel), orders, strict=True)
+        ]
+        return orders[0], orders[1], np.append(0, below[0]), np.append(0, below[1])
 
     def cumulative(self, counts: Sequence[Counts] | None = None) -> tuple[Float64, Float64]:
         """Known and novel images with at most each distinct score, ascending, from 0.
@@ -60,14 +62,13 @@ class Separation:
         Args:
             counts: How often each known and each novel image counts; None is once.
         """
-        order, last = self._sorted
-        n, m = len(self.known), len(self.novel)
-        known, novel = counts if counts is not None else (np.ones(n, int), np.ones(m, int))
-        weight = np.concatenate([known, np.zeros(m, int)])[order]
-        other = np.concatenate([np.zeros(n, int), novel])[order]
+        known_order, novel_order, known_below, novel_below = self._sorted
+        if counts is None:
+            return known_below.astype(np.float64), novel_below.astype(np.float64)
+        known, novel = counts
         return (
-            np.concatenate([[0.0], np.cumsum(weight)[last]]),
-            np.concatenate([[0.0], np.cumsum(other)[last]]),
+            np.append(0.0, np.cumsum(known[known_order]))[known_below],
+            np.append(0.0, np.cumsum(novel[novel_order]))[novel_below],
         )
 
     def values(self, counts: Sequence[Counts] | None = None) -> Float64:

@@ -1,0 +1,118 @@
+"""Gate: a limit that a metric must keep, for scripts and CI."""
+
+import difflib
+import operator
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from embedkit.errors import InvalidInput
+from embedkit.evaluate.metric import Metric
+from embedkit.evaluate.task import TaskResult
+
+__all__ = ["Gate", "GateResult", "check_gates", "parse_gate"]
+
+_COMPARE: dict[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    ">": operator.gt,
+    "<=": operator.le,
+    "<": operator.lt,
+    "==": operator.eq,
+}
+_GATE = re.compile(r"\s*([a-z0-9_]+)\.([^\s<>=]+)\s*(>=|<=|==|>|<)\s*([^\s<>=]+)\s*")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One condition on one metric's point estimate.
+
+    Attributes:
+        task: Registry name of the task.
+        metric: Path of the metric within the task.
+        comparison: ``>=``, ``>``, ``<=``, ``<`` or ``==``.
+        limit: What the value is compared with.
+    """
+
+    task: str
+    metric: str
+    comparison: str
+    limit: float
+
+    def __str__(self) -> str:
+        return f"{self.task}.{self.metric}{self.comparison}{self.limit:g}"
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """Whether a gate was passed.
+
+    Attributes:
+        gate: The condition, as text.
+        value: The metric, or None where the task gave none.
+        passed: Whether the condition holds; False without a value.
+        reason: Why there is no value, or empty.
+    """
+
+    gate: str
+    value: float | None
+    passed: bool
+    reason: str = ""
+
+
+def parse_gate(text: str, suite: Sequence[str]) -> Gate:
+    """Read a gate such as ``knn.top1>=0.95``.
+
+    Args:
+        text: Task, metric, comparison and limit.
+        suite: Tasks that will run.
+
+    Raises:
+        InvalidInput: If the text is no gate, or its task is not in the suite.
+    """
+    match = _GATE.fullmatch(text)
+    if match is None:
+        raise InvalidInput(
+            f"expected a gate like 'knn.top1>=0.95' with one of {', '.join(_COMPARE)}, "
+            f"got {text!r}"
+        )
+    task, metric, comparison, limit = match.groups()
+    if task not in suite:
+        raise InvalidInput(
+            f"expected a gate on a task of the suite ({', '.join(suite)}), got {text!r}; "
+            f"add {task!r} to --suite"
+        )
+    try:
+        return Gate(task, metric, comparison, float(limit))
+    except ValueError:
+        raise InvalidInput(f"expected a number as limit, got {limit!r} in {text!r}") from None
+
+
+def check_gates(gates: Sequence[Gate], results: Sequence[TaskResult]) -> list[GateResult]:
+    """Compare each gate with what was measured.
+
+    A metric that is missing because its task was skipped or failed does not pass.
+
+    Raises:
+        InvalidInput: If a task that ran has no such metric; the message lists near names.
+    """
+    found = {result.task: result for result in results}
+    return [_check(gate, found.get(gate.task)) for gate in gates]
+
+
+def _check(gate: Gate, result: TaskResult | None) -> GateResult:
+    if result is None:
+        return GateResult(str(gate), None, False, f"{gate.task} did not run")
+    metric = result.metrics.get(gate.metric)
+    if metric is not None:
+        passed = _COMPARE[gate.comparison](metric.value, gate.limit)
+        return GateResult(str(gate), metric.value, passed)
+    if result.status == "ok":
+        raise InvalidInput(_unknown(gate, result.metrics))
+    why = result.warnings[0] if result.warnings else "no reason given"
+    return GateResult(str(gate), None, False, f"{gate.task} {result.status}: {why}")
+
+
+def _unknown(gate: Gate, metrics: dict[str, Metric]) -> str:
+    near = difflib.get_close_matches(gate.metric, metrics, n=5, cutoff=0.4)
+    names = ", ".join(f"{gate.task}.{name}" for name in near or sorted(metrics)[:10])
+    return f"unknown metric '{gate.task}.{gate.metric}' in a gate; did you mean one of: {names}"

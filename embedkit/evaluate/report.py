@@ -1,0 +1,173 @@
+"""Report: what was measured, on which model, with which data, by which code."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from embedkit.data.dataset import Dataset
+from embedkit.evaluate.context import Context
+from embedkit.evaluate.gate import GateResult
+from embedkit.evaluate.task import TaskResult
+
+__all__ = ["ITEMS", "SCHEMA_VERSION", "Report", "Subject", "describe_run", "write_report"]
+
+SCHEMA_VERSION = 1
+ITEMS = "items"
+_PACKAGES = ("numpy", "scipy", "scikit-learn", "onnxruntime", "torch")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model that is measured, and how it was reached.
+
+    Attributes:
+        name: Model name, or empty.
+        version: Model version, or empty.
+        transport: ``grpc`` for a served model, ``in-process`` for one in this process.
+        address: Server address, or empty.
+    """
+
+    name: str = ""
+    version: str = ""
+    transport: Literal["grpc", "in-process"] = "in-process"
+    address: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcome of one run.
+
+    Attributes:
+        model: Name, version, transport, digest, dimensions and input of the model.
+        data: Name, size, classes and digest of each data set.
+        run: When, with which settings, and by which code.
+        results: One per task, in the order they ran.
+        timing: Seconds per task; they vary from run to run, so they are kept apart.
+        problems: Why the run is invalid; empty if it is valid.
+        gates: Outcome of each gate.
+    """
+
+    model: Mapping[str, object]
+    data: Mapping[str, object]
+    run: Mapping[str, object]
+    results: tuple[TaskResult, ...]
+    timing: Mapping[str, float] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    gates: tuple[GateResult, ...] = ()
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether one and the same model answered from beginning to end."""
+        return not self.problems
+
+    def to_dict(self) -> dict[str, object]:
+        """The content of ``report.json``, as ``report.schema.json`` describes it."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "status": "valid" if self.is_valid else "invalid",
+            "problems": list(self.problems),
+            "model": dict(self.model),
+            "data": dict(self.data),
+            "run": dict(self.run),
+            "results": [result.to_dict() for result in self.results],
+            "gates": [asdict(gate) for gate in self.gates],
+            "timing": dict(self.timing),
+            "items": {r.task: f"{ITEMS}/{r.task}.npz" for r in self.results if r.items},
+            "figures": {r.task: dict(r.figures) for r in self.results if r.figures},
+        }
+
+
+def describe_run(
+    context: Context, subject: Subject, suite: tuple[str, ...], started: str
+) -> tuple[dict[str, object], dict[str, object], dict[str, object]]:
+    """Return the ``model``, ``data`` and ``run`` blocks of a report."""
+    model = {
+        **asdict(subject),
+        "digest": context.served.digest,
+        "dim": int(context.served.dim),
+        "input": context.spec.to_dict(),
+    }
+    data = {
+        "train": _describe(context.train),
+        "test": _describe(context.test),
+        "ood": {name: _describe(dataset) for name, dataset in context.ood.items()},
+    }
+    run = {
+        "started": started,
+        "seed": context.seed,
+        "suite": list(suite),
+        "options": asdict(context.options),
+        "code": {"version": _version("embedkit") or "unknown", "digest": _code_digest()},
+        "versions": {"python": platform.python_version(), **_versions()},
+    }
+    return model, data, run
+
+
+def write_report(report: Report, folder: str | Path) -> None:
+    """Write ``report.json``, ``items/<task>.npz`` and ``report.html`` into a folder.
+
+    The JSON comes first, so that a failure to draw the page loses no number.
+
+    Args:
+        report: What to write.
+        folder: Created if absent; files of an earlier report are replaced.
+    """
+    root = Path(folder)
+    items = root / ITEMS
+    items.mkdir(parents=True, exist_ok=True)
+    for result in report.results:
+        if result.items:
+            np.savez_compressed(items / f"{result.task}.npz", **dict(result.items))  # type: ignore[arg-type]
+    values = report.to_dict()
+    text = json.dumps(values, indent=1, allow_nan=False) + "\n"
+    _replace(root / "report.json", text)
+    from embedkit.evaluate.html import render
+
+    _replace(root / "report.html", render(values))
+
+
+def _describe(dataset: Dataset) -> dict[str, object]:
+    return {
+        "name": dataset.name,
+        "n": len(dataset),
+        "digest": dataset.digest,
+        "class_names": list(dataset.class_names) if dataset.labels is not None else [],
+        "skipped": len(dataset.skipped),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _versions() -> dict[str, str]:
+    found = {package: _version(package) for package in _PACKAGES}
+    return {package: number for package, number in found.items() if number}
+
+
+def _code_digest() -> str:
+    """sha256 over the package's Python files: the same code, the same digest."""
+    import embedkit
+
+    digest = hashlib.sha256()
+    root = Path(embedkit.__path__[0])
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0")
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return "sha256:" + digest.hexdigest()
+
+
+def _replace(path: Path, text: str) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)

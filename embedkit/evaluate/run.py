@@ -1,0 +1,101 @@
+"""One evaluation: every task of a suite in turn, and a report whatever happens."""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from embedkit.errors import EmbedkitError, InvalidInput, ModelChanged
+from embedkit.evaluate.context import Context
+from embedkit.evaluate.report import Report, Subject, describe_run
+from embedkit.evaluate.task import TaskResult, tasks
+
+__all__ = ["DEFAULT_SUITE", "evaluate"]
+
+DEFAULT_SUITE = ("classify", "knn", "linear", "ood", "robustness", "parity")
+
+_log = logging.getLogger(__name__)
+
+
+def evaluate(
+    context: Context,
+    suite: Sequence[str] = DEFAULT_SUITE,
+    *,
+    subject: Subject | None = None,
+) -> Report:
+    """Run the tasks and report what they found.
+
+    A task that fails is recorded as failed, and the others still run. If the served model
+    changes on the way, the rest is not run and the report is invalid. An interrupt (Ctrl-C)
+    ends the run with the report of what was done.
+
+    Args:
+        context: Models, data and settings.
+        suite: Registry names of tasks, each once.
+        subject: What the report says of the model.
+
+    Raises:
+        InvalidInput: If a task is unknown or given twice; nothing has run then.
+    """
+    names = tuple(suite)
+    if len(set(names)) != len(names) or not names:
+        raise InvalidInput(f"expected each task once and at least one, got {list(names)}")
+    for name in names:
+        tasks.get(name)
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    model, data, run = describe_run(context, subject or Subject(), names, started)
+    results, timing, problem = _run_all(names, context)
+    problem = problem or _changed(context, str(model["digest"]))
+    return Report(model, data, run, results, timing, (problem,) if problem else ())
+
+
+def _run_all(
+    names: tuple[str, ...], context: Context
+) -> tuple[tuple[TaskResult, ...], dict[str, float], str]:
+    """Results, seconds per task, and why the run ended early or an empty string."""
+    results: list[TaskResult] = []
+    timing: dict[str, float] = {}
+    problem = ""
+    for name in names:
+        begin = time.perf_counter()
+        if not problem:
+            try:
+                results.append(_attempt(name, context))
+            except ModelChanged as error:
+                problem = f"the served model changed during {name!r}: {error}"
+            except KeyboardInterrupt:
+                problem = f"interrupted during {name!r}"
+        if problem:
+            results.append(TaskResult(name, status="failed", warnings=(problem,)))
+        timing[name] = round(time.perf_counter() - begin, 3)
+    return tuple(results), timing, problem
+
+
+def _attempt(name: str, context: Context) -> TaskResult:
+    """Run one task; an error becomes a failed result."""
+    context.progress(name, 0.0)
+    try:
+        result = tasks.get(name)().run(context)
+    except ModelChanged:
+        raise
+    except EmbedkitError as error:
+        return TaskResult(name, status="failed", warnings=(str(error),))
+    except Exception as error:
+        # A defect of one task must not cost the answers of the others.
+        _log.exception("task %s failed", name)
+        return TaskResult(name, status="failed", warnings=(f"{type(error).__name__}: {error}",))
+    finally:
+        context.progress(name, 1.0)
+    return result if result.task == name else replace(result, task=name)
+
+
+def _changed(context: Context, digest: str) -> str:
+    """Ask the model for its digest once more; a sentence if it is another one now."""
+    try:
+        context.served.embed(context.test.images[:1])
+    except EmbedkitError as error:
+        return f"the model could not be asked for its digest at the end: {error}"
+    if context.served.digest != digest:
+        return f"the served model changed from {digest} to {context.served.digest}"
+    return ""
