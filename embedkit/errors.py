@@ -18,6 +18,7 @@
     |- ModelChanged                    ABORTED              exit 1   (the server answers with another model)
     |- BudgetExhausted                 RESOURCE_EXHAUSTED   exit 1   (an attack's query limit)
     |- TrainingDiverged                INTERNAL             exit 1
+    |- ParityFailed                    INTERNAL             exit 1   (export differs from torch)
     |- MissingDependency               UNIMPLEMENTED        exit 2   (names the extra to install)
 
 Each class carries the gRPC status it becomes on the wire (by name, so that this file needs no
@@ -41,6 +42,7 @@ __all__ = [
     "ModelChanged",
     "ModelMismatch",
     "NotFound",
+    "ParityFailed",
     "PermissionDenied",
     "QueueFull",
     "StoreDamaged",
@@ -188,6 +190,12 @@ class TrainingDiverged(EmbedkitError):
     """The loss is not finite; the message has the step and where the batch was written."""
 
     reason = "TRAINING_DIVERGED"
+
+
+class ParityFailed(EmbedkitError):
+    """An exported graph does not compute what the torch encoder computes."""
+
+    reason = "PARITY_FAILED"
 
 
 class MissingDependency(EmbedkitError):
