@@ -5,6 +5,7 @@ exactly one state. It can be rebuilt from the truth at any time and is never tru
 """
 
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import faiss
 import numpy as np
@@ -21,6 +22,8 @@ _MARGIN = 8
 # FAISS holds queries x candidates at once, the float64 scores queries x candidates x dim.
 _QUERIES_AT_ONCE = 256
 _VALUES_AT_ONCE = 1 << 22
+
+_Value = TypeVar("_Value", bound=np.generic)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,16 +49,11 @@ class _Candidates:
     dead: npt.NDArray[np.bool_]
 
     def take(self, columns: npt.NDArray[np.int64]) -> "_Candidates":
-        return _Candidates(
-            *(
-                np.take_along_axis(a, columns, axis=1)
-                for a in (self.block, self.position, self.score, self.dead)
-            )
-        )
+        def taken(values: npt.NDArray[_Value]) -> npt.NDArray[_Value]:
+            return np.take_along_axis(values, columns, axis=1)
 
-    def rows(self, chosen: slice) -> "_Candidates":
         return _Candidates(
-            *(a[chosen] for a in (self.block, self.position, self.score, self.dead))
+            taken(self.block), taken(self.position), taken(self.score), taken(self.dead)
         )
 
 
@@ -152,33 +150,39 @@ class FlatIndex:
         return slots
 
     def _exact_scores(self, queries: Embeddings, found: _Candidates) -> npt.NDArray[np.float64]:
-        step = max(1, _VALUES_AT_ONCE // max(1, found.score.shape[1] * self.dim))
-        parts = [
-            self._rescored(queries[i : i + step], found.rows(slice(i, i + step)))
-            for i in range(0, len(queries), step)
-        ]
-        return np.concatenate(parts)
-
-    def _rescored(self, queries: Embeddings, found: _Candidates) -> npt.NDArray[np.float64]:
-        vectors = np.empty((*found.position.shape, self.dim), np.float64)
-        for number, block in enumerate(self._blocks):
-            mine = found.block == number
-            vectors[mine] = block.vectors[found.position[mine]]
-        wanted = queries.astype(np.float64)
-        if self.metric == "l2":
-            vectors -= wanted[:, None, :]
-            return -np.einsum("nmd,nmd->nm", vectors, vectors)
-        products = np.einsum("nmd,nd->nm", vectors, wanted)
-        if self.metric == "inner_product":
-            return products
-        # Normalised vectors are rounded to float32; dividing again makes a self-match exactly 1.
-        lengths = np.sqrt(np.einsum("nmd,nmd->nm", vectors, vectors))
-        return products / (lengths * np.linalg.norm(wanted, axis=1)[:, None])
+        scores = np.empty(found.score.shape, np.float64)
+        step = max(1, _VALUES_AT_ONCE // (scores.shape[1] * self.dim))
+        for start in range(0, len(queries), step):
+            part = slice(start, start + step)
+            blocks, positions = found.block[part], found.position[part]
+            vectors = np.empty((len(blocks), blocks.shape[1], self.dim), np.float64)
+            for number, block in enumerate(self._blocks):
+                mine = blocks == number
+                vectors[mine] = block.vectors[positions[mine]]
+            scores[part] = _compared(queries[part].astype(np.float64), vectors, self.metric)
+        return scores
 
     def _prepared(self, vectors: Embeddings) -> Embeddings:
         """Vectors as they are compared: unit length under cosine."""
         if self.metric != "cosine" or not len(vectors):
             return np.ascontiguousarray(vectors, np.float32)
         wide = vectors.astype(np.float64)
-        lengths = np.sqrt(np.einsum("nd,nd->n", wide, wide))
-        return (wide / lengths[:, None]).astype(np.float32)
+        wide /= np.sqrt(np.einsum("nd,nd->n", wide, wide))[:, None]
+        return wide.astype(np.float32)
+
+
+def _compared(
+    queries: npt.NDArray[np.float64], vectors: npt.NDArray[np.float64], metric: Metric
+) -> npt.NDArray[np.float64]:
+    """Score queries (n, d) against vectors (n, m, d), which may be overwritten."""
+    scores: npt.NDArray[np.float64]
+    if metric == "l2":
+        vectors -= queries[:, None, :]
+        scores = -np.einsum("nmd,nmd->nm", vectors, vectors)
+        return scores
+    scores = np.einsum("nmd,nd->nm", vectors, queries)
+    if metric == "cosine":
+        # Unit vectors are rounded to float32; dividing again makes a self-match exactly 1.
+        lengths = np.sqrt(np.einsum("nmd,nmd->nm", vectors, vectors))
+        scores /= lengths * np.linalg.norm(queries, axis=1)[:, None]
+    return scores

@@ -1,4 +1,4 @@
-"""One open collection: the truth in SQLite, the index derived from it, and the line of writes."""
+"""One open collection: its truth, the index derived from it, and the line of writes."""
 
 import threading
 from collections.abc import Sequence

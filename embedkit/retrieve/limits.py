@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 import numpy as np
+import numpy.typing as npt
 
 from embedkit.errors import InvalidInput, MessageTooLarge
 from embedkit.retrieve.store import Query, metric_names
@@ -190,7 +191,8 @@ def check_vectors(vectors: Embeddings, dim: int, metric: Metric) -> None:
         )
 
 
-def _first(mask: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> int:
+def _first(mask: npt.ArrayLike) -> int:
+    """Index of the first true value."""
     return int(np.flatnonzero(mask)[0])
 
 

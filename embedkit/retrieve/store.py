@@ -1,4 +1,4 @@
-"""What a vector store is: durable collections of (id, vector, payload) with nearest neighbours."""
+"""What a vector store is: durable collections of (id, vector, payload) with search."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -265,7 +265,7 @@ class Transaction:
             ((s, i, sequence, p) for s, i, p in zip(slots, ids, payloads, strict=True)),
         )
         width = 4 * vectors.shape[1]
-        data = memoryview(np.ascontiguousarray(vectors, "<f4")).cast("B")
+        data = memoryview(np.ascontiguousarray(vectors, "<f4").tobytes())
         self._connection.executemany(
             "INSERT INTO vectors VALUES (?, ?)",
             ((s, data[n * width : (n + 1) * width]) for n, s in enumerate(slots)),

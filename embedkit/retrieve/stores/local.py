@@ -1,6 +1,5 @@
 """The local store: a directory with one SQLite file per collection, owned by one process."""
 
-import contextlib
 import os
 import shutil
 import tempfile
@@ -8,9 +7,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from embedkit.errors import AlreadyExists, InvalidInput, NotFound, Unavailable
+from embedkit.errors import AlreadyExists, InvalidInput, NotFound
 from embedkit.retrieve import truth
 from embedkit.retrieve.collection import OpenCollection, Write
 from embedkit.retrieve.limits import Limits, check_vectors
