@@ -1,0 +1,124 @@
+"""What is fitted on top of an exported graph: a head and OOD detectors."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from embedkit.bundle import Head, pack_arrays
+from embedkit.data.dataset import Dataset
+from embedkit.detect.detector import Observation, detectors
+from embedkit.detect.threshold import fit_calibrated
+from embedkit.errors import InvalidInput
+from embedkit.runtime.probe import fit_probe
+from embedkit.runtime.session import Session
+
+__all__ = ["Additions", "Fitted", "fit_additions"]
+
+
+@dataclass(frozen=True)
+class Additions:
+    """What to fit, and on which images.
+
+    Attributes:
+        head: Labelled images for a classifier, or None.
+        detectors: Names of OOD detectors.
+        known: Known images for the detectors; None takes those of ``head``.
+        seed: Of the held-out splits.
+
+    Raises:
+        InvalidInput: If the labels are missing, or there are no images for the detectors.
+    """
+
+    head: Dataset | None = None
+    detectors: tuple[str, ...] = ()
+    known: Dataset | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.head is not None and self.head.labels is None:
+            raise InvalidInput(
+                f"expected labelled images to fit a head, got {self.head.name} without labels"
+            )
+        if self.detectors and self.known is None and self.head is None:
+            raise InvalidInput(
+                f"expected known images for the detectors {list(self.detectors)}, got none; "
+                "give --detector-data DATA"
+            )
+        for name in self.detectors:
+            detectors.get(name)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Files for the bundle and lines for its card.
+
+    Attributes:
+        files: Content by name inside the bundle.
+        notes: One sentence per file, without its name, by name.
+    """
+
+    files: dict[str, bytes]
+    notes: dict[str, str]
+
+
+def fit_additions(session: Session, additions: Additions, own_head: Head | None) -> Fitted:
+    """Fit head and detectors on what the exported graph says, not on torch.
+
+    Args:
+        session: The exported graph.
+        additions: What to fit.
+        own_head: The model's own classifier; it is the default head unless one is fitted.
+
+    Raises:
+        InvalidInput: If there are too few images or classes.
+    """
+    files, notes = {}, {}
+    head = own_head
+    if own_head is not None:
+        name = f"heads/{'default' if additions.head is None else 'own'}.npz"
+        files[name] = own_head.to_bytes()
+        notes[name] = f"the model's own classifier, {len(own_head.class_names)} classes"
+    if additions.head is not None and additions.head.labels is not None:
+        probe = fit_probe(
+            session.features(additions.head.images),
+            additions.head.labels,
+            class_names=additions.head.class_names or None,
+            seed=additions.seed,
+        )
+        head = probe.head
+        files["heads/default.npz"] = head.to_bytes()
+        accuracy = probe.held_out_accuracy
+        notes["heads/default.npz"] = (
+            f"logistic regression on the features of {len(additions.head)} images of "
+            f"{additions.head.name}, {len(head.class_names)} classes, C = {probe.c:g}"
+            + ("" if accuracy is None else f", accuracy on held-out images {accuracy:.4f}")
+        )
+    known = additions.known or additions.head
+    if known is not None and additions.detectors:
+        _fit_detectors(session, known, head, additions, Fitted(files, notes))
+    return Fitted(files, notes)
+
+
+def _fit_detectors(
+    session: Session, known: Dataset, head: Head | None, additions: Additions, fitted: Fitted
+) -> None:
+    """Fit every wanted detector on one pass over the known images; adds to ``fitted``."""
+    outputs = session.run_all(known.images, ("embedding", "features"))
+    observation = Observation(
+        outputs["embedding"],
+        outputs["features"],
+        None if head is None else head.logits(outputs["features"]),
+        known.labels,
+    )
+    for method in additions.detectors:
+        detector, threshold = fit_calibrated(
+            detectors.get(method)(), observation, seed=additions.seed
+        )
+        name = f"detectors/{method}.npz"
+        arrays = {key: np.asarray(value) for key, value in detector.state().items()}
+        fitted.files[name] = pack_arrays({**arrays, **threshold.to_arrays()})
+        fitted.notes[name] = (
+            f"OOD detector fitted on {len(known)} images of {known.name}; a score above "
+            f"{threshold.value:.6g} [{threshold.low:.6g}, {threshold.high:.6g}] is novel "
+            f"({threshold.accepted:.0%} of known images are below)"
+        )

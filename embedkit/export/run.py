@@ -1,0 +1,104 @@
+"""A training run's folder as the source of an export."""
+
+import io
+import json
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors.torch import load
+
+from embedkit.bundle import Bundle, Head
+from embedkit.data.dataset import Dataset
+from embedkit.encoders.encoder import build_encoder
+from embedkit.errors import InvalidInput, NotFound
+from embedkit.export.bundling import Additions, Target, bundle_source
+from embedkit.export.source import Source
+
+__all__ = ["export_run", "read_run"]
+
+
+def export_run(
+    run: str | Path,
+    *,
+    name: str,
+    models: str | Path,
+    version: int | None = None,
+    head: Dataset | None = None,
+    detectors: Sequence[str] = (),
+    detector_data: Dataset | None = None,
+) -> Bundle:
+    """Write a bundle from a training run.
+
+    Args:
+        run: The folder that ``embedkit train`` wrote.
+        name: Name of the model.
+        models: The folder that holds all models.
+        version: By default the next free one.
+        head: Labelled images on which to fit a classifier; without them the bundle has the
+            run's own classifier, if it trained one.
+        detectors: Names of the OOD detectors to fit.
+        detector_data: Known images for the detectors; by default those of ``head``.
+
+    Raises:
+        NotFound: If the run is not complete.
+        InvalidInput: If a file of the run, a name or the data does not fit.
+        AlreadyExists: If the version is taken.
+        ParityFailed: If the graph differs from the torch encoder by more than 1e-5.
+    """
+    additions = Additions(head, tuple(detectors), detector_data)
+    return bundle_source(read_run(run), Target(Path(models), name, version), additions)
+
+
+def read_run(run: str | Path) -> Source:
+    """Read a run's folder.
+
+    Raises:
+        NotFound: If a file is missing, because the run is not finished or is none.
+        InvalidInput: If weights and architecture do not fit.
+    """
+    folder = Path(run)
+    encoder = build_encoder(json.loads(_read(folder, "encoder.json")))
+    try:
+        encoder.load_state_dict(load(_read(folder, "encoder.safetensors")))
+    except RuntimeError as error:
+        raise InvalidInput(
+            f"expected weights for {folder / 'encoder.json'}, got {error}"
+        ) from error
+    facts = json.loads(_read(folder, "run.json"))
+    recipe = _read(folder, "recipe.toml")
+    source = tomllib.loads(recipe.decode()).get("data", {}).get("source", "")
+    objective = str(facts.get("objective", "external"))
+    return Source(
+        encoder=encoder,
+        objective=objective,
+        origin=f"Trained by embedkit with the objective `{objective}`.",
+        head=_own_head(folder),
+        recipe=recipe,
+        data=str(source),
+        data_digest=str(facts.get("data_digest", "")),
+        facts={
+            key.replace("_", " "): f"{value:.4g}" if isinstance(value, float) else str(value)
+            for key, value in facts.items()
+            if isinstance(value, int | float | str) and key not in ("objective", "data_digest")
+        },
+    )
+
+
+def _own_head(folder: Path) -> Head | None:
+    path = folder / "head.npz"
+    if not path.is_file():
+        return None
+    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
+        return Head.from_arrays({key: archive[key] for key in archive.files})
+
+
+def _read(folder: Path, name: str) -> bytes:
+    try:
+        return (folder / name).read_bytes()
+    except OSError as error:
+        raise NotFound(
+            f"expected a finished training run with {name} at {folder}, got none; "
+            "run `embedkit train RECIPE --out RUN`, with --resume if it was interrupted"
+        ) from error
