@@ -150,7 +150,7 @@ class FlatIndex:
         return slots
 
     def _exact_scores(self, queries: Embeddings, found: _Candidates) -> npt.NDArray[np.float64]:
-        scores = np.empty(found.score.shape, np.float64)
+        scores: npt.NDArray[np.float64] = np.empty(found.score.shape, np.float64)
         step = max(1, _VALUES_AT_ONCE // (scores.shape[1] * self.dim))
         for start in range(0, len(queries), step):
             part = slice(start, start + step)

@@ -16,7 +16,7 @@ from embedkit.retrieve.store import Answer, Query, Row
 from embedkit.retrieve.truth import Position, Transaction, Truth, advanced
 from embedkit.types import Collection, Embeddings
 
-__all__ = ["OpenCollection", "Write"]
+__all__ = ["OpenCollection", "Write", "check_model"]
 
 # A search whose hits were replaced before it could read them is repeated on the newer state.
 _FREE_TRIES = 8
@@ -184,6 +184,7 @@ class OpenCollection:
             ModelMismatch: If they are of another model.
         """
         collection = self.described
+        check_model(collection, query.model_digest)
         check_vectors(query.vectors, collection.dim, collection.metric)
         for _ in range(_FREE_TRIES):
             answer = self._search(query)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from embedkit.errors import AlreadyExists, InvalidInput, NotFound
 from embedkit.retrieve import truth
-from embedkit.retrieve.collection import OpenCollection, Write
+from embedkit.retrieve.collection import OpenCollection, Write, check_model
 from embedkit.retrieve.limits import Limits, check_vectors
 from embedkit.retrieve.owner import Owner
 from embedkit.retrieve.store import Answer, Query, Row, stores
@@ -119,6 +119,7 @@ class LocalStore:
         opened = self._opened(name)
         self.limits.check_ids(ids)
         collection = opened.described
+        check_model(collection, model_digest)
         check_vectors(vectors, collection.dim, collection.metric)
         if len(vectors) != len(ids):
             raise InvalidInput(

@@ -12,17 +12,19 @@ from embedkit.retrieve.store import Answer, Query, Row, VectorStore
 from embedkit.serve.services.failure import answering
 from embedkit.types import Collection, Embeddings, EncodedImages, Images, Metric
 from embedkit.wire.codec import decode_images, decode_tensor, encode_tensor
-from embedkit.wire.proto import index_pb2, index_pb2_grpc
+from embedkit.wire.proto import index_pb2, index_pb2_grpc, tensor_pb2
 
 __all__ = ["EmbedCall", "IndexServicer", "add_index_service"]
 
-METRICS: dict[int, Metric] = {
-    index_pb2.METRIC_UNSPECIFIED: "cosine",
-    index_pb2.COSINE: "cosine",
-    index_pb2.INNER_PRODUCT: "inner_product",
-    index_pb2.L2: "l2",
+_CODES: dict[Metric, index_pb2.Metric] = {
+    "cosine": index_pb2.COSINE,
+    "inner_product": index_pb2.INNER_PRODUCT,
+    "l2": index_pb2.L2,
 }
-_METRIC_CODES = {name: code for code, name in METRICS.items()}
+_METRICS: dict[int, Metric] = {
+    index_pb2.METRIC_UNSPECIFIED: "cosine",
+    **{code: name for name, code in _CODES.items()},
+}
 # gRPC answers a call without a deadline with some centuries.
 _NO_DEADLINE_S = 1e8
 
@@ -70,14 +72,12 @@ class IndexServicer(index_pb2_grpc.IndexServiceServicer):
         self, request: index_pb2.CreateCollectionRequest, context: grpc.ServicerContext
     ) -> index_pb2.Collection:
         """Make a collection; a model gives its dimension and digest."""
-        if request.metric not in METRICS:
-            raise InvalidInput(
-                f"expected a metric of {list(_METRIC_CODES)}, got {request.metric}"
-            )
+        if request.metric not in _METRICS:
+            raise InvalidInput(f"expected a metric of {list(_CODES)}, got {request.metric}")
         wanted = Collection(
             name=request.name,
             dim=request.dim,
-            metric=METRICS[request.metric],
+            metric=_METRICS[request.metric],
             kind=request.kind or "auto",
             model=request.model,
         )
@@ -124,9 +124,9 @@ class IndexServicer(index_pb2_grpc.IndexServiceServicer):
         vectors, digest = self._vectors(request, collection, context)
         after = self._store.upsert(
             request.collection,
-            request.ids,
+            list(request.ids),
             vectors,
-            request.payloads or None,
+            list(request.payloads) or None,
             model_digest=digest,
         )
         return index_pb2.UpsertResponse(
@@ -138,7 +138,7 @@ class IndexServicer(index_pb2_grpc.IndexServiceServicer):
         self, request: index_pb2.DeleteRequest, context: grpc.ServicerContext
     ) -> index_pb2.DeleteResponse:
         """Remove ids; unknown ones are skipped."""
-        deleted, after = self._store.delete(request.collection, request.ids)
+        deleted, after = self._store.delete(request.collection, list(request.ids))
         return index_pb2.DeleteResponse(deleted=deleted, sequence=after.sequence)
 
     @answering
@@ -146,11 +146,10 @@ class IndexServicer(index_pb2_grpc.IndexServiceServicer):
         self, request: index_pb2.GetRequest, context: grpc.ServicerContext
     ) -> index_pb2.GetResponse:
         """Look ids up, in order."""
-        rows = self._store.get(
-            request.collection, request.ids, with_vectors=request.with_vectors
-        )
+        ids = list(request.ids)
+        rows = self._store.get(request.collection, ids, with_vectors=request.with_vectors)
         return index_pb2.GetResponse(
-            records=[_record(i, row) for i, row in zip(request.ids, rows, strict=True)]
+            records=[_record(i, row) for i, row in zip(ids, rows, strict=True)]
         )
 
     @answering
@@ -226,7 +225,7 @@ def _collection(collection: Collection) -> index_pb2.Collection:
     return index_pb2.Collection(
         name=collection.name,
         dim=collection.dim,
-        metric=_METRIC_CODES[collection.metric],
+        metric=_CODES[collection.metric],
         kind=collection.kind,
         model=collection.model,
         model_digest=collection.model_digest,
@@ -268,5 +267,5 @@ def _search_response(answer: Answer) -> index_pb2.SearchResponse:
     )
 
 
-def _tensor(vector: npt.NDArray[np.float32] | None) -> object:
+def _tensor(vector: npt.NDArray[np.float32] | None) -> tensor_pb2.Tensor | None:
     return None if vector is None else encode_tensor(vector)
