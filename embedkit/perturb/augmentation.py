@@ -1,0 +1,150 @@
+"""The Augmentation contract: random changes of a whole batch at once, on its own device.
+
+An augmentation is a frozen dataclass of its arguments, called with pixels and a generator.
+Every random choice is drawn per image, as one tensor for the batch; nothing loops over images.
+The result is new, has the shape of the input and stays in [0, 1].
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Protocol
+
+import torch
+
+from embedkit.encoders.encoder import UnitPixels
+from embedkit.errors import InvalidInput
+from embedkit.registry import Registry, configure
+
+__all__ = [
+    "Augmentation",
+    "Pipeline",
+    "Views",
+    "augmentations",
+    "build_augmentation",
+    "preset",
+    "views",
+]
+
+Views = Annotated[torch.Tensor, "v b c h w"]
+"""Several augmented versions of one batch."""
+
+
+class Augmentation(Protocol):
+    """A random change of a batch of images."""
+
+    def __call__(self, pixels: UnitPixels, generator: torch.Generator) -> UnitPixels:
+        """Return changed images; the input is left as it was.
+
+        Args:
+            pixels: Images (b, c, h, w) in [0, 1], float32 or float64.
+            generator: Source of every random number; equal states give equal results.
+
+        Raises:
+            InvalidInput: If the pixels have another rank or dtype.
+        """
+        ...
+
+
+augmentations: Registry[Callable[..., Augmentation]] = Registry(
+    "embedkit.perturb.augmentations", "augmentation"
+)
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Augmentations one after the other; itself an augmentation.
+
+    Attributes:
+        steps: In the order in which they are applied.
+    """
+
+    steps: tuple[Augmentation, ...]
+
+    def __call__(self, pixels: UnitPixels, generator: torch.Generator) -> UnitPixels:
+        """Return the images after every step; without steps, a copy."""
+        if not self.steps:
+            return pixels.clone()
+        for step in self.steps:
+            pixels = step(pixels, generator)
+        return pixels
+
+
+def build_augmentation(specs: Sequence[Mapping[str, object]]) -> Pipeline:
+    """Build a pipeline from a recipe's list of augmentations.
+
+    Args:
+        specs: One table per step: ``name`` and the arguments of that augmentation.
+
+    Raises:
+        InvalidInput: If a name or an argument is unknown, missing or out of range.
+
+    Example:
+        >>> pipeline = build_augmentation([{"name": "geometric", "flip": 0.0}])
+        >>> pipeline(torch.zeros(4, 1, 8, 8), torch.Generator()).shape
+        torch.Size([4, 1, 8, 8])
+    """
+    steps = []
+    for spec in specs:
+        arguments = dict(spec)
+        name = arguments.pop("name", None)
+        if not isinstance(name, str):
+            raise InvalidInput(f"expected an augmentation with 'name', got {dict(spec)!r}")
+        entry = augmentations.get(name)
+        steps.append(configure(entry, arguments, noun=f"augmentation {name!r}"))
+    return Pipeline(tuple(steps))
+
+
+def views(
+    pixels: UnitPixels, pipeline: Augmentation, count: int, generator: torch.Generator
+) -> Views:
+    """Return ``count`` independently augmented versions of each image, (v, b, c, h, w).
+
+    Raises:
+        InvalidInput: If ``count`` is below 1.
+    """
+    if count < 1:
+        raise InvalidInput(f"expected at least 1 view, got {count}")
+    repeated = pixels.repeat(count, 1, 1, 1)
+    return pipeline(repeated, generator).reshape(count, *pixels.shape)
+
+
+def preset(name: str, channels: int, image_px: int) -> list[dict[str, object]]:
+    """Return the augmentations of a published recipe, for ``build_augmentation``.
+
+    Args:
+        name: ``simclr`` (Chen et al., 2020, appendices A and B.9: images up to 64 px get half
+            the colour strength and no blur), ``standard`` (mild crop and flip, for supervised
+            training) or ``characters`` (small shifts, turns and scalings without mirroring).
+        channels: 1 or 3; grey images get brightness and contrast alone.
+        image_px: Shorter side of the images in pixels.
+
+    Raises:
+        InvalidInput: If the name is unknown.
+    """
+    if name == "standard":
+        return [{"name": "geometric", "area": [0.6, 1.0]}]
+    if name == "characters":
+        turns = {"rotate_deg": 12.0, "translate": 0.08, "zoom": [0.85, 1.15], "shear_deg": 8.0}
+        whole = {"area": [1.0, 1.0], "ratio": [1.0, 1.0], "flip": 0.0}
+        return [{"name": "geometric", **whole, **turns}]
+    if name == "simclr":
+        return _simclr(channels, image_px)
+    raise InvalidInput(f"expected the preset simclr, standard or characters, got {name!r}")
+
+
+def _simclr(channels: int, image_px: int) -> list[dict[str, object]]:
+    small = image_px <= 64
+    strength = 0.5 if small else 1.0
+    # A fifth of an 8 px image is under 4 px wide: too little to recognise anything by.
+    least_area = 0.5 if image_px < 16 else 0.2 if small else 0.08
+    colour: dict[str, object] = {"brightness": 0.8 * strength, "contrast": 0.8 * strength}
+    if channels == 3:
+        colour |= {"saturation": 0.8 * strength, "hue": 0.2 * strength, "greyscale": 0.2}
+    specs: list[dict[str, object]] = [
+        {"name": "geometric", "area": [least_area, 1.0]},
+        {"name": "colour", "p": 0.8, **colour},
+    ]
+    if not small:
+        radius_px = max(1, round(0.05 * image_px))
+        specs.append({"name": "blur", "sigma_px": [0.1, 2.0], "radius_px": radius_px, "p": 0.5})
+    return specs
