@@ -7,7 +7,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from embedkit import errors
 from embedkit.errors import EmbedkitError
 
-__all__ = ["from_rpc_error", "from_status", "grpc_code", "to_status"]
+__all__ = ["from_rpc_error", "from_status", "grpc_code", "retry_delay_s", "to_status"]
 
 DOMAIN = "embedkit"
 
@@ -77,3 +77,14 @@ def from_rpc_error(error: grpc.RpcError) -> EmbedkitError:
     if code.name == "UNIMPLEMENTED":
         return EmbedkitError(f"the server does not know this call: {details}")
     return _BY_CODE.get(code.name, EmbedkitError)(details)
+
+
+def retry_delay_s(error: grpc.RpcError) -> float | None:
+    """Seconds that the server asks to wait before a retry, or None if it does not say."""
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            for detail in status_pb2.Status.FromString(value).details:
+                info = error_details_pb2.RetryInfo()
+                if detail.Unpack(info):
+                    return info.retry_delay.seconds + info.retry_delay.nanos / 1e9
+    return None
