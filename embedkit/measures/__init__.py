@@ -1,1 +1,1 @@
-"""Measures of embeddings and scores, in numpy alone: used while training and while evaluating."""
+"""Measures of embeddings and scores, in numpy alone, for training and for evaluation."""
