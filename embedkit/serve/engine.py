@@ -16,7 +16,8 @@ from embedkit.serve.answer import Query
 from embedkit.serve.batcher import BatchLimits
 from embedkit.serve.decode import DEFAULT_MAX_PIXELS, Decoder
 from embedkit.serve.loaded import LoadedModel
-from embedkit.serve.worker import BatchRecord
+from embedkit.serve.logs import event
+from embedkit.serve.record import BatchRecord
 from embedkit.types import Embeddings, EncodedImages, Images
 
 __all__ = ["Engine", "EngineConfig", "choose_bundles"]
@@ -55,13 +56,13 @@ class Engine:
 
     Args:
         config: How models run.
-        observe: Called after each batch with the model's name.
+        observe: Called after each batch, on the model's thread.
     """
 
     def __init__(
         self,
         config: EngineConfig | None = None,
-        observe: Callable[[str, BatchRecord], None] | None = None,
+        observe: Callable[[BatchRecord], None] | None = None,
     ) -> None:
         self.config = config or EngineConfig()
         cores = len(os.sched_getaffinity(0))
@@ -91,17 +92,15 @@ class Engine:
         latest = self._latest.get(model.name)
         if latest is None or int(latest.version) <= int(model.version):
             self._latest[model.name] = model
-        log.info(
-            "loaded model",
-            extra={
-                "fields": {
-                    "model": model.name,
-                    "version": model.version,
-                    "provider": model.provider,
-                    "threads": self._threads,
-                    "seconds": round(time.monotonic() - began, 3),
-                }
-            },
+        event(
+            log,
+            logging.INFO,
+            "loaded",
+            model=model.name,
+            version=model.version,
+            provider=model.provider,
+            threads=self._threads,
+            seconds=round(time.monotonic() - began, 3),
         )
         return model
 

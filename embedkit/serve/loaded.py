@@ -14,8 +14,9 @@ from embedkit.serve.answer import Answer, Query, collect, spread
 from embedkit.serve.batcher import BatchLimits
 from embedkit.serve.decode import Decoder
 from embedkit.serve.job import Batch, Job
+from embedkit.serve.record import BatchRecord
 from embedkit.serve.scoring import GRAPH_OUTPUTS, ROW_NAMES, Rows, Scoring
-from embedkit.serve.worker import BatchRecord, Worker
+from embedkit.serve.worker import Worker
 from embedkit.types import EncodedImages, Images
 
 __all__ = ["LoadedModel"]
@@ -36,7 +37,7 @@ class LoadedModel:
         local: The bundle with its checked graph.
         decoder: Shared by all models.
         limits: Sizes of the line and of a batch.
-        observe: Called after each batch, on the model's thread, with the model's name.
+        observe: Called after each batch, on the model's thread.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class LoadedModel:
         local: LocalModel,
         decoder: Decoder,
         limits: BatchLimits,
-        observe: Callable[[str, BatchRecord], None] | None = None,
+        observe: Callable[[BatchRecord], None] | None = None,
     ) -> None:
         manifest = local.bundle.manifest
         self.bundle = local.bundle
@@ -64,8 +65,8 @@ class LoadedModel:
         self.worker: Worker[Work, Rows] = Worker(
             self._run,
             limits,
-            name=f"model-{self.name}",
-            observe=None if observe is None else lambda record: observe(self.name, record),
+            name=self.name,
+            observe=observe,
         )
 
     def infer(self, query: Query) -> Answer:

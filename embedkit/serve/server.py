@@ -2,11 +2,12 @@
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -14,9 +15,14 @@ from grpc_reflection.v1alpha import reflection
 
 from embedkit.errors import Unavailable
 from embedkit.serve.engine import Engine, EngineConfig, choose_bundles
+from embedkit.serve.loaded import LoadedModel
+from embedkit.serve.logs import AccessLog
+from embedkit.serve.metrics import Gauge, Metrics
+from embedkit.serve.record import CallRecord
 from embedkit.serve.services.embedding import EmbeddingServicer
 from embedkit.serve.services.guard import Guard
 from embedkit.serve.services.model import ModelServicer
+from embedkit.serve.sideport import SidePort
 from embedkit.wire.proto import (
     embedding_pb2,
     embedding_pb2_grpc,
@@ -50,6 +56,7 @@ class ServerConfig:
         handlers: Calls handled at a time.
         grace_s: Seconds that running calls get when the server stops.
         reflection: Whether clients may ask for the schema.
+        access_log: Which calls are logged.
     """
 
     models: Path = Path("models")
@@ -63,6 +70,7 @@ class ServerConfig:
     handlers: int = 96
     grace_s: float = 30.0
     reflection: bool = True
+    access_log: Literal["all", "errors", "off"] = "off"
 
 
 class Server:
@@ -74,7 +82,10 @@ class Server:
 
     def __init__(self, config: ServerConfig) -> None:
         self.config = config
-        self.engine = Engine(config.engine)
+        self.metrics = Metrics(self._gauges())
+        self.engine = Engine(config.engine, self.metrics.batch)
+        self._access = AccessLog(config.access_log)
+        self._sideport: SidePort | None = None
         self._stopped = threading.Event()
         limit = config.max_message_bytes + _TRANSPORT_MARGIN_BYTES
         self._grpc = grpc.server(
@@ -85,8 +96,11 @@ class Server:
                 ("grpc.so_reuseport", 0),
             ],
         )
-        self._guard = Guard(self._grpc, max_message_bytes=config.max_message_bytes)
+        self._guard = Guard(
+            self._grpc, max_message_bytes=config.max_message_bytes, record=self._record
+        )
         self._health = health.HealthServicer()
+        self._is_serving = False
 
     def start(self) -> int:
         """Load the models, open the port, report SERVING.
@@ -102,6 +116,12 @@ class Server:
             self.engine.load(path)
         self._add_services()
         port = _bind(self._grpc, self.config.bind)
+        if self.config.metrics_bind != "off":
+            self._sideport = SidePort(
+                self.config.metrics_bind,
+                metrics=self.metrics.render,
+                is_ready=lambda: self._is_serving,
+            )
         self._grpc.start()
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
         return port
@@ -117,16 +137,58 @@ class Server:
         grace = self.config.grace_s if grace_s is None else grace_s
         self._grpc.stop(grace).wait()
         self.engine.close(grace)
+        if self._sideport is not None:
+            self._sideport.stop()
         self._stopped.set()
 
     def wait(self) -> None:
         """Block until the server has stopped."""
         self._stopped.wait()
 
+    @property
+    def metrics_address(self) -> str:
+        """Where ``/metrics`` is, or empty."""
+        return self._sideport.address if self._sideport is not None else ""
+
+    def _record(self, record: CallRecord) -> None:
+        self.metrics.call(record)
+        self._access.call(record)
+
+    def _gauges(self) -> tuple[Gauge, ...]:
+        def per_model(
+            read: Callable[[LoadedModel], float],
+        ) -> Callable[[], list[tuple[tuple[str, ...], float]]]:
+            return lambda: [((m.name, m.version), read(m)) for m in self.engine.models]
+
+        model = ("model", "version")
+        return (
+            Gauge(
+                "embedkit_queue_items",
+                "Images that wait.",
+                model,
+                per_model(lambda m: m.worker.batcher.queued_images),
+            ),
+            Gauge(
+                "embedkit_queue_bytes",
+                "Bytes of pixels that wait.",
+                model,
+                per_model(lambda m: m.worker.batcher.queued_bytes),
+            ),
+            Gauge(
+                "embedkit_active_provider",
+                "Execution provider of each model.",
+                (*model, "provider"),
+                lambda: [((m.name, m.version, m.provider), 1.0) for m in self.engine.models],
+            ),
+        )
+
     def _add_services(self) -> None:
         config = self.config
         embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(  # type: ignore[no-untyped-call]
-            EmbeddingServicer(self.engine, max_images=config.max_images), self._guard
+            EmbeddingServicer(
+                self.engine, max_images=config.max_images, count_items=self.metrics.items
+            ),
+            self._guard,
         )
         model_pb2_grpc.add_ModelServiceServicer_to_server(  # type: ignore[no-untyped-call]
             ModelServicer(
@@ -150,6 +212,7 @@ class Server:
         )
 
     def _set_health(self, status: int) -> None:
+        self._is_serving = status == health_pb2.HealthCheckResponse.SERVING
         for name in (health.OVERALL_HEALTH, *self._service_names()):
             self._health.set(name, status)
 

@@ -4,29 +4,20 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from embedkit.errors import DeadlineExceeded, Unavailable
 from embedkit.serve.batcher import Batcher, BatchLimits
 from embedkit.serve.isolation import run_isolating
 from embedkit.serve.job import Batch, Job
+from embedkit.serve.record import BatchRecord
 
-__all__ = ["BatchRecord", "Ticket", "Worker"]
+__all__ = ["Ticket", "Worker"]
 
 log = logging.getLogger(__name__)
 
 P = TypeVar("P")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, slots=True)
-class BatchRecord:
-    """What one batch cost, for the metrics: images, seconds, and runs beyond the first."""
-
-    size: int
-    seconds: float
-    reruns: int
 
 
 class Ticket(Generic[P, R]):
@@ -72,7 +63,7 @@ class Worker(Generic[P, R]):
     Args:
         run: Turns a batch into one row per image, or raises.
         limits: Sizes of the line and of a batch.
-        name: Of the thread.
+        name: Of the model; names the thread and the records.
         observe: Called after each batch, on the worker's thread.
         clock: Seconds, never going back.
     """
@@ -82,17 +73,18 @@ class Worker(Generic[P, R]):
         run: Callable[[Batch[P, R]], R],
         limits: BatchLimits,
         *,
-        name: str = "worker",
+        name: str,
         observe: Callable[[BatchRecord], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.clock = clock
         self.batcher: Batcher[P, R] = Batcher(limits, clock)
+        self._name = name
         self._run = run
         self._observe = observe
         self._changed = threading.Condition(threading.Lock())
         self._stopping = False
-        self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._loop, name=f"model-{name}", daemon=True)
         self._thread.start()
 
     def check(self, count: int, size_bytes: int) -> None:
@@ -170,4 +162,4 @@ class Worker(Generic[P, R]):
                 self.batcher.settle(outcome.batch, outcome.result, outcome.error)
         if self._observe is not None:
             seconds = self.clock() - began
-            self._observe(BatchRecord(batch.size, seconds, len(outcomes) - 1))
+            self._observe(BatchRecord(self._name, batch.size, seconds, len(outcomes) - 1))

@@ -12,6 +12,7 @@ from embedkit.errors import InvalidInput, MessageTooLarge
 from embedkit.serve.answer import Answer, Query
 from embedkit.serve.engine import Engine
 from embedkit.serve.loaded import LoadedModel
+from embedkit.serve.record import ItemsRecord
 from embedkit.serve.services.failure import answering
 from embedkit.types import EncodedImages, Images
 from embedkit.wire.codec import decode_images, encode_tensor, encode_vectors
@@ -43,7 +44,7 @@ class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
     Args:
         engine: The loaded models.
         max_images: Most images in one call.
-        count_items: Told the model and how many images went well and badly.
+        count_items: Called after each answer.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
         engine: Engine,
         *,
         max_images: int,
-        count_items: Callable[[str, int, int], None] | None = None,
+        count_items: Callable[[ItemsRecord], None] | None = None,
     ) -> None:
         self._engine = engine
         self._max_images = max_images
@@ -71,7 +72,8 @@ class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
         answer = model.infer(Query(images, wants, deadline, context.add_callback))
         if self._count_items is not None:
             bad = len(answer.errors)
-            self._count_items(model.name, len(images) - bad, bad)
+            times = (answer.queue_s, answer.decode_s, answer.infer_s)
+            self._count_items(ItemsRecord(model.name, len(images) - bad, bad, *times))
         return _respond(request, answer, model)
 
     def _images(self, request: embedding_pb2.EmbedRequest) -> Images | EncodedImages:

@@ -2,36 +2,17 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import grpc
 from google.protobuf.message import DecodeError, Message
+from google.rpc import status_pb2
 
 from embedkit.errors import EmbedkitError, InvalidInput, MessageTooLarge, Unavailable
+from embedkit.serve.record import CallRecord
 from embedkit.serve.services.failure import abort
+from embedkit.wire.status import from_status
 
-__all__ = ["CallRecord", "Guard"]
-
-
-@dataclass(frozen=True, slots=True)
-class CallRecord:
-    """One finished call, for metrics and the access log.
-
-    Attributes:
-        rpc: ``Service/Method``.
-        code: Name of the status code.
-        seconds: From the parsed headers to the response.
-        request_bytes: Size of the request message.
-        request_id: The caller's own id, or empty.
-        details: Status message of a failure, or empty.
-    """
-
-    rpc: str
-    code: str
-    seconds: float
-    request_bytes: int
-    request_id: str
-    details: str
+__all__ = ["Guard"]
 
 
 class Guard:
@@ -85,8 +66,7 @@ class Guard:
                 code = "OK"
                 return response
             finally:
-                if self._record is not None:
-                    self._report(rpc, code, began, data, request_id, context)
+                self._report(rpc, code, began, data, request_id, context)
 
         return grpc.unary_unary_rpc_method_handler(
             answer, response_serializer=handler.response_serializer
@@ -120,11 +100,21 @@ class Guard:
         request_id: str,
         context: grpc.ServicerContext,
     ) -> None:
-        details = ""
+        if self._record is None:
+            return
+        reason, details = "", ""
         if not code:
             status = context.code()
             code = status.name if status is not None else "UNKNOWN"
-            details = (context.details() or b"").decode(errors="replace")
+            reason, details = _cause(context)
         seconds = time.perf_counter() - began
-        if self._record is not None:
-            self._record(CallRecord(rpc, code, seconds, len(data), request_id, details))
+        self._record(CallRecord(rpc, code, seconds, len(data), request_id, reason, details))
+
+
+def _cause(context: grpc.ServicerContext) -> tuple[str, str]:
+    """Reason and message of a call that was aborted."""
+    for key, value in context.trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            error = from_status(status_pb2.Status.FromString(value))
+            return error.reason, str(error)
+    return "", (context.details() or b"").decode(errors="replace")

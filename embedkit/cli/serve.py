@@ -1,0 +1,179 @@
+"""``embedkit serve``: bundles behind gRPC until SIGTERM."""
+
+import json
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
+
+import click
+
+from embedkit.errors import NotFound
+
+if TYPE_CHECKING:
+    from embedkit.serve.server import Server, ServerConfig
+
+__all__ = ["command"]
+
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+class Options(TypedDict):
+    """The options of the command, as click hands them over."""
+
+    models: Path
+    data_dir: Path
+    bind: str
+    metrics_bind: str
+    load: tuple[str, ...]
+    max_batch: int
+    window_ms: float
+    queue_images: int
+    queue_mb: int
+    threads: int
+    decode_threads: int
+    max_message_mb: int
+    max_images: int
+    max_pixels: int
+    grace_s: float
+    access_log: Literal["all", "errors", "off"]
+    log_format: Literal["json", "text"]
+    reflection: bool
+
+
+@click.command(name="serve", context_settings={"show_default": True})
+@click.option("--models", type=_FOLDER, default="models", help="Folder of all models.")
+@click.option("--data-dir", type=_FOLDER, default="var", help="Folder of the collections.")
+@click.option("--bind", default="127.0.0.1:50051", help="HOST:PORT; port 0 takes a free one.")
+@click.option("--metrics-bind", default="127.0.0.1:9090", help="HOST:PORT of /metrics, or off.")
+@click.option(
+    "--load",
+    metavar="NAME[:VERSION]",
+    multiple=True,
+    help="Serve this model; repeat for several.  [default: the latest version of each]",
+)
+@click.option("--max-batch", type=click.IntRange(1), default=64, help="Images per batch.")
+@click.option(
+    "--window-ms",
+    type=click.FloatRange(0),
+    default=0.0,
+    help="Wait for a fuller batch, from its first request; 0 never waits.",
+)
+@click.option(
+    "--queue-images", type=click.IntRange(1), default=4096, help="Images that may wait."
+)
+@click.option(
+    "--queue-mb", type=click.IntRange(1), default=256, help="MiB of pixels that may wait."
+)
+@click.option(
+    "--threads", type=click.IntRange(0), default=0, help="Threads per model; 0: one per core."
+)
+@click.option(
+    "--decode-threads",
+    type=click.IntRange(0),
+    default=0,
+    help="Image files decoded at a time; 0: one per core.",
+)
+@click.option("--max-message-mb", type=click.IntRange(1), default=32, help="MiB of a request.")
+@click.option("--max-images", type=click.IntRange(1), default=1024, help="Images in one call.")
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(1),
+    default=89_478_485,
+    help="Pixels that an image file may declare.",
+)
+@click.option(
+    "--grace-s",
+    type=click.FloatRange(0),
+    default=30.0,
+    help="Seconds that running calls get at the end.",
+)
+@click.option(
+    "--access-log",
+    type=click.Choice(["all", "errors", "off"]),
+    default="errors",
+    help="Calls to log.",
+)
+@click.option(
+    "--log-format", type=click.Choice(["json", "text"]), default="text", help="One line each."
+)
+@click.option("--reflection/--no-reflection", default=True, help="Tell clients the schema.")
+def command(**options: Unpack[Options]) -> None:
+    """Serve bundles over gRPC.
+
+    When ready, one line of JSON with "event": "ready" and the address is printed; logs go to
+    standard error. SIGTERM or Ctrl-C drains: running calls finish, new ones are refused, and
+    the exit code is 0.
+    """
+    began = time.monotonic()
+    from embedkit.serve.logs import configure_logging
+    from embedkit.serve.server import Server
+
+    configure_logging(options["log_format"])
+    server = Server(_config(options))
+    asked = _watch_signals()
+    port = server.start()
+    if not server.engine.models:
+        server.stop(0)
+        raise NotFound(
+            f"expected at least one bundle in {options['models']}, got none; "
+            "make one with 'embedkit export'"
+        )
+    _announce(server, port, time.monotonic() - began)
+    asked.wait()
+    server.stop()
+
+
+def _config(options: Options) -> "ServerConfig":
+    from embedkit.serve.batcher import BatchLimits
+    from embedkit.serve.engine import EngineConfig
+    from embedkit.serve.server import ServerConfig
+
+    limits = BatchLimits(
+        max_batch_size=options["max_batch"],
+        max_queue_images=max(options["queue_images"], options["max_batch"]),
+        max_queue_bytes=options["queue_mb"] << 20,
+        window_s=options["window_ms"] / 1e3,
+    )
+    return ServerConfig(
+        models=options["models"],
+        data_dir=options["data_dir"],
+        bind=options["bind"],
+        metrics_bind=options["metrics_bind"],
+        load=options["load"],
+        engine=EngineConfig(
+            limits, options["threads"], options["decode_threads"], options["max_pixels"]
+        ),
+        max_message_bytes=options["max_message_mb"] << 20,
+        max_images=options["max_images"],
+        grace_s=options["grace_s"],
+        access_log=options["access_log"],
+        reflection=options["reflection"],
+    )
+
+
+def _watch_signals() -> threading.Event:
+    """An event that the first SIGTERM or SIGINT sets; a second one ends the process at once."""
+    asked = threading.Event()
+
+    def ask(number: int, _: object) -> None:
+        asked.set()
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, ask)
+    return asked
+
+
+def _announce(server: "Server", port: int, seconds: float) -> None:
+    """Print the one line that scripts wait for."""
+    host = server.config.bind.rpartition(":")[0]
+    line = {
+        "event": "ready",
+        "address": f"{host}:{port}",
+        "metrics": server.metrics_address or None,
+        "models": [f"{model.name}:{model.version}" for model in server.engine.models],
+        "seconds": round(seconds, 3),
+    }
+    click.echo(json.dumps(line))

@@ -1,0 +1,50 @@
+"""What is remembered of finished work, for metrics and the access log."""
+
+from dataclasses import dataclass
+
+__all__ = ["BatchRecord", "CallRecord", "ItemsRecord"]
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """One finished call.
+
+    Attributes:
+        rpc: ``Service/Method``.
+        code: Name of the status code.
+        seconds: From the received message to the response.
+        request_bytes: Size of the request message.
+        request_id: The caller's own id, or empty.
+        reason: ``ErrorInfo.reason`` of a failure, or empty.
+        details: Status message of a failure, or empty.
+    """
+
+    rpc: str
+    code: str
+    seconds: float
+    request_bytes: int
+    request_id: str
+    reason: str
+    details: str
+
+
+@dataclass(frozen=True, slots=True)
+class ItemsRecord:
+    """The images of one answered call: how many went well and badly, and the time per stage."""
+
+    model: str
+    good: int
+    bad: int
+    queue_s: float
+    decode_s: float
+    infer_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRecord:
+    """One batch: images, seconds, and runs beyond the first."""
+
+    model: str
+    size: int
+    seconds: float
+    reruns: int
