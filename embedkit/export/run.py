@@ -79,9 +79,9 @@ def read_run(run: str | Path) -> Source:
         data=str(source),
         data_digest=str(facts.get("data_digest", "")),
         facts={
-            key.replace("_", " "): f"{value:.4g}" if isinstance(value, float) else str(value)
-            for key, value in facts.items()
-            if isinstance(value, int | float | str) and key not in ("objective", "data_digest")
+            f"training {key}": f"{facts[key]:.4g}" if key == "seconds" else str(facts[key])
+            for key in ("images", "steps", "seconds", "device")
+            if key in facts
         },
     )
 
