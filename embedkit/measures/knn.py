@@ -14,7 +14,7 @@ __all__ = ["Neighbours", "nearest", "unit", "weighted_knn"]
 Neighbours = Annotated[npt.NDArray[np.int64], "n k"]
 """Row numbers of the nearest images, best first."""
 
-_BLOCK_BYTES = 64 * 2**20
+_BLOCK_BYTES = 32 * 2**20
 
 
 def weighted_knn(
@@ -108,16 +108,18 @@ def _blocks(queries: int, bank: int) -> Iterator[slice]:
 
 def _largest(similarities: npt.NDArray[np.float32], k: int) -> Neighbours:
     """Columns of the k largest values of each row, in order; equals by column."""
-    columns = similarities.shape[1]
-    chosen = np.argpartition(similarities, columns - k, axis=1)[:, columns - k :]
-    values = np.take_along_axis(similarities, chosen, axis=1)
-    last = values.min(axis=1, keepdims=True)
-    # Of several columns equal to the last chosen value, a partition keeps any.
-    ambiguous = (similarities == last).sum(axis=1) > (values == last).sum(axis=1)
-    for row in np.flatnonzero(ambiguous):
-        chosen[row] = np.argsort(-similarities[row], kind="stable")[:k]
-    chosen.sort(axis=1)
-    values = np.take_along_axis(similarities, chosen, axis=1)
+    rows, columns = similarities.shape
+    last = np.partition(similarities, columns - k, axis=1)[:, columns - k]
+    row, column = np.nonzero(similarities >= last[:, np.newaxis])
+    values = similarities[row, column]
+    # Of the columns equal to the last value that counts, only the first ones fit in.
+    is_last = values == last[row]
+    room = k - np.bincount(row[~is_last], minlength=rows)
+    start = np.searchsorted(row, np.arange(rows))
+    seen = np.cumsum(is_last)
+    rank = seen - (seen[start] - is_last[start])[row]
+    kept = ~is_last | (rank <= room[row])
+    chosen, values = column[kept].reshape(rows, k), values[kept].reshape(rows, k)
     order = np.argsort(-values, axis=1, kind="stable")
     ranked: Neighbours = np.take_along_axis(chosen, order, axis=1)
     return ranked
