@@ -37,9 +37,9 @@ def leakage(context: Context) -> tuple[str, ...]:
     )
 
 
-def shared_images(dataset: Dataset, other: Dataset) -> int:
-    """How many images of a data set are in the other one, byte for byte."""
-    known = set(_image_digests(other))
+def shared_images(dataset: Dataset, *others: Dataset) -> int:
+    """How many images of a data set are in any of the others, byte for byte."""
+    known = {digest for other in others for digest in _image_digests(other)}
     return sum(digest in known for digest in _image_digests(dataset))
 
 

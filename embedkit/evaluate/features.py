@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +21,8 @@ from embedkit.types import Embeddings, EncodedImages, Images
 __all__ = ["FeatureCache", "Output", "RawPixels"]
 
 Output = Literal["embedding", "features"]
+
+_RAW_PX = 32
 
 
 class FeatureCache:
@@ -79,16 +82,21 @@ class FeatureCache:
 
 
 class RawPixels:
-    """The baseline without any learning: pixels at the model's size, scaled to unit length.
+    """The baseline without any learning: pixels as a vector of unit length.
+
+    The pixels are those that the model sees; above 32 px the images are shrunk to 32 px, which
+    loses a nearest-neighbour search little and keeps the vectors small.
 
     Args:
-        spec: The model's input, so that both see the same pixels.
+        spec: The model's input.
     """
 
     def __init__(self, spec: InputSpec) -> None:
-        self.spec = spec
-        self.dim = spec.height * spec.width * spec.channels
-        block = json.dumps(spec.to_dict(), sort_keys=True).encode()
+        shrink = max(spec.height, spec.width, _RAW_PX) / _RAW_PX
+        height, width = max(1, round(spec.height / shrink)), max(1, round(spec.width / shrink))
+        self.spec = replace(spec, height=height, width=width)
+        self.dim = height * width * spec.channels
+        block = json.dumps(self.spec.to_dict(), sort_keys=True).encode()
         self.digest = "raw_pixels:" + hashlib.sha256(block).hexdigest()
 
     def embed(self, images: Images | EncodedImages) -> Embeddings:

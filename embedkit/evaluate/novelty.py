@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.evaluate.metric import Metric, Metrics
-from embedkit.evaluate.statistics import Counts, bootstrap, content_seed, delong
+from embedkit.evaluate.statistics import Counts, bootstrap, content_seed, delong, wilson
 from embedkit.types import Scores
 
 __all__ = ["Separation", "separation_metrics"]
@@ -125,9 +125,14 @@ def separation_metrics(
         seed=content_seed(prefix, known, novel),
         resamples=resamples,
     )
+    smaller = min(len(known), len(novel))
     for (name, higher), value, ci in zip(_NAMES, separation.values(), intervals, strict=True):
+        method = "bootstrap"
+        if value in (0, 1) and ci[0] == ci[1]:
+            # No resample can differ where the sets do not overlap; that is not certainty.
+            ci, method = wilson(round(value) * smaller, smaller), "wilson_smaller_set"
         metrics[f"{prefix}.{name}"] = Metric(
-            float(value), ci, n, higher_is_better=higher, ci_method="bootstrap"
+            float(value), ci, n, higher_is_better=higher, ci_method=method
         )
     return metrics
 

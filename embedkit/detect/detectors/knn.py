@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from embedkit.detect.detector import Observation, State, detectors
 from embedkit.errors import InvalidInput
+from embedkit.measures.knn import unit
 from embedkit.types import Embeddings, Scores
 
 __all__ = ["KNN", "FittedKNN"]
@@ -58,7 +59,7 @@ class KNN:
                 f"expected at least k={self.k} known images, got {len(observation)}; "
                 "give more images or a smaller k"
             )
-        bank = _unit(observation.embeddings)
+        bank = unit(observation.embeddings)
         kept = np.argsort(_content_hashes(bank), kind="stable")
         return FittedKNN(bank[kept[: self.max_bank or len(kept)]], self.k)
 
@@ -95,7 +96,7 @@ class FittedKNN:
                 f"expected embeddings of {self.bank.shape[1]} dimensions, "
                 f"got {observation.embeddings.shape[1]}"
             )
-        queries = _unit(observation.embeddings)
+        queries = unit(observation.embeddings)
         rows = max(1, _BLOCK_BYTES // (4 * len(self.bank)))
         blocks = (queries[i : i + rows] for i in range(0, len(queries), rows))
         return np.concatenate([self._distances(block) for block in blocks])
@@ -110,12 +111,6 @@ class FittedKNN:
         # sqrt(2 - 2s) loses half of the digits near zero, so the chosen pair is measured again.
         difference = queries.astype(np.float64) - self.bank[kth]
         return np.asarray(np.linalg.norm(difference, axis=1))
-
-
-def _unit(vectors: Embeddings) -> Embeddings:
-    """Rows scaled to length 1; a zero row stays zero."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.where(norms > 0, norms, 1), dtype=np.float32)
 
 
 def _content_hashes(rows: Embeddings) -> npt.NDArray[np.uint64]:

@@ -1,0 +1,123 @@
+"""Do an image's nearest neighbours have its class?"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from embedkit.evaluate.checks import class_problem, leakage
+from embedkit.evaluate.context import BASELINES, Context, Which
+from embedkit.evaluate.figures import embedding_map, image_grid
+from embedkit.evaluate.metric import Metrics
+from embedkit.evaluate.partial import attempt
+from embedkit.evaluate.statistics import accuracy
+from embedkit.evaluate.task import Figure, TaskResult, skipped, tasks
+from embedkit.measures.knn import nearest, weighted_knn
+from embedkit.types import Labels
+
+__all__ = ["NearestNeighbours"]
+
+_NEIGHBOURS_SHOWN = 6
+
+
+@tasks.register("knn")
+@dataclass(frozen=True)
+class NearestNeighbours:
+    """Accuracy of the vote of the nearest training images, weighted by exp(cosine / T).
+
+    Metrics: ``top1`` for k = 20, ``top1_k<k>`` for the others. Items: ``predictions_k<k>`` and
+    ``labels`` of the test images, and ``<baseline>_predictions_k20``.
+
+    Attributes:
+        ks: Numbers of neighbours; more than there are training images means all of them.
+        main: Which of them is ``top1``.
+        temperature: T of the weights.
+    """
+
+    ks: tuple[int, ...] = (1, 5, 20, 200)
+    main: int = 20
+    temperature: float = 0.07
+
+    def run(self, context: Context) -> TaskResult:
+        """Vote with the served embeddings, and with those of the baselines."""
+        problem = class_problem(context)
+        if problem:
+            return skipped("knn", problem)
+        labels = np.asarray(context.test.labels)
+        warnings = [*leakage(context), *self._few_images(context)]
+        items: dict[str, npt.NDArray[np.generic]] = {"labels": labels}
+        predictions = self._predict(context, "served")
+        items |= {f"predictions_k{k}": found for k, found in predictions.items()}
+        baselines: dict[str, Metrics] = {}
+        for name in BASELINES:
+            found = attempt(f"baseline {name}", partial(self._predict, context, name), warnings)
+            if found is not None:
+                items[f"{name}_predictions_k{self.main}"] = found[self.main]
+                baselines[name] = self._metrics(found, labels)
+        return TaskResult(
+            "knn",
+            self._metrics(predictions, labels),
+            baselines,
+            cost={"images": len(context.train) + len(context.test)},
+            warnings=tuple(warnings),
+            items=items,
+            figures=_figures(context),
+        )
+
+    def _predict(self, context: Context, which: Which) -> dict[int, Labels]:
+        """Predicted class of each test image, for each k."""
+        train = context.embeddings(which, context.train)
+        test = context.embeddings(which, context.test)
+        context.progress(f"{which}: nearest neighbours", 0.5)
+        return weighted_knn(
+            train,
+            np.asarray(context.train.labels),
+            test,
+            ks=self.ks,
+            temperature=self.temperature,
+            classes=len(context.train.class_names),
+        )
+
+    def _metrics(self, predictions: dict[int, Labels], labels: Labels) -> Metrics:
+        names = {k: "top1" if k == self.main else f"top1_k{k}" for k in self.ks}
+        ordered = sorted(self.ks, key=lambda k: (k != self.main, k))
+        return {names[k]: accuracy(predictions[k] == labels) for k in ordered}
+
+    def _few_images(self, context: Context) -> list[str]:
+        n = len(context.train)
+        return [
+            f"k = {k} was lowered to {n}, the number of training images"
+            for k in self.ks
+            if k > n
+        ]
+
+
+def _figures(context: Context) -> dict[str, Figure]:
+    """A map of the test embeddings, and nearest neighbours of a few test images."""
+    rng = np.random.default_rng(context.seed)
+    order = rng.permutation(len(context.test))
+    embeddings = context.embeddings("served", context.test)
+    labels = np.asarray(context.test.labels)
+    names = context.test.class_names
+    shown = np.sort(order[: context.options.map_points])
+    title = "Test embeddings on their first two principal components"
+    points = embedding_map(embeddings[shown], [names[c] for c in labels[shown]], title)
+    return {"map": points, "neighbours": _neighbours(context, order)}
+
+
+def _neighbours(context: Context, order: npt.NDArray[np.int64]) -> Figure:
+    train, test = context.train, context.test
+    queries = order[: context.options.grid_rows]
+    bank = context.embeddings("served", train)
+    k = min(_NEIGHBOURS_SHOWN, len(train))
+    found, _ = nearest(bank, context.embeddings("served", test)[queries], k)
+    rows = []
+    for query, rank in zip(queries, found, strict=True):
+        images = [
+            part.arrays(context.spec) for part in (test.subset([query]), train.subset(rank))
+        ]
+        near = ", ".join(train.class_names[c] for c in np.asarray(train.labels)[rank])
+        label = test.class_names[np.asarray(test.labels)[query]]
+        rows.append((f"{label}: {near}", np.concatenate(images)))
+    return image_grid(rows, "Test images (left) and their nearest training images")

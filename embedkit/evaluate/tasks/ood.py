@@ -1,0 +1,197 @@
+"""Does the model notice images that are like none it was shown?"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from embedkit.data.dataset import Dataset
+from embedkit.detect.detector import Observation, detectors, load_detector
+from embedkit.errors import InvalidInput, NotFound
+from embedkit.evaluate.checks import leakage, shared_images
+from embedkit.evaluate.context import BASELINES, CHUNK, Context, Which
+from embedkit.evaluate.figures import histogram
+from embedkit.evaluate.metric import Metric, Metrics
+from embedkit.evaluate.novelty import Separation, separation_metrics
+from embedkit.evaluate.partial import attempt
+from embedkit.evaluate.task import Figure, TaskResult, skipped, tasks
+from embedkit.types import Scorer, Scores
+
+__all__ = ["OutOfDistribution"]
+
+KNOWN = "test"
+SERVED = "served"
+
+SetScores = dict[str, Scores]
+"""Novelty of each image, by data set; ``test`` is the in-distribution one."""
+
+
+@tasks.register("ood")
+@dataclass(frozen=True)
+class OutOfDistribution:
+    """Separation of the test images from each OOD set, by each detector.
+
+    The detectors are fitted on the training embeddings, with labels where there are any. Where
+    the server gives a novelty score of its own, that is the further detector ``served``, and
+    ``served_score.max_abs_error`` compares it with the bundle's detector applied here.
+
+    Metrics: ``<set>.<detector>.auroc``, ``.aupr_id_positive``, ``.aupr_ood_positive``,
+    ``.fpr95_id_positive``, ``.fpr95_ood_positive``. Items: ``<detector>.test`` and
+    ``<detector>.<set>``, the scores.
+
+    Attributes:
+        resamples: Bootstrap samples of each interval.
+    """
+
+    resamples: int = 1000
+
+    def run(self, context: Context) -> TaskResult:
+        """Fit, score, and compare the scores of known and novel images."""
+        if not context.ood:
+            return skipped("ood", "expected an OOD set, got none; add --ood DATA")
+        _check_names(context)
+        warnings = [*leakage(context), *_overlaps(context)]
+        scores = _fitted_scores(context, "served", warnings)
+        baselines: dict[str, Metrics] = {}
+        for which in BASELINES:
+            found = _fitted_scores(context, which, warnings)
+            if found:
+                baselines[which] = self._metrics(found)
+        extra: Metrics = {}
+        own = attempt("score of the server's own", partial(_served_scores, context), warnings)
+        if own:
+            scores[SERVED] = own
+            compared = partial(_compare_with_bundle, context, own)
+            extra = attempt("comparison with the bundle's detector", compared, warnings) or {}
+        sets = {**_sets(context), "train": context.train}
+        return TaskResult(
+            "ood",
+            self._metrics(scores) | extra,
+            baselines,
+            cost={"images": sum(len(dataset) for dataset in sets.values())},
+            status="ok" if scores else "failed",
+            warnings=tuple(warnings),
+            items={f"{d}.{s}": v for d, found in scores.items() for s, v in found.items()},
+            figures=_figures(scores),
+        )
+
+    def _metrics(self, scores: dict[str, SetScores]) -> Metrics:
+        metrics: Metrics = {}
+        for detector, found in scores.items():
+            for name in found.keys() - {KNOWN}:
+                metrics |= separation_metrics(
+                    found[KNOWN], found[name], f"{name}.{detector}", resamples=self.resamples
+                )
+        return dict(sorted(metrics.items()))
+
+
+def _check_names(context: Context) -> None:
+    if KNOWN in context.ood:
+        raise InvalidInput(f"expected an OOD set that is not called {KNOWN!r}, got one")
+
+
+def _sets(context: Context) -> dict[str, Dataset]:
+    return {KNOWN: context.test, **context.ood}
+
+
+def _overlaps(context: Context) -> list[str]:
+    """A warning for each OOD set that holds in-distribution images."""
+    warnings = []
+    for name, dataset in context.ood.items():
+        shared = shared_images(dataset, context.test, context.train)
+        if shared:
+            warnings.append(
+                f"{shared} of {len(dataset)} images of the OOD set {name!r} are also training "
+                "or test images: no detector can separate those"
+            )
+    return warnings
+
+
+def _fitted_scores(context: Context, which: Which, warnings: list[str]) -> dict[str, SetScores]:
+    """Scores by each detector that can be fitted on this model's embeddings."""
+    found = {
+        name: attempt(
+            f"{name} scores of {which}", partial(_scores, context, which, name), warnings
+        )
+        for name in context.options.detectors
+    }
+    return {name: scores for name, scores in found.items() if scores}
+
+
+def _scores(context: Context, which: Which, name: str) -> SetScores:
+    """Fit one detector on the training images and score every other set."""
+    detector = detectors.get(name)()
+    train = _observe(context, which, context.train, detector.needs)
+    context.progress(f"{which}: {name}", 0.5)
+    fitted = detector.fit(train)
+    return {
+        key: fitted.score(_observe(context, which, dataset, fitted.needs))
+        for key, dataset in _sets(context).items()
+    }
+
+
+def _observe(
+    context: Context, which: Which, dataset: Dataset, needs: frozenset[str]
+) -> Observation:
+    """What a detector needs to know of a data set, as one model sees it."""
+    features = logits = None
+    if needs & {"features", "logits"}:
+        features = context.features(which, dataset)
+    if "logits" in needs:
+        if context.bundle is None or which not in ("served", "local", "twin"):
+            raise NotFound(f"expected logits of {which}, got a model without a head")
+        logits = context.bundle.head().logits(np.asarray(features))
+    labels = dataset.labels if dataset is context.train else None
+    return Observation(context.embeddings(which, dataset), features, logits, labels)
+
+
+def _served_scores(context: Context) -> SetScores | None:
+    """The novelty that the server itself gives, or None if it gives none."""
+    served = context.served
+    if not isinstance(served, Scorer):
+        return None
+    found = {}
+    for key, dataset in _sets(context).items():
+        parts = []
+        for start in range(0, len(dataset), CHUNK):
+            context.progress(f"served novelty: {key}", start / len(dataset))
+            try:
+                novelty = served.score(dataset.images[start : start + CHUNK]).novelty
+            except NotFound:
+                return None
+            if novelty is None:
+                return None
+            parts.append(novelty)
+        found[key] = np.concatenate(parts)
+    return found
+
+
+def _compare_with_bundle(context: Context, own: SetScores) -> Metrics:
+    """The served score against the bundle's first detector on the served embeddings."""
+    if context.bundle is None or not context.bundle.names("detectors"):
+        return {}
+    name = context.bundle.names("detectors")[0]
+    fitted = load_detector(name, context.bundle.arrays(f"detectors/{name}.npz"))
+    errors: list[npt.NDArray[np.float64]] = [
+        np.abs(fitted.score(_observe(context, "served", dataset, fitted.needs)) - own[key])
+        for key, dataset in _sets(context).items()
+    ]
+    largest = float(np.concatenate(errors).max())
+    n = sum(len(e) for e in errors)
+    return {
+        "served_score.max_abs_error": Metric(
+            largest, None, n, unit="score", higher_is_better=False
+        )
+    }
+
+
+def _figures(scores: dict[str, SetScores]) -> dict[str, Figure]:
+    figures: dict[str, Figure] = {}
+    for detector, found in scores.items():
+        for name in sorted(found.keys() - {KNOWN}):
+            key = f"{name}.{detector}"
+            figures[f"{key}.roc"] = Separation(found[KNOWN], found[name]).roc(key)
+            pair = {"known": found[KNOWN], name: found[name]}
+            figures[f"{key}.scores"] = histogram(pair, f"Novelty by {detector}: {name}")
+    return figures
