@@ -51,10 +51,10 @@ class Blur:
         exponent = -0.5 * (steps / sigma.unsqueeze(1)) ** 2
         # Weights below e^-40 vanish in any sum, and subnormal ones slow products twentyfold.
         kernel = torch.softmax(exponent.masked_fill(exponent < -40, -math.inf), dim=1)
-        down = _bands(kernel, h).repeat_interleave(c, dim=0)
-        across = down if w == h else _bands(kernel, w).repeat_interleave(c, dim=0)
-        blurred = torch.bmm(torch.bmm(down, pixels.reshape(b * c, h, w)), across.mT)
-        return blurred.clamp_(0, 1).view(b, c, h, w)
+        down = _bands(kernel, h)
+        across = down if w == h else _bands(kernel, w)
+        rows = torch.bmm(pixels.reshape(b, c * h, w), across.mT).view(b, c, h, w)
+        return torch.matmul(down.unsqueeze(1), rows).clamp_(0, 1)
 
 
 def _bands(kernel: torch.Tensor, size: int) -> torch.Tensor:
@@ -67,4 +67,4 @@ def _bands(kernel: torch.Tensor, size: int) -> torch.Tensor:
     source = source.remainder(period)
     source = torch.minimum(source, period - source).clamp_(max=size - 1)
     spread = (source.T.unsqueeze(2) == position).to(kernel.dtype)
-    return (kernel @ spread.view(taps, size * size)).view(-1, size, size)
+    return (kernel @ spread.reshape(taps, size * size)).view(-1, size, size)

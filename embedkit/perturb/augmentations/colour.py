@@ -99,7 +99,8 @@ class Colour:
         basis = _BASIS.to(pixels.device, pixels.dtype)
         matrix = torch.tensordot(torch.stack(parts, dim=1) * scale.unsqueeze(1), basis, dims=1)
         offset = (brightness - scale) * (mean @ basis[0, 0])
-        changed = torch.baddbmm(offset.view(b, 1, 1), matrix, pixels.reshape(b, c, h * w))
+        # Not baddbmm: it would first write the offset out for every pixel.
+        changed = torch.bmm(matrix, pixels.reshape(b, c, h * w)).add_(offset.view(b, 1, 1))
         return changed.clamp_(0, 1).view(b, c, h, w)
 
 

@@ -1,0 +1,128 @@
+"""Compare batched augmentation with kornia's: the SimCLR recipe, same run, interleaved.
+
+    python tools/bench_augment.py [--size 32] [--batch 256] [--rounds 41] [--threads N]
+
+Both sides apply random resized crop, horizontal flip, colour jitter (p = 0.8) and greyscale
+(p = 0.2) with parameters per image, then the same with Gaussian blur (p = 0.5). kornia runs in
+each of its ways (its container or plain modules, either crop mode, either jitter) and the
+fastest one counts. Each round times every side once, in an order drawn anew; the ratio is the
+median of the rounds' ratios, with a 95 % bootstrap interval.
+"""
+
+import argparse
+import json
+import time
+import warnings
+from collections.abc import Callable
+from statistics import median
+
+import numpy as np
+import torch
+
+from embedkit.perturb.augmentation import build_augmentation
+
+Side = Callable[[], object]
+
+_JITTER = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
+
+
+def main() -> None:
+    """Print one line per recipe and the whole result as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--size", type=int, default=32, help="image side in pixels")
+    parser.add_argument("--batch", type=int, default=256, help="images per batch")
+    parser.add_argument("--rounds", type=int, default=41, help="timed rounds per recipe")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    pixels = torch.rand(options.batch, 3, options.size, options.size)
+    results = {}
+    for label, blur in (("without blur", False), ("with blur", True)):
+        sides = {"embedkit": _ours(pixels, blur), **_kornia(pixels, blur)}
+        seconds = _interleave(sides, options.rounds)
+        results[label] = _compare(seconds, options.batch)
+        print(_line(label, results[label]))
+    print(json.dumps({**vars(options), "torch": torch.__version__, "results": results}))
+
+
+def _ours(pixels: torch.Tensor, blur: bool) -> Side:
+    specs: list[dict[str, object]] = [
+        {"name": "geometric", "area": [0.2, 1.0]},
+        {"name": "colour", "greyscale": 0.2, "p": 0.8, **_JITTER},
+    ]
+    if blur:
+        radius_px = _taps(pixels) // 2
+        specs.append({"name": "blur", "sigma_px": [0.1, 2.0], "radius_px": radius_px})
+    pipeline, generator = build_augmentation(specs), torch.Generator().manual_seed(0)
+    return lambda: pipeline(pixels, generator)
+
+
+def _kornia(pixels: torch.Tensor, blur: bool) -> dict[str, Side]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import kornia.augmentation as ka
+    size = (pixels.shape[2], pixels.shape[3])
+    jitter = tuple(_JITTER.values())
+    taps = _taps(pixels)
+
+    def steps(mode: str, recolour: Callable[..., torch.nn.Module]) -> list[torch.nn.Module]:
+        crop = ka.RandomResizedCrop(size, scale=(0.2, 1.0), cropping_mode=mode)
+        found = [crop, ka.RandomHorizontalFlip(p=0.5), recolour(*jitter, p=0.8)]
+        found.append(ka.RandomGrayscale(p=0.2))
+        if blur:
+            found.append(ka.RandomGaussianBlur((taps, taps), (0.1, 2.0), p=0.5))
+        return found
+
+    ways = {
+        "kornia container": ka.AugmentationSequential(*steps("slice", ka.ColorJitter)),
+        "kornia slice": torch.nn.Sequential(*steps("slice", ka.ColorJitter)),
+        "kornia resample": torch.nn.Sequential(*steps("resample", ka.ColorJitter)),
+        "kornia resample, jiggle": torch.nn.Sequential(*steps("resample", ka.ColorJiggle)),
+        "kornia slice, jiggle": torch.nn.Sequential(*steps("slice", ka.ColorJiggle)),
+    }
+    return {name: (lambda way=way: way(pixels)) for name, way in ways.items()}
+
+
+def _taps(pixels: torch.Tensor) -> int:
+    """SimCLR's kernel, a tenth of the image, as the next odd number of at least 3."""
+    return max(3, pixels.shape[2] // 10 // 2 * 2 + 1)
+
+
+def _interleave(sides: dict[str, Side], rounds: int) -> dict[str, list[float]]:
+    order = np.random.default_rng(0)
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    with torch.no_grad():
+        for side in sides.values():
+            for _ in range(3):
+                side()
+        for _ in range(rounds):
+            for name in order.permutation(list(sides)):
+                start = time.perf_counter()
+                sides[name]()
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def _compare(seconds: dict[str, list[float]], batch: int) -> dict[str, object]:
+    peers = {name: median(times) for name, times in seconds.items() if name != "embedkit"}
+    best = min(peers, key=lambda name: peers[name])
+    ratios = np.array(seconds[best]) / np.array(seconds["embedkit"])
+    draws = np.random.default_rng(0).integers(len(ratios), size=(2000, len(ratios)))
+    low, high = np.quantile(np.median(ratios[draws], axis=1), [0.025, 0.975])
+    return {
+        "ratio": round(float(np.median(ratios)), 2),
+        "ci": [round(float(low), 2), round(float(high), 2)],
+        "n": len(ratios),
+        "peer": best,
+        "images_per_s": {k: round(batch / median(times)) for k, times in seconds.items()},
+    }
+
+
+def _line(label: str, result: dict[str, object]) -> str:
+    measured = f"(95 % {result['ci']}, n = {result['n']})"
+    return f"{label}: {result['ratio']} times {result['peer']} {measured}"
+
+
+if __name__ == "__main__":
+    main()
