@@ -45,11 +45,14 @@ def read_checkpoint(path: Path) -> dict[str, object]:
     Raises:
         BundleDamaged: If the file is not a checkpoint of tensors and plain values.
     """
+    data = io.BytesIO(path.read_bytes())
     try:
-        values = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        values = torch.load(data, map_location="cpu", weights_only=True)
+    except (RuntimeError, ValueError, OSError, EOFError, pickle.UnpicklingError) as error:
+        # torch's own message would advise to load it with code.
         raise BundleDamaged(
-            f"expected a checkpoint of tensors in {path}, got {error}; delete it to start anew"
+            f"expected a checkpoint of tensors in {path}, got a file that does not read as one "
+            f"({type(error).__name__}); delete it to start anew"
         ) from error
     if not isinstance(values, dict):
         raise BundleDamaged(f"expected a checkpoint in {path}, got {type(values).__name__}")

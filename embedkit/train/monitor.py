@@ -1,6 +1,7 @@
 """Monitor: what a run says of itself while it runs, and whether it is collapsing."""
 
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,14 +10,15 @@ from typing import TypeAlias
 
 import torch
 
-from embedkit.measures.geometry import alignment, effective_rank, spread, uniformity
+from embedkit.measures.geometry import alignment, effective_rank, embedding_std, uniformity
 from embedkit.train.objective import Loss, Projections
 
 __all__ = ["Measures", "Monitor", "Progress", "Report", "measure"]
 
-# A constant embedding has rank 1 and spread 0, and an untrained network lies well above both.
+# A constant embedding has rank 1 and standard deviation 0; embeddings that are spread evenly
+# have 1 / sqrt(d). An untrained network lies well above both limits.
 COLLAPSED_RANK = 1.5
-COLLAPSED_SPREAD = 0.02
+COLLAPSED_SHARE = 0.02
 
 
 @dataclass(frozen=True)
@@ -27,18 +29,21 @@ class Measures:
         alignment: Mean squared distance between two views, in [0, 4]; None with one view.
         uniformity: Log of the mean Gaussian potential, at most 0; lower is more even.
         effective_rank: Exponential of the entropy of the singular values, in [1, d].
-        embedding_std: Root of the summed variance of unit embeddings, in [0, 1].
+        embedding_std: Mean standard deviation of a dimension; 1 / sqrt(d) when spread evenly.
+        dim: Dimensions of an embedding, d.
     """
 
     alignment: float | None
     uniformity: float
     effective_rank: float
     embedding_std: float
+    dim: int
 
     @property
     def has_collapsed(self) -> bool:
         """Whether all images get nearly the same embedding, or differ along one line only."""
-        return self.effective_rank < COLLAPSED_RANK or self.embedding_std < COLLAPSED_SPREAD
+        share = self.embedding_std * math.sqrt(self.dim)
+        return self.effective_rank < COLLAPSED_RANK or share < COLLAPSED_SHARE
 
 
 @dataclass(frozen=True)
@@ -91,8 +96,13 @@ def measure(features: Projections) -> Measures:
         features: Of all views, (v, b, f), not normalised.
     """
     z = torch.nn.functional.normalize(features.detach().float(), dim=-1).cpu().numpy()
-    aligned = alignment(z[0], z[1]) if len(z) > 1 else None
-    return Measures(aligned, uniformity(z[0]), effective_rank(z[0]), spread(z[0]))
+    return Measures(
+        alignment=alignment(z[0], z[1]) if len(z) > 1 else None,
+        uniformity=uniformity(z[0]),
+        effective_rank=effective_rank(z[0]),
+        embedding_std=embedding_std(z[0]),
+        dim=z.shape[-1],
+    )
 
 
 @dataclass

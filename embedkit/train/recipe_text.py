@@ -104,15 +104,19 @@ def _mapping(value: object) -> Mapping[str, object]:
 
 def _key(key: str) -> str:
     bare = key.replace("-", "").replace("_", "")
-    return key if bare.isascii() and bare.isalnum() else json.dumps(key)
+    return key if bare.isascii() and bare.isalnum() else _string(key)
+
+
+def _string(text: str) -> str:
+    """A TOML basic string: a JSON string without surrogate pairs, and with DEL escaped."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _inline(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        # A JSON string is a TOML basic string, but for DEL, which JSON leaves as it is.
-        return json.dumps(value).replace("\x7f", "\\u007f")
+        return _string(value)
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, list | tuple):

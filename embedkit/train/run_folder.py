@@ -50,7 +50,7 @@ class RunResult:
     seconds: float
     images_per_s: float
     loss: float
-    measures: dict[str, float | None]
+    measures: dict[str, float | int | None]
     warnings: tuple[str, ...] = ()
     device: str = "cpu"
     versions: dict[str, str] = field(default_factory=dict)
