@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.errors import BudgetExhausted, InvalidInput
-from embedkit.evaluate.oracle import Indices, Oracle, QueryMeter, VictimHead
+from embedkit.evaluate.oracle import Oracle, VictimHead
 from embedkit.evaluate.threat import Candidates, Threat
 from embedkit.registry import Registry
 from embedkit.types import Embedder, Embeddings, Images, Scores, Usage
@@ -43,9 +43,6 @@ Keys = npt.NDArray[np.uint64]
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _STREAM = np.uint64(0xD1342543DE82EF95)
 
-VERIFY_IMAGES = 1024
-"""Images per verification call: enough for a client to keep several messages in flight."""
-
 
 @dataclass(frozen=True)
 class Target:
@@ -67,9 +64,9 @@ class Target:
     surrogate: "TorchEmbedder | None" = None
 
     def __post_init__(self) -> None:
-        if self.images.ndim != 4 or self.images.dtype != np.uint8:
+        if self.images.ndim != 4 or self.images.dtype != np.uint8 or not len(self.images):
             raise InvalidInput(
-                f"expected uint8 images (n, h, w, c), got {self.images.dtype} "
+                f"expected uint8 images (n, h, w, c), n >= 1, got {self.images.dtype} "
                 f"{self.images.shape}"
             )
         if len(self.ids) != len(self.images):
@@ -210,7 +207,7 @@ def uniforms(keys: Keys, step: int, count: int) -> npt.NDArray[np.float64]:
         >>> bool((uniforms(keys, 3, 2)[1] == uniforms(keys[1:], 3, 2)[0]).all())
         True
     """
-    streams = _mixed(keys + np.uint64(step) * _STREAM)
+    streams = _mixed(keys + np.full(1, step, np.uint64) * _STREAM)
     counters = np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN
     bits = _mixed(streams[:, None] + counters) >> np.uint64(11)
     return bits.astype(np.float64) / 2.0**53
@@ -247,28 +244,21 @@ def _verified(
     found: Found, target: Target, threat: Threat, oracle: Oracle | None, exhausted: bool
 ) -> Outcome:
     """Project, round, ask the victim again, and only then count."""
-    count = len(target.images)
     if found.candidates.shape != target.images.shape:
         raise InvalidInput(
             f"expected candidates {target.images.shape}, got {found.candidates.shape}"
         )
     adversarial = threat.quantise(found.candidates, target.images)
-    meter = QueryMeter(target.victim, count)
-    indices = np.arange(count)
-    parts = [indices[s : s + VERIFY_IMAGES] for s in range(0, count, VERIFY_IMAGES)]
-    embeddings = _embed(meter, adversarial, parts)
+    embeddings = target.victim.embed(adversarial)
+    margins = target.head.margins(embeddings, np.arange(len(adversarial)))
     return Outcome(
         adversarial,
-        np.asarray(target.head.margins(embeddings, indices) <= 0),
+        np.asarray(margins <= 0),
         threat.distances(adversarial, target.images),
         threat.project(found.candidates, target.images),
         embeddings,
-        np.zeros(count, np.int64) if oracle is None else oracle.meter.per_image.copy(),
+        np.zeros(len(adversarial), np.int64) if oracle is None else oracle.meter.per_image,
         Usage() if oracle is None else oracle.meter.usage,
         exhausted,
         found.gradient_norms,
     )
-
-
-def _embed(meter: QueryMeter, images: Images, parts: list[Indices]) -> Embeddings:
-    return np.concatenate([meter.embed(images[part], part) for part in parts])

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from embedkit.errors import InvalidInput
 from embedkit.evaluate.attack import Found, Need, Problem, attacks
@@ -38,7 +37,7 @@ class PGD:
     Attributes:
         steps: Gradient steps per start; 1 with ``relative_step`` 2 is FGSM.
         loss: ``cosine`` moves away from the image's own clean embedding and needs no labels;
-            ``class`` lowers the smooth kNN vote of the label against the strongest other class.
+            ``class`` lowers the kNN vote of the label against the strongest other class.
         relative_step: Step over radius; 0 chooses 2.5 / steps.
         rule: ``steepest`` or ``momentum``.
         restarts: Independent starts; the best over all is kept.
@@ -67,6 +66,8 @@ class PGD:
             )
         if self.loss not in ("cosine", "class"):
             raise InvalidInput(f"expected the loss 'cosine' or 'class', got {self.loss!r}")
+        if self.rule not in ("steepest", "momentum"):
+            raise InvalidInput(f"expected the rule 'steepest' or 'momentum', got {self.rule!r}")
         if self.steps * self._relative_step < 2:
             raise InvalidInput(
                 f"expected steps * relative_step >= 2 so that the search can cross the ball, "
@@ -82,8 +83,6 @@ class PGD:
             self._climb(problem, problem.surrogate, np.arange(s, min(s + self.batch, count)))
             for s in range(0, count, self.batch)
         ]
-        if not parts:
-            return Found(problem.images.astype(np.float32), np.zeros(0))
         return Found(
             np.concatenate([p.pixels.permute(0, 2, 3, 1).cpu().numpy() for p in parts]) * 255,
             np.concatenate([p.gradient_norms.double().cpu().numpy() for p in parts]),
@@ -132,24 +131,29 @@ class PGD:
 def _vote_loss(
     head: KnnHead, rows: npt.NDArray[np.int64], device: torch.device
 ) -> Callable[[Tensor], Tensor]:
-    """Log vote of the strongest other class minus the label's, over the whole bank.
+    """Log vote of the strongest other class minus the label's, k neighbours of each class.
 
-    All of the bank votes, not the k nearest alone: the vote then has a gradient everywhere, and
-    at this temperature far images hardly count.
+    Neighbours are taken class by class and not over all: the vote is then smooth for every
+    class, near or far. On random and trained encoders this fools more images than the exact
+    vote or the vote of the whole bank.
     """
-    bank = torch.tensor(head.bank, device=device)
-    labels = torch.tensor(head.labels[rows], device=device)
-    members = one_hot(torch.tensor(head.bank_labels, device=device), head.classes).to(
-        bank.dtype
-    )
-    own = one_hot(labels, head.classes).bool()
+    labels = torch.tensor(head.labels[rows], device=device)[:, None]
+    own = labels == torch.arange(head.classes, device=device)
+    members = [
+        torch.tensor(head.bank[head.bank_labels == c], device=device)
+        for c in range(head.classes)
+    ]
+
+    def vote(embeddings: Tensor, bank: Tensor) -> Tensor:
+        if not len(bank):
+            return torch.full_like(embeddings[:, 0], -torch.inf)
+        logits = embeddings @ bank.T / head.temperature
+        return logits.topk(min(head.k, len(bank)), dim=1).values.logsumexp(dim=1)
 
     def loss(embeddings: Tensor) -> Tensor:
-        logits = embeddings @ bank.T / head.temperature
-        top = logits.amax(dim=1, keepdim=True).detach()
-        votes = ((logits - top).exp() @ members).clamp_min(1e-30).log()
+        votes = torch.stack([vote(embeddings, bank) for bank in members], dim=1)
         others = votes.masked_fill(own, -torch.inf).amax(dim=1)
-        return others - votes.gather(1, labels[:, None])[:, 0]
+        return others - votes.gather(1, labels)[:, 0]
 
     return loss
 

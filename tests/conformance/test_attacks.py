@@ -1,0 +1,154 @@
+"""What every attack promises, by name."""
+
+from dataclasses import FrozenInstanceError, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+import embedkit.evaluate.attacks
+from embedkit.encoders.encoder import build_encoder
+from embedkit.evaluate.attack import Attack, Target, attacks, run_attack
+from embedkit.evaluate.oracle import KnnHead
+from embedkit.evaluate.surrogate import TorchEmbedder
+from embedkit.evaluate.threat import Threat
+from embedkit.preprocess import InputSpec
+
+NAMES = attacks.names()
+RADII = {"linf": 32, "l2": 160}
+QUERIES = 60
+
+
+@pytest.fixture(params=NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def method(name: str) -> Attack:
+    return attacks.get(name)()
+
+
+@pytest.fixture(params=["linf", "l2"])
+def threat(request: pytest.FixtureRequest, method: Attack) -> Threat:
+    if request.param not in method.norms:
+        pytest.skip(f"{type(method).__name__} does not know {request.param}")
+    return Threat(request.param, RADII[request.param], query_limit=QUERIES)
+
+
+@pytest.fixture(scope="session")
+def target() -> Target:
+    """24 digits that an untrained encoder classifies correctly from 500 others."""
+    torch.set_num_threads(1)
+    digits = load_digits()
+    images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+    labels = digits.target.astype(np.int64)
+    config = {"name": "resnet", "input": InputSpec(8, 8, 1).to_dict(), "width": 8}
+    model = TorchEmbedder(build_encoder({**config, "blocks": [1, 1]}, seed=0), "sha256:toy")
+    bank = model.embed(images[:500])
+    head = KnnHead(bank, labels[:500], labels[500:])
+    right = np.flatnonzero(head.decide(model.embed(images[500:])) == labels[500:])[:24]
+    head = replace(head, labels=labels[500:][right])
+    return Target(model, head, images[500:][right], tuple(map(str, right)), model)
+
+
+@dataclass
+class Stubborn:
+    """A victim that answers as the first one does while it is searched, and then as clean.
+
+    This is what a served model looks like that differs from its twin, or a method that reports
+    what it has not found.
+    """
+
+    clean: np.ndarray
+    dim: int
+    digest: str = "sha256:stubborn"
+
+    def embed(self, images: np.ndarray) -> np.ndarray:
+        return self.clean[: len(images)]
+
+
+def test_each_file_registers_its_own_name(name: str) -> None:
+    files = {p.stem for p in Path(embedkit.evaluate.attacks.__path__[0]).glob("[!_]*.py")}
+    assert name in files
+    assert attacks.get(name).__module__ == f"embedkit.evaluate.attacks.{name}"
+    assert attacks.summary(name)
+
+
+def test_it_declares_what_it_needs(method: Attack) -> None:
+    assert method.needs <= {"scores", "decisions", "gradient"}
+    assert method.needs
+    assert method.norms <= {"linf", "l2"}
+    assert method.norms
+
+
+def test_it_is_a_frozen_value(method: Attack) -> None:
+    with pytest.raises((FrozenInstanceError, AttributeError)):
+        method.anything = 1
+    assert method == type(method)()
+
+
+def test_it_stays_in_the_threat_and_in_range(
+    method: Attack, threat: Threat, target: Target
+) -> None:
+    outcome = run_attack(method, target, threat)
+    delta = outcome.adversarial.astype(int) - target.images
+    size = np.abs(delta) if threat.norm == "linf" else (delta**2).sum(axis=(1, 2, 3)) ** 0.5
+    assert size.max() <= threat.radius_255
+    assert outcome.adversarial.dtype == np.uint8
+    np.testing.assert_allclose(outcome.distances.max(), size.max())
+
+
+def test_success_is_what_the_victim_says(
+    method: Attack, threat: Threat, target: Target
+) -> None:
+    outcome = run_attack(method, target, threat)
+    decided = target.head.decide(target.victim.embed(outcome.adversarial))
+    assert np.array_equal(outcome.success, decided != target.head.labels)
+
+
+def test_it_never_reports_a_false_success(
+    method: Attack, threat: Threat, target: Target
+) -> None:
+    clean = target.victim.embed(target.images)
+    stubborn = replace(target, victim=Stubborn(clean, target.victim.dim))
+    assert not run_attack(method, stubborn, threat).success.any()
+
+
+def test_it_counts_and_respects_queries(method: Attack, threat: Threat, target: Target) -> None:
+    outcome = run_attack(method, target, threat)
+    assert outcome.usage.images == outcome.queries.sum()
+    assert outcome.queries.max() <= QUERIES
+    asks = bool(method.needs & {"scores", "decisions"})
+    assert (outcome.queries.min() > 0) == asks
+
+
+def test_it_beats_random_noise(method: Attack, threat: Threat, target: Target) -> None:
+    rng = np.random.default_rng(0)
+    signs = 255 * rng.choice([-1.0, 1.0], (20, *target.images.shape))
+    rows = np.arange(len(target.images))
+
+    def fooled(one: np.ndarray) -> float:
+        noisy = threat.quantise((target.images + one).astype(np.float32), target.images)
+        margins = target.head.margins(target.victim.embed(noisy), rows)
+        return float((margins <= 0).mean())
+
+    by_noise = np.mean([fooled(one) for one in signs])
+    assert run_attack(method, target, threat).success.mean() > by_noise + 0.1
+
+
+def test_it_repeats_and_depends_on_the_seed(
+    method: Attack, threat: Threat, target: Target
+) -> None:
+    first, again = (run_attack(method, target, threat, seed=3) for _ in range(2))
+    other = run_attack(method, target, threat, seed=4)
+    assert np.array_equal(first.adversarial, again.adversarial)
+    assert not np.array_equal(first.adversarial, other.adversarial)
+
+
+def test_it_leaves_the_originals_alone(method: Attack, threat: Threat, target: Target) -> None:
+    before = target.images.copy()
+    run_attack(method, target, threat)
+    assert np.array_equal(target.images, before)

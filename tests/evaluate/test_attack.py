@@ -1,0 +1,176 @@
+"""The final caller: no method, however wrong or dishonest, gets a false success past it."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from scipy.stats import kstest
+
+from embedkit.errors import InvalidInput
+from embedkit.evaluate.attack import Found, Problem, Target, keys_of, run_attack, uniforms
+from embedkit.evaluate.oracle import KnnHead
+from embedkit.evaluate.threat import Threat
+
+RADIUS = Threat("linf", 8)
+
+
+class BrightnessEmbedder:
+    """Dark images on one axis, bright ones on the other; the boundary is a mean of 128."""
+
+    dim = 2
+    digest = "sha256:brightness"
+
+    def embed(self, images: np.ndarray) -> np.ndarray:
+        bright = images.reshape(len(images), -1).mean(axis=1) >= 128
+        return np.stack([~bright, bright], axis=1).astype(np.float32)
+
+
+def make_target(levels: list[int]) -> Target:
+    """Images of one grey level each, all of class 0 (dark)."""
+    images = np.zeros((len(levels), 2, 2, 1), np.uint8) + np.array(levels, np.uint8).reshape(
+        -1, 1, 1, 1
+    )
+    head = KnnHead(np.eye(2, dtype=np.float32), np.array([0, 1]), np.zeros(len(levels), int), 1)
+    return Target(BrightnessEmbedder(), head, images, tuple(map(str, range(len(levels)))))
+
+
+@dataclass(frozen=True)
+class Adds:
+    """Adds grey levels without asking anybody."""
+
+    levels: float
+
+    needs: ClassVar = frozenset()
+    norms: ClassVar = frozenset({"linf", "l2"})
+
+    def run(self, problem: Problem) -> Found:
+        return Found(problem.images.astype(np.float32) + np.float32(self.levels))
+
+
+@dataclass(frozen=True)
+class Insatiable:
+    """Makes one image brighter per query and never stops."""
+
+    needs: ClassVar = frozenset({"scores"})
+    norms: ClassVar = frozenset({"linf"})
+
+    def run(self, problem: Problem) -> Found:
+        tried = problem.images.copy()
+        while True:
+            tried = tried + np.uint8(1)
+            problem.oracle.margins(tried, np.arange(len(tried)))
+
+
+def test_success_is_the_answer_of_the_victim() -> None:
+    outcome = run_attack(Adds(5), make_target([100, 121, 122, 125]), RADIUS)
+    # 122 + 5 is still dark; only 125 + 5 crosses 128.
+    assert outcome.success.tolist() == [False, False, False, True]
+    assert outcome.distances.tolist() == [5.0] * 4
+    assert outcome.adversarial[3].ravel().tolist() == [130] * 4
+
+
+def test_candidates_outside_the_ball_are_brought_back_before_they_count() -> None:
+    outcome = run_attack(Adds(100), make_target([100, 119, 120]), RADIUS)
+    assert outcome.success.tolist() == [False, False, True]
+    assert outcome.distances.max() == 8
+
+
+def test_rounding_happens_before_success_counts() -> None:
+    """A candidate that is bright by half a level is dark once it is 8 bits."""
+    outcome = run_attack(Adds(0.4), make_target([127]), RADIUS)
+    assert outcome.candidates.max() == np.float32(127.4)
+    assert outcome.adversarial.max() == 127
+    assert not outcome.success.any()
+
+
+def test_pixels_do_not_wrap_at_the_ends_of_the_range() -> None:
+    outcome = run_attack(Adds(-20), make_target([3]), RADIUS)
+    assert outcome.adversarial.ravel().tolist() == [0] * 4
+
+
+def test_a_cut_off_method_keeps_the_best_image_it_asked_about() -> None:
+    threat = replace(RADIUS, query_limit=6)
+    outcome = run_attack(Insatiable(), make_target([100, 123]), threat)
+    assert outcome.exhausted
+    assert outcome.queries.tolist() == [6, 6]
+    assert outcome.usage.images == 12
+    assert outcome.usage.calls == 6
+    assert outcome.success.tolist() == [False, True]
+    assert outcome.adversarial[1].max() >= 128
+
+
+def test_queries_outside_the_ball_win_nothing() -> None:
+    threat = replace(RADIUS, query_limit=40)
+    outcome = run_attack(Insatiable(), make_target([100]), threat)
+    # The oracle saw bright images at 28 levels and more; the ball ends at 8.
+    assert outcome.queries.tolist() == [40]
+    assert not outcome.success.any()
+    assert outcome.distances.max() <= 8
+
+
+def test_a_method_without_needs_gets_neither_oracle_nor_surrogate() -> None:
+    seen = []
+
+    class Looks(Adds):
+        def run(self, problem: Problem) -> Found:
+            seen.append((problem.oracle, problem.surrogate))
+            return super().run(problem)
+
+    run_attack(Looks(1), make_target([1]), RADIUS)
+    assert seen == [(None, None)]
+
+
+def test_a_gradient_method_without_a_surrogate_is_refused() -> None:
+    class Climbs(Adds):
+        needs: ClassVar = frozenset({"gradient"})
+
+    with pytest.raises(InvalidInput, match="expected a surrogate, because Climbs needs"):
+        run_attack(Climbs(1), make_target([1]), RADIUS)
+
+
+def test_a_norm_that_the_method_does_not_know_is_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"expected a norm of \['linf'\] for Insatiable"):
+        run_attack(Insatiable(), make_target([1]), Threat("l2", 8))
+
+
+def test_candidates_of_another_shape_are_refused() -> None:
+    class Drops(Adds):
+        def run(self, problem: Problem) -> Found:
+            return Found(problem.images[:1].astype(np.float32))
+
+    with pytest.raises(InvalidInput, match="expected candidates"):
+        run_attack(Drops(1), make_target([1, 2]), RADIUS)
+
+
+def test_targets_are_checked() -> None:
+    good = make_target([1, 2])
+    with pytest.raises(InvalidInput, match="expected one id per image, got 1 for 2"):
+        replace(good, ids=("a",))
+    with pytest.raises(InvalidInput, match="expected uint8 images"):
+        replace(good, images=good.images.astype(np.float32))
+
+
+def test_an_attack_on_nothing_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="n >= 1"):
+        make_target([])
+
+
+def test_keys_depend_on_id_and_seed_alone() -> None:
+    assert keys_of(("a", "b"), 0)[1] == keys_of(("b",), 0)[0]
+    assert keys_of(("a",), 0) != keys_of(("a",), 1)
+    assert keys_of((), 0).shape == (0,)
+    # The separator keeps (1, "2a") apart from (12, "a").
+    assert keys_of(("2a",), 1) != keys_of(("a",), 12)
+
+
+def test_uniforms_are_uniform_and_keyed() -> None:
+    keys = keys_of(tuple(map(str, range(200))), 0)
+    draws = uniforms(keys, 5, 50)
+    assert draws.shape == (200, 50)
+    assert draws.min() >= 0
+    assert draws.max() < 1
+    assert kstest(draws.ravel(), "uniform").pvalue > 0.01
+    assert np.array_equal(uniforms(keys[7:9], 5, 50), draws[7:9])
+    for other in (uniforms(keys, 6, 50), np.roll(draws, 1, axis=0), np.roll(draws, 1, axis=1)):
+        assert abs(np.corrcoef(draws.ravel(), other.ravel())[0, 1]) < 0.04
