@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.errors import InvalidInput
-from embedkit.evaluate.metric import Metric
+from embedkit.evaluate.measurement.metric import Metric
 from embedkit.types import Scores
 
 __all__ = [

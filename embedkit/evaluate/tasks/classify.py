@@ -7,8 +7,8 @@ import numpy.typing as npt
 
 from embedkit.data.dataset import Dataset
 from embedkit.errors import NotFound
-from embedkit.evaluate.checks import class_problem, leakage
 from embedkit.evaluate.context import CHUNK, Context
+from embedkit.evaluate.measurement.checks import class_problem, leakage
 from embedkit.evaluate.statistics import accuracy
 from embedkit.evaluate.task import TaskResult, skipped, tasks
 from embedkit.types import ImageScores, Labels, Scorer

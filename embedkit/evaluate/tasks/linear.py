@@ -6,10 +6,10 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from embedkit.evaluate.checks import class_problem, leakage
 from embedkit.evaluate.context import BASELINES, Context, Which
-from embedkit.evaluate.metric import Metrics
-from embedkit.evaluate.partial import attempt
+from embedkit.evaluate.measurement.checks import class_problem, leakage
+from embedkit.evaluate.measurement.metric import Metrics
+from embedkit.evaluate.measurement.partial import attempt
 from embedkit.evaluate.statistics import accuracy
 from embedkit.evaluate.task import TaskResult, skipped, tasks
 from embedkit.runtime.probe import fit_probe

@@ -9,12 +9,12 @@ import numpy.typing as npt
 from embedkit.data.dataset import Dataset
 from embedkit.detect.detector import Observation, detectors, load_detector
 from embedkit.errors import InvalidInput, NotFound
-from embedkit.evaluate.checks import leakage, shared_images
 from embedkit.evaluate.context import BASELINES, CHUNK, Context, Which
-from embedkit.evaluate.figures import histogram
-from embedkit.evaluate.metric import Metric, Metrics
-from embedkit.evaluate.novelty import Separation, separation_metrics
-from embedkit.evaluate.partial import attempt
+from embedkit.evaluate.measurement.checks import leakage, shared_images
+from embedkit.evaluate.measurement.figures import histogram
+from embedkit.evaluate.measurement.metric import Metric, Metrics
+from embedkit.evaluate.measurement.novelty import Separation, separation_metrics
+from embedkit.evaluate.measurement.partial import attempt
 from embedkit.evaluate.task import Figure, TaskResult, skipped, tasks
 from embedkit.types import Scorer, Scores
 

@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from embedkit.evaluate.metric import Metric, Metrics
+from embedkit.evaluate.measurement.metric import Metric, Metrics
 from embedkit.evaluate.statistics import Counts, bootstrap, content_seed, delong, wilson
 from embedkit.types import Scores
 
@@ -126,8 +126,10 @@ def separation_metrics(
         resamples=resamples,
     )
     smaller = min(len(known), len(novel))
-    for (name, higher), value, ci in zip(_NAMES, separation.values(), intervals, strict=True):
-        method = "bootstrap"
+    for (name, higher), value, found in zip(
+        _NAMES, separation.values(), intervals, strict=True
+    ):
+        ci, method = found, "bootstrap"
         if value in (0, 1) and ci[0] == ci[1]:
             # No resample can differ where the sets do not overlap; that is not certainty.
             ci, method = wilson(round(value) * smaller, smaller), "wilson_smaller_set"

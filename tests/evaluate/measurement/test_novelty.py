@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_curve
 
-from embedkit.evaluate.novelty import Separation, separation_metrics
+from embedkit.evaluate.measurement.novelty import Separation, separation_metrics
 
 
 @pytest.fixture(params=["smooth", "ties"])

@@ -1,0 +1,1 @@
+"""What the answer of a task is made of: metrics, plot data, checks, parts that may fail."""
