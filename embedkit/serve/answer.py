@@ -1,7 +1,7 @@
 """What is asked of a model, what it answers, and how batches become an answer."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,8 +12,7 @@ from embedkit.types import EncodedImages, Images
 __all__ = ["Answer", "Query", "collect", "spread"]
 
 
-@dataclass(frozen=True)
-class Query:
+class Query(NamedTuple):
     """What a caller wants of some images.
 
     Attributes:
@@ -29,8 +28,7 @@ class Query:
     watch: Callable[[Callable[[], None]], bool] | None = None
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What a model says of a query's images.
 
     Attributes:
@@ -44,7 +42,7 @@ class Answer:
     """
 
     rows: Rows
-    errors: dict[int, Exception] = field(default_factory=dict)
+    errors: dict[int, Exception]
     queue_s: float = 0.0
     decode_s: float = 0.0
     infer_s: float = 0.0

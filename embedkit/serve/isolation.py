@@ -1,8 +1,7 @@
 """A batch that fails is taken apart, so that one poisonous image fails alone."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from embedkit.serve.job import Batch
 
@@ -12,8 +11,7 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True)
-class Outcome(Generic[P, R]):
+class Outcome(NamedTuple, Generic[P, R]):
     """A batch, or a piece of one, with its result or its failure."""
 
     batch: Batch[P, R]

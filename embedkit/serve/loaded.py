@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,8 +22,7 @@ from embedkit.types import EncodedImages, Images
 __all__ = ["LoadedModel"]
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(NamedTuple):
     """One request's pixels at the model's size, and the graph outputs it needs."""
 
     images: Images
@@ -144,8 +143,8 @@ class LoadedModel:
 
     def _run(self, batch: Batch[Work, Rows]) -> Rows:
         """Run the graph on a batch; on the worker's thread."""
-        outputs = {s.payload.outputs for s in batch.slices}
-        return {**self._session.run(self._gather(batch), sorted(frozenset().union(*outputs)))}
+        outputs = _merge(frozenset(s.payload.outputs for s in batch.slices))
+        return {**self._session.run(self._gather(batch), outputs)}
 
     def _gather(self, batch: Batch[Work, Rows]) -> Images:
         """The pixels of a batch in one array: the caller's own where it fills the batch."""
@@ -179,3 +178,9 @@ class LoadedModel:
 def _graph_outputs(wants: frozenset[str]) -> frozenset[str]:
     """The graph outputs that some answers need; one object per set of wants."""
     return frozenset().union(*(GRAPH_OUTPUTS[want] for want in wants))
+
+
+@lru_cache(maxsize=64)
+def _merge(outputs: frozenset[frozenset[str]]) -> tuple[str, ...]:
+    """All graph outputs that the requests of a batch need."""
+    return tuple(sorted(frozenset().union(*outputs)))
