@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.errors import BudgetExhausted, InvalidInput
+from embedkit.measures.knn import nearest, unit
 from embedkit.types import Embedder, Embeddings, Images, Labels, Metered, Scores, Usage
 
 __all__ = ["CosineHead", "Indices", "KnnHead", "Oracle", "QueryMeter", "VictimHead"]
@@ -96,24 +97,20 @@ class KnnHead:
 
     def _log_votes(self, embeddings: Embeddings) -> tuple[npt.NDArray[np.float64], ...]:
         """Log votes (m, c) of the k neighbours alone, and with absent classes filled in."""
-        similarity = embeddings.astype(np.float32) @ self.bank.T
-        m, n = similarity.shape
-        k = min(self.k, n)
-        # Stable, so that of two equally near neighbours the one with the smaller index votes.
-        nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
-        rows = np.arange(m)[:, None]
-        logits = similarity[rows, nearest].astype(np.float64) / self.temperature
+        nearby, cosines = nearest(self.bank, embeddings, min(self.k, len(self.bank)))
+        logits = cosines.astype(np.float64) / self.temperature
         top = logits[:, :1]
-        votes = np.zeros((m, self.classes))
-        np.add.at(votes, (rows, self.bank_labels[nearest]), np.exp(logits - top))
+        votes = np.zeros((len(embeddings), self.classes))
+        rows = np.arange(len(embeddings))[:, None]
+        np.add.at(votes, (rows, self.bank_labels[nearby]), np.exp(logits - top))
         with np.errstate(divide="ignore"):
             log_votes = np.log(votes) + top
-        best = self._best_per_class(similarity).astype(np.float64) / self.temperature
+        best = self._best_per_class(unit(embeddings) @ self.bank.T) / self.temperature
         return log_votes, np.where(votes > 0, log_votes, best)
 
-    def _best_per_class(self, similarity: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def _best_per_class(self, similarity: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Cosine to the nearest bank image of each class, (m, c); -inf for an empty class."""
-        best = np.full((len(similarity), self.classes), -np.inf, dtype=np.float32)
+        best = np.full((len(similarity), self.classes), -np.inf)
         order, starts, present = self._by_class
         best[:, present] = np.maximum.reduceat(similarity[:, order], starts, axis=1)
         return best

@@ -118,7 +118,7 @@ def test_a_bundle_without_weights_has_only_a_random_twin(
 ) -> None:
     manifest = replace(bundle.manifest, name="light")
     light = write_bundle(tmp_path, manifest, {"model.onnx": b"x"})
-    with pytest.raises(NotFound, match="expected encoder.safetensors"):
+    with pytest.raises(NotFound, match=r"expected encoder\.safetensors"):
         twin(light)
     assert random_twin(light, 0).embed(images).shape == (10, light.manifest.dim)
 
@@ -127,7 +127,7 @@ def test_weights_of_another_architecture_are_damage(bundle: Bundle, tmp_path: Pa
     other = build(width=16)
     manifest = replace(bundle.manifest, name="mixed", encoder=other.config)
     files = {name: bundle.read(name) for name in bundle.manifest.files}
-    with pytest.raises(BundleDamaged, match="expected encoder.safetensors of the encoder"):
+    with pytest.raises(BundleDamaged, match=r"expected encoder\.safetensors of the encoder"):
         twin(write_bundle(tmp_path, manifest, files))
 
 

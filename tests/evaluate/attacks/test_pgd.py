@@ -58,7 +58,7 @@ def test_cosine_reaches_the_optimum_found_by_enumeration(radius: int) -> None:
     matrix = np.random.default_rng(1).standard_normal((2, 3))
     target = linear_target(matrix, [90, 140, 60], copies=8)
     levels = range(-radius, radius + 1, 4)
-    grid = np.array(list(itertools.product(levels, repeat=3))) + [90, 140, 60]
+    grid = np.array(list(itertools.product(levels, repeat=3))) + np.array([90, 140, 60])
     every = target.victim.embed(grid.astype(np.uint8).reshape(-1, 1, 3, 1))
     optimum = 1 - (every @ target.head.anchors[0]).min()
     found = 1 - cosines(run_attack(PGD(steps=60), target, Threat("linf", radius)), target)
@@ -176,5 +176,5 @@ def test_weak_or_wrong_settings_are_refused(settings: dict, message: str) -> Non
 def test_the_class_loss_needs_a_vote(toy: Target) -> None:
     anchors = CosineHead(toy.victim.embed(toy.images))
     target = Target(toy.victim, anchors, toy.images, toy.ids, toy.surrogate)
-    with pytest.raises(InvalidInput, match="expected a kNN head .* got CosineHead"):
+    with pytest.raises(InvalidInput, match=r"expected a kNN head .* got CosineHead"):
         run_attack(PGD(2, loss="class"), target, Threat("linf", 8))
