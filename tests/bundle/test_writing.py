@@ -18,7 +18,6 @@ from embedkit.bundle import (
 )
 from embedkit.errors import AlreadyExists, InvalidInput, NotFound
 
-
 # Run in a process of its own: it kills itself before the file number ``after`` is written.
 WRITE_AND_DIE = """
 import os, pickle, signal, sys
