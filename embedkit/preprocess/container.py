@@ -38,6 +38,7 @@ _JPEG_SCAN = 0xDA
 # colours are coded.
 _JPEG_METADATA = frozenset({0xFE, *range(0xE1, 0xF0)}) - {0xEE}
 _PNG_PIXEL_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
+_PNG_GREY = 0
 _ORIENTATION_TAG = 0x0112
 
 
@@ -52,6 +53,8 @@ class Container:
         data: The file, without metadata where that was taken out.
         orientation: EXIF orientation, 1 to 8; 1 is upright.
         is_adobe: Whether a JPEG has Adobe's marker, which means that CMYK is stored inverted.
+        transparent_grey: Level of a grey PNG that is transparent, in the decoder's units
+            (0 to 255, or 0 to 65,535 with 16 bits); None where there is none.
     """
 
     kind: str
@@ -60,6 +63,7 @@ class Container:
     data: bytes
     orientation: int = 1
     is_adobe: bool = False
+    transparent_grey: int | None = None
 
 
 def read_container(data: bytes) -> Container:
@@ -133,18 +137,32 @@ def _read_jpeg(data: bytes) -> Container:
 
 
 def _read_png(data: bytes) -> Container:
-    width, height = struct.unpack_from(">II", data, 16)
-    kept, orientation, position = [data[:8]], 1, 8
+    width, height, depth, colour_type = struct.unpack_from(">IIBB", data, 16)
+    kept, orientation, transparent, position = [data[:8]], 1, None, 8
     while position + 8 <= len(data):
         (length,) = struct.unpack_from(">I", data, position)
         name = data[position + 4 : position + 8]
         end = position + 12 + length
+        body = data[position + 8 : position + 8 + length]
         if name == b"eXIf":
-            orientation = _orientation(data[position + 8 : position + 8 + length])
-        if name in _PNG_PIXEL_CHUNKS:
+            orientation = _orientation(body)
+        elif name == b"tRNS" and colour_type == _PNG_GREY:
+            transparent = _png_level(body, depth)
+        elif name in _PNG_PIXEL_CHUNKS:
             kept.append(data[position:end])
         position = end
-    return Container("PNG", width, height, b"".join(kept), orientation)
+    return Container(
+        "PNG", width, height, b"".join(kept), orientation, transparent_grey=transparent
+    )
+
+
+def _png_level(body: bytes, depth: int) -> int:
+    """The level of a grey tRNS chunk; decoders spread 1, 2 and 4 bits over 0 to 255."""
+    (level,) = struct.unpack_from(">H", body)
+    if depth >= 8:
+        return int(level)
+    most = (1 << depth) - 1
+    return int(level & most) * 255 // most
 
 
 def _read_gif(data: bytes) -> Container:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from embedkit.errors import BadImage, InvalidInput, MissingDependency
 from embedkit.preprocess.container import Container, read_container
@@ -18,6 +19,8 @@ __all__ = ["MAX_PIXELS", "decode"]
 
 MAX_PIXELS = 178_956_970 // 2
 """Default limit of a file's declared pixels: 256 MiB as RGB, where Pillow starts to warn."""
+
+_DEFAULTS = InputSpec(1, 1, 3)
 
 _UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
     1: lambda image: image,
@@ -62,7 +65,7 @@ def decode(
             f"expected at most {max_pixels:,} pixels, got a {container.kind} header that "
             f"declares {container.width:,} x {container.height:,}"
         )
-    spec = spec or InputSpec(1, 1, 3)
+    spec = spec or _DEFAULTS
     opener = _opener(container.kind)
     try:
         with opener(io.BytesIO(container.data)) as image:
@@ -75,7 +78,7 @@ def decode(
             f"expected a readable {container.kind} file, got {len(data):,} bytes that are "
             f"damaged or end early ({error})"
         ) from error
-    return np.ascontiguousarray(_UPRIGHT[container.orientation](pixels))
+    return np.array(_UPRIGHT[container.orientation](pixels), order="C")
 
 
 def _opener(kind: str) -> "Callable[[io.BytesIO], PillowImage]":
@@ -116,7 +119,7 @@ def _check_size(image: "PillowImage", container: Container) -> None:
 def _pixels(image: "PillowImage", container: Container, spec: InputSpec) -> Pixels:
     """8-bit grey or RGB of a loaded image, (h, w, 1 or 3), not yet upright."""
     if image.mode.startswith("I"):
-        return _from_sixteen_bit(image, spec)
+        return _cut_out(_from_sixteen_bit(image, spec), np.asarray(image), container, spec)
     has_alpha = image.mode in {"LA", "RGBA", "PA"} or "transparency" in image.info
     is_grey = image.mode in {"1", "L", "LA"}
     if has_alpha:
@@ -124,16 +127,27 @@ def _pixels(image: "PillowImage", container: Container, spec: InputSpec) -> Pixe
     if image.mode == "CMYK" and not container.is_adobe:
         # Pillow takes every CMYK file for Adobe's, which stores 255 minus the ink.
         image = image.point(list(range(255, -1, -1)) * 4)
-    return np.atleast_3d(np.asarray(image.convert("L" if is_grey else "RGB")))
+    target = "L" if is_grey else "RGB"
+    pixels = np.atleast_3d(np.asarray(image if image.mode == target else image.convert(target)))
+    return _cut_out(pixels, pixels[..., 0], container, spec)
 
 
 def _from_sixteen_bit(image: "PillowImage", spec: InputSpec) -> Pixels:
     samples = np.asarray(image).astype(np.uint32)
     divisor = np.uint32(spec.sixteen_bit_divisor)
     grey: Pixels = np.minimum((samples + divisor // 2) // divisor, 255).astype(np.uint8)
-    if "transparency" in image.info:
-        grey[samples == image.info["transparency"]] = spec.alpha_background
     return grey[..., np.newaxis]
+
+
+def _cut_out(
+    pixels: Pixels, samples: npt.NDArray[np.generic], container: Container, spec: InputSpec
+) -> Pixels:
+    """Put the background where the samples of a grey file have its transparent level."""
+    if container.transparent_grey is None:
+        return pixels
+    background = np.uint8(spec.alpha_background)
+    is_clear = (samples == container.transparent_grey)[..., np.newaxis]
+    return np.where(is_clear, background, pixels)
 
 
 def _flatten(image: Pixels, spec: InputSpec) -> Pixels:

@@ -86,7 +86,7 @@ def _resize(image: Pixels, spec: InputSpec) -> Pixels:
     )
     box = _source_box(image.shape[0], image.shape[1], spec)
     result = _resample(source, box, spec)
-    pixels: npt.NDArray[np.uint8] = np.asarray(result)
+    pixels: npt.NDArray[np.uint8] = np.array(result)
     return pixels.reshape(spec.height, spec.width, image.shape[2])
 
 

@@ -49,7 +49,7 @@ class InputSpec:
         self._check_integers()
         self._check_choices()
         weights = self.grey_weights
-        if len(weights) != 3 or min(weights) < 0 or abs(sum(weights) - 1) > 1e-6:
+        if len(weights) != 3 or min(weights) < 0 or not abs(sum(weights) - 1) <= 1e-6:
             raise InvalidInput(
                 f"expected grey_weights to be three shares that sum to 1, got {weights!r}"
             )
@@ -72,6 +72,10 @@ class InputSpec:
             raise InvalidInput("expected 1 channel (grey) or 3 (RGB), got 2")
 
     def _check_choices(self) -> None:
+        if not isinstance(self.antialias, bool):
+            raise InvalidInput(
+                f"expected antialias to be true or false, got {self.antialias!r}"
+            )
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise InvalidInput(

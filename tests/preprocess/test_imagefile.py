@@ -1,0 +1,455 @@
+import io
+import struct
+import sys
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from embedkit.errors import BadImage, InvalidInput, MissingDependency
+from embedkit.preprocess import MAX_PIXELS, InputSpec, decode
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+
+
+def png_chunk(name: bytes, body: bytes) -> bytes:
+    return (
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+    )
+
+
+def png(depth: int, colour_type: int, rows: list[bytes], width: int, *chunks: bytes) -> bytes:
+    header = struct.pack(">IIBBBBB", width, len(rows), depth, colour_type, 0, 0, 0)
+    body = zlib.compress(b"".join(b"\0" + row for row in rows))
+    parts = (
+        png_chunk(b"IHDR", header),
+        *chunks,
+        png_chunk(b"IDAT", body),
+        png_chunk(b"IEND", b""),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def with_jpeg_segment(data: bytes, marker: int, body: bytes) -> bytes:
+    return data[:2] + struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body + data[2:]
+
+
+def pillow(data: bytes) -> np.ndarray:
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    return np.asarray(image.convert("RGB"))
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_colour_file_gives_what_pillow_gives(colour, encode, kind):
+    data = encode(colour, kind)
+    decoded = decode(data)
+    assert decoded.shape == (13, 17, 3)
+    assert decoded.dtype == np.uint8
+    np.testing.assert_array_equal(decoded, pillow(data))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP"])
+def test_a_lossless_file_gives_its_pixels_back(colour, encode, kind):
+    np.testing.assert_array_equal(decode(encode(colour, kind)), colour)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP"])
+def test_a_grey_file_has_one_channel(colour, encode, kind):
+    data = encode(colour[..., 0], kind)
+    assert decode(data).shape == (13, 17, 1)
+    np.testing.assert_array_equal(np.repeat(decode(data), 3, 2), pillow(data))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF"])
+def test_a_black_and_white_file_has_levels_0_and_255(rng, encode, kind):
+    bits = rng.integers(0, 2, (6, 9), dtype=np.uint8) * 255
+    decoded = decode(encode(Image.fromarray(bits).convert("1"), kind))
+    np.testing.assert_array_equal(decoded[..., 0], bits)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF"])
+def test_a_palette_file_gives_its_colours(encode, kind):
+    image = Image.new("P", (2, 2))
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putdata([0, 1, 1, 0])
+    expected = [[[10, 20, 30], [200, 100, 50]], [[200, 100, 50], [10, 20, 30]]]
+    np.testing.assert_array_equal(decode(encode(image, kind)), expected)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+@pytest.mark.parametrize("background", [255, 0, 90])
+def test_transparent_palette_entries_show_the_background(encode, kind, background):
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putdata([0, 1])
+    data = encode(image, kind, transparency=1)
+    spec = InputSpec(1, 2, 3, alpha_background=background)
+    np.testing.assert_array_equal(decode(data, spec), [[[10, 20, 30], [background] * 3]])
+
+
+def test_a_palette_with_half_transparent_entries_is_blended():
+    palette = png_chunk(b"PLTE", bytes([10, 20, 30, 200, 100, 50]))
+    alphas = png_chunk(b"tRNS", bytes([51, 255]))
+    data = png(8, 3, [bytes([0, 1])], 2, palette, alphas)
+    blended = [round(level * 0.2 + 255 * 0.8) for level in (10, 20, 30)]
+    np.testing.assert_array_equal(decode(data), [[blended, [200, 100, 50]]])
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+@pytest.mark.parametrize("background", [255, 0, 128])
+def test_alpha_is_laid_over_the_background(rng, encode, kind, background):
+    image = rng.integers(0, 256, (6, 5, 4), dtype=np.uint8)
+    options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+    share = image[..., 3:] / 255
+    expected = np.floor(image[..., :3] * share + background * (1 - share) + 0.5)
+    spec = InputSpec(1, 1, 3, alpha_background=background)
+    decoded = decode(encode(image, kind, **options), spec)
+    np.testing.assert_array_equal(decoded, expected.astype(np.uint8))
+
+
+def test_grey_with_alpha_stays_grey(rng, encode):
+    image = rng.integers(0, 256, (6, 5, 2), dtype=np.uint8)
+    share = image[..., 1:] / 255
+    expected = np.floor(image[..., :1] * share + 255 * (1 - share) + 0.5)
+    np.testing.assert_array_equal(decode(encode(image)), expected.astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("depth", "rows", "expected"),
+    [
+        (1, [bytes([0b01000000])], [0, 9]),
+        (2, [bytes([0b00010000])], [0, 9]),
+        (4, [bytes([0x01])], [0, 9]),
+        (8, [bytes([0, 1])], [0, 9]),
+        (16, [bytes([0, 0, 0, 1])], [0, 9]),
+    ],
+)
+def test_the_transparent_level_of_a_grey_png_shows_the_background(depth, rows, expected):
+    data = png(depth, 0, rows, 2, png_chunk(b"tRNS", struct.pack(">H", 1)))
+    spec = InputSpec(1, 2, 1, alpha_background=9)
+    np.testing.assert_array_equal(decode(data, spec)[0, :, 0], expected)
+
+
+def test_the_transparent_colour_of_a_png_shows_the_background():
+    row = bytes([1, 2, 3, 4, 5, 6])
+    data = png(8, 2, [row], 2, png_chunk(b"tRNS", struct.pack(">HHH", 4, 5, 6)))
+    np.testing.assert_array_equal(decode(data), [[[1, 2, 3], [255, 255, 255]]])
+
+
+@pytest.mark.parametrize("divisor", [257, 256, 255, 16])
+def test_sixteen_bit_grey_is_divided_and_rounded(encode, divisor):
+    samples = np.array([[0, 1, 128, 129, 255, 256, 32767, 65407, 65535]], dtype=np.uint16)
+    decoded = decode(encode(samples), InputSpec(1, 9, 1, sixteen_bit_divisor=divisor))
+    expected = np.minimum(np.floor(samples / divisor + 0.5), 255)
+    assert decoded.dtype == np.uint8
+    np.testing.assert_array_equal(decoded[..., 0], expected)
+
+
+def test_sixteen_bit_colour_keeps_the_high_byte():
+    data = png(16, 2, [bytes([1, 255, 2, 128, 3, 0])], 1)
+    np.testing.assert_array_equal(decode(data), [[[1, 2, 3]]])
+
+
+def test_cmyk_with_adobes_marker_is_stored_inverted(encode):
+    ink = np.zeros((8, 8, 4), dtype=np.uint8)
+    ink[..., 0] = 200  # cyan
+    data = encode(_cmyk(ink), "JPEG", quality=100)
+    assert b"Adobe" in data
+    red, green, blue = decode(data)[4, 4]
+    assert (abs(int(red) - 55), green > 250, blue > 250) == (0, True, True)
+
+
+def _cmyk(ink: np.ndarray) -> Image.Image:
+    return Image.merge("CMYK", [Image.fromarray(ink[..., plane]) for plane in range(4)])
+
+
+def test_cmyk_without_adobes_marker_is_ink_as_it_is(encode):
+    ink = np.zeros((8, 8, 4), dtype=np.uint8)
+    ink[..., 0] = 200
+    data = encode(_cmyk(255 - ink), "JPEG", quality=100)
+    start = data.index(b"\xff\xee")
+    (length,) = struct.unpack_from(">H", data, start + 2)
+    plain = data[:start] + data[start + 2 + length :]
+    assert b"Adobe" not in plain
+    red, green, blue = decode(plain)[4, 4]
+    assert (abs(int(red) - 55), green > 250, blue > 250) == (0, True, True)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation_is_applied(rng, encode, kind, orientation):
+    image = Image.fromarray(rng.integers(0, 256, (16, 24, 3), dtype=np.uint8))
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    data = encode(image, kind, exif=tags)
+    decoded = decode(data)
+    assert decoded.shape == ((16, 24, 3) if orientation < 5 else (24, 16, 3))
+    assert decoded.flags.c_contiguous
+    np.testing.assert_array_equal(decoded, pillow(data))
+
+
+def test_a_gif_gives_its_first_frame(encode):
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(decode(data), np.full((4, 4, 3), [255, 0, 0]))
+
+
+def test_an_animated_png_gives_its_first_frame(encode):
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    data = encode(frames[0], "PNG", save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(decode(data), np.full((4, 4, 3), [255, 0, 0]))
+
+
+def test_an_animated_webp_gives_its_first_frame(encode):
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    data = encode(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True)
+    np.testing.assert_array_equal(decode(data), np.full((4, 4, 3), [255, 0, 0]))
+
+
+def test_a_camera_file_with_two_pictures_gives_the_first(colour, encode):
+    first = Image.fromarray(colour)
+    data = encode(first, "MPO", save_all=True, append_images=[Image.new("RGB", (17, 13))])
+    np.testing.assert_array_equal(decode(data), pillow(encode(first, "JPEG")))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01",
+        b"Exif\0\0II*\0\xff\xff\xff\xff",
+        b"Exif\0\0no TIFF block",
+        b"Exif\0\0",
+        b"Exif\0\0II*\0\x08\0\0\0\x01\0\x1a\x01\x05\0\xff\xff\xff\xff\xff\xff\xff\xff",
+    ],
+)
+def test_damaged_exif_neither_warns_nor_hides_the_picture(colour, encode, body):
+    data = encode(colour, "JPEG")
+    expected = decode(data)
+    np.testing.assert_array_equal(decode(with_jpeg_segment(data, 0xE1, body)), expected)
+
+
+def test_a_damaged_multi_picture_index_neither_warns_nor_hides_the_picture(colour, encode):
+    data = encode(colour, "JPEG")
+    damaged = with_jpeg_segment(data, 0xE2, b"MPF\0II*\0\x08\0\0\0\xff\xff")
+    np.testing.assert_array_equal(decode(damaged), decode(data))
+
+
+def test_a_damaged_animation_header_neither_warns_nor_hides_the_picture(colour, encode):
+    data = encode(colour, "PNG")
+    damaged = data[:33] + png_chunk(b"acTL", bytes(8)) + data[33:]
+    np.testing.assert_array_equal(decode(damaged), colour)
+
+
+def test_text_in_a_png_that_unpacks_to_too_much_is_never_unpacked(colour, encode):
+    data = encode(colour, "PNG")
+    bomb = png_chunk(b"zTXt", b"bomb\0\0" + zlib.compress(bytes(200_000_000), 9))
+    np.testing.assert_array_equal(decode(data[:33] + bomb + data[33:]), colour)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_truncated_file_is_refused(rng, encode, kind):
+    data = encode(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8), kind)
+    for share in (0.02, 0.1, 0.5, 0.9):
+        with pytest.raises(BadImage, match=r"ends? (early|after)"):
+            decode(data[: int(len(data) * share)])
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_prefix_of_a_file_is_refused_or_whole(colour, encode, kind):
+    data = encode(colour, kind)
+    expected = decode(data)
+    for length in range(len(data)):
+        try:
+            decoded = decode(data[:length])
+        except BadImage:
+            continue
+        # Only bytes that no pixel depends on may be missing, such as an end marker.
+        assert length >= len(data) - 20
+        np.testing.assert_array_equal(decoded, expected)
+
+
+@pytest.fixture(scope="module")
+def originals(encode):
+    image = np.random.default_rng(0).integers(0, 256, (12, 10, 4), dtype=np.uint8)
+    files = [encode(image[..., :3], kind) for kind in FORMATS]
+    return [
+        *files,
+        encode(image),
+        encode(image, "WEBP"),
+        encode(Image.fromarray(image).convert("P")),
+    ]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_damaged_bytes_give_an_image_or_bad_image_and_nothing_else(originals, data):
+    file = bytearray(data.draw(st.sampled_from(originals)))
+    for _ in range(data.draw(st.integers(1, 6))):
+        file[data.draw(st.integers(0, len(file) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        decoded = decode(bytes(file), max_pixels=100_000)
+    except BadImage:
+        return
+    assert decoded.dtype == np.uint8
+    assert decoded.ndim == 3
+    assert decoded.shape[2] in (1, 3)
+    assert decoded.size > 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.binary(max_size=64),
+    st.sampled_from(
+        [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"RIFF1234WEBP"]
+    ),
+)
+def test_random_bytes_are_refused(tail, magic):
+    with pytest.raises(BadImage):
+        decode(magic + tail)
+
+
+def declares_png(width: int, height: int) -> bytes:
+    return png(8, 2, [b"\0\0\0"], 1).replace(
+        struct.pack(">II", 1, 1), struct.pack(">II", width, height), 1
+    )
+
+
+HUGE = {
+    "PNG": declares_png(100_000, 100_000),
+    "GIF": b"GIF89a" + struct.pack("<HHBBB", 65_000, 65_000, 0, 0, 0) + b"\x2c" + bytes(20),
+    "BMP": b"BM"
+    + bytes(12)
+    + struct.pack("<IiiHHIIiiII", 40, 90_000, -90_000, 1, 24, *[0] * 6),
+    "WebP": b"RIFF\x32\0\0\0WEBPVP8X\x0a\0\0\0" + bytes(4) + b"\xff\xff\xff" * 2 + bytes(8),
+    "JPEG": b"\xff\xd8\xff\xc0\0\x11\x08"
+    + struct.pack(">HH", 65_000, 65_000)
+    + bytes(10)
+    + b"\xff\xda\0\0",
+}
+
+
+@pytest.mark.parametrize("kind", HUGE)
+def test_a_header_that_declares_too_many_pixels_is_refused_before_decoding(kind, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)  # a decoder could not even be imported
+    with pytest.raises(BadImage, match=f"at most {MAX_PIXELS:,} pixels, got a {kind} header"):
+        decode(HUGE[kind])
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_limit_is_inclusive(colour, encode, kind):
+    data = encode(colour, kind)
+    assert decode(data, max_pixels=13 * 17).shape == (13, 17, 3)
+    with pytest.raises(BadImage, match=r"got a .* header that declares 17 x 13"):
+        decode(data, max_pixels=13 * 17 - 1)
+
+
+def test_a_gif_frame_outside_its_screen_counts(encode):
+    data = bytearray(encode(Image.new("P", (4, 4)), "GIF"))
+    at = data.index(b"\x2c\0\0\0\0\4\0\4\0")
+    data[at : at + 9] = b"\x2c" + struct.pack("<HHHH", 60_000, 60_000, 4, 4)
+    with pytest.raises(BadImage, match=r"declares 60,004 x 60,004"):
+        decode(bytes(data))
+
+
+@pytest.mark.parametrize("options", [{"quality": 80}, {"lossless": True}])
+@pytest.mark.parametrize("has_alpha", [False, True])
+def test_every_kind_of_webp_header_gives_its_size(rng, encode, options, has_alpha):
+    image = rng.integers(0, 256, (11, 300, 4 if has_alpha else 3), dtype=np.uint8)
+    data = encode(image, "WEBP", **options)
+    assert decode(data).shape == (11, 300, 3)
+    with pytest.raises(BadImage, match="declares 300 x 11"):
+        decode(data, max_pixels=1)
+
+
+def test_a_file_with_two_sizes_is_refused(encode):
+    header = struct.pack(">IIBBBBB", 900, 900, 8, 2, 0, 0, 0)
+    data = encode(np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(BadImage, match=r"two sizes"):
+        decode(data[:33] + png_chunk(b"IHDR", header) + data[33:], max_pixels=100)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "expected an image file, got 0 bytes"),
+        (b"hello, world", "got 12 bytes that start with 68 65 6c 6c 6f"),
+        (b"II*\0" + bytes(8), "got a TIFF file of 12 bytes"),
+        (b"%PDF-1.7", "got a PDF file"),
+        (b"PK\x03\x04" + bytes(4), "got a zip file"),
+        (b"\x93NUMPY\x01\0", "got a numpy array file"),
+        (b"<!DOCTYPE html>", "got markup text"),
+        (b"\n <SVG width='3'>", "got an SVG drawing"),
+        (b"\0\0\0\x20ftypavif", r"got an ISO media file \(avif\)"),
+        (
+            b"\x89PNG\r\n\x1a\n",
+            "expected a whole PNG header, got a file that ends after 8 bytes",
+        ),
+        (HUGE["JPEG"][:9], "expected a whole JPEG header"),
+        (b"\xff\xd8\xff\xda\0\0", "expected a JPEG file with at least one pixel, got 0 x 0"),
+        (declares_png(0, 5), "expected a PNG file with at least one pixel, got 0 x 5"),
+        (b"\xff\xd8\xff\xfe\0\2junk", "expected a whole JPEG header"),
+        (b"BM" + bytes(20), "expected a whole BMP header"),
+        (b"GIF89a\1\0", "expected a whole GIF header"),
+        (b"RIFF1234WEBPVP8 ", "expected a whole WebP header"),
+    ],
+)
+def test_the_message_says_what_was_found(data, message):
+    with pytest.raises(BadImage, match=message):
+        decode(data)
+
+
+@pytest.mark.parametrize("data", [None, "photo.jpg", np.zeros(3, np.uint8), bytearray(b"x")])
+def test_anything_but_bytes_is_refused(data):
+    with pytest.raises(InvalidInput, match="expected an image file as bytes, got"):
+        decode(data)
+
+
+def test_junk_between_the_segments_of_a_jpeg_is_skipped(colour, encode):
+    data = encode(colour, "JPEG")
+    expected = decode(data)
+    end_of_first = 4 + struct.unpack_from(">H", data, 4)[0]
+    junk = data[:end_of_first] + b"junk\xff\0\xff\xff" + data[end_of_first:]
+    np.testing.assert_array_equal(decode(junk), expected)
+
+
+def test_a_bitmap_of_the_oldest_kind_is_read():
+    pixels = bytes([3, 2, 1, 6, 5, 4, 0, 0])
+    header = struct.pack("<IHHHH", 12, 2, 1, 1, 24)
+    data = b"BM" + struct.pack("<IHHI", 26 + len(pixels), 0, 0, 26) + header + pixels
+    np.testing.assert_array_equal(decode(data), [[[1, 2, 3], [4, 5, 6]]])
+
+
+def test_a_gif_with_extensions_before_its_frame_is_read(colour, encode):
+    data = encode(colour, "GIF", comment=b"c" * 600, duration=3)
+    assert decode(data).shape == (13, 17, 3)
+    with pytest.raises(BadImage, match="declares 17 x 13"):
+        decode(data, max_pixels=1)
+
+
+def test_without_pillow_the_message_names_the_extra(colour, encode, monkeypatch):
+    data = encode(colour)
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(MissingDependency, match=r"Pillow to decode a PNG.*embedkit\[serve\]"):
+        decode(data)
+
+
+def test_many_threads_give_the_same_pixels(rng, encode):
+    files = [
+        encode(rng.integers(0, 256, (40 + i, 50, 3), dtype=np.uint8), FORMATS[i % len(FORMATS)])
+        for i in range(40)
+    ]
+    expected = [decode(data) for data in files]
+    with ThreadPoolExecutor(8) as pool:
+        for first, second in zip(pool.map(decode, files * 4), expected * 4, strict=True):
+            np.testing.assert_array_equal(first, second)
+
+
+def test_the_result_is_writable_and_the_callers_own(colour, encode):
+    data = encode(colour)
+    first = decode(data)
+    first[:] = 0
+    np.testing.assert_array_equal(decode(data), colour)
