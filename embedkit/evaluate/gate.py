@@ -19,6 +19,7 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
     "==": operator.eq,
 }
+_UNKNOWN = "unknown metric"
 _GATE = re.compile(r"\s*([a-z0-9_]+)\.([^\s<>=]+)\s*(>=|<=|==|>|<)\s*([^\s<>=]+)\s*")
 
 
@@ -58,6 +59,11 @@ class GateResult:
     passed: bool
     reason: str = ""
 
+    @property
+    def is_unknown(self) -> bool:
+        """Whether the task ran and has no such metric: a mistake in the gate itself."""
+        return self.reason.startswith(_UNKNOWN)
+
 
 def parse_gate(text: str, suite: Sequence[str]) -> Gate:
     """Read a gate such as ``knn.top1>=0.95``.
@@ -87,16 +93,13 @@ def parse_gate(text: str, suite: Sequence[str]) -> Gate:
         raise InvalidInput(f"expected a number as limit, got {limit!r} in {text!r}") from None
 
 
-def check_gates(gates: Sequence[Gate], results: Sequence[TaskResult]) -> list[GateResult]:
+def check_gates(gates: Sequence[Gate], results: Sequence[TaskResult]) -> tuple[GateResult, ...]:
     """Compare each gate with what was measured.
 
-    A metric that is missing because its task was skipped or failed does not pass.
-
-    Raises:
-        InvalidInput: If a task that ran has no such metric; the message lists near names.
+    A metric that is missing does not pass; where its task ran, the reason lists near names.
     """
     found = {result.task: result for result in results}
-    return [_check(gate, found.get(gate.task)) for gate in gates]
+    return tuple(_check(gate, found.get(gate.task)) for gate in gates)
 
 
 def _check(gate: Gate, result: TaskResult | None) -> GateResult:
@@ -107,7 +110,7 @@ def _check(gate: Gate, result: TaskResult | None) -> GateResult:
         passed = _COMPARE[gate.comparison](metric.value, gate.limit)
         return GateResult(str(gate), metric.value, passed)
     if result.status == "ok":
-        raise InvalidInput(_unknown(gate, result.metrics))
+        return GateResult(str(gate), None, False, _unknown(gate, result.metrics))
     why = result.warnings[0] if result.warnings else "no reason given"
     return GateResult(str(gate), None, False, f"{gate.task} {result.status}: {why}")
 
@@ -115,4 +118,4 @@ def _check(gate: Gate, result: TaskResult | None) -> GateResult:
 def _unknown(gate: Gate, metrics: dict[str, Metric]) -> str:
     near = difflib.get_close_matches(gate.metric, metrics, n=5, cutoff=0.4)
     names = ", ".join(f"{gate.task}.{name}" for name in near or sorted(metrics)[:10])
-    return f"unknown metric '{gate.task}.{gate.metric}' in a gate; did you mean one of: {names}"
+    return f"{_UNKNOWN} '{gate.task}.{gate.metric}' in a gate; did you mean one of: {names}"

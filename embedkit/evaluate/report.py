@@ -67,6 +67,13 @@ class Report:
         """Whether one and the same model answered from beginning to end."""
         return not self.problems
 
+    @property
+    def exit_code(self) -> int:
+        """0, or 1 if the run is invalid, a task failed or a gate was not passed."""
+        failed = any(result.status == "failed" for result in self.results)
+        gates = all(gate.passed for gate in self.gates)
+        return 0 if self.is_valid and gates and not failed else 1
+
     def to_dict(self) -> dict[str, object]:
         """The content of ``report.json``, as ``report.schema.json`` describes it."""
         return {

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from embedkit.errors import EmbedkitError, InvalidInput, ModelChanged
 from embedkit.evaluate.context import Context
+from embedkit.evaluate.gate import Gate, check_gates
 from embedkit.evaluate.report import Report, Subject, describe_run
 from embedkit.evaluate.task import TaskResult, tasks
 
@@ -23,6 +24,7 @@ def evaluate(
     suite: Sequence[str] = DEFAULT_SUITE,
     *,
     subject: Subject | None = None,
+    gates: Sequence[Gate] = (),
 ) -> Report:
     """Run the tasks and report what they found.
 
@@ -34,6 +36,7 @@ def evaluate(
         context: Models, data and settings.
         suite: Registry names of tasks, each once.
         subject: What the report says of the model.
+        gates: Conditions on the metrics.
 
     Raises:
         InvalidInput: If a task is unknown or given twice; nothing has run then.
@@ -47,7 +50,8 @@ def evaluate(
     model, data, run = describe_run(context, subject or Subject(), names, started)
     results, timing, problem = _run_all(names, context)
     problem = problem or _changed(context, str(model["digest"]))
-    return Report(model, data, run, results, timing, (problem,) if problem else ())
+    problems = (problem,) if problem else ()
+    return Report(model, data, run, results, timing, problems, check_gates(gates, results))
 
 
 def _run_all(

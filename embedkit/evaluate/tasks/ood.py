@@ -20,11 +20,11 @@ from embedkit.types import Scorer, Scores
 
 __all__ = ["OutOfDistribution"]
 
-KNOWN = "test"
+KNOWN = "known"
 SERVED = "served"
 
 SetScores = dict[str, Scores]
-"""Novelty of each image, by data set; ``test`` is the in-distribution one."""
+"""Novelty of each image, by data set; ``known`` is the test set."""
 
 
 @tasks.register("ood")
@@ -37,7 +37,7 @@ class OutOfDistribution:
     ``served_score.max_abs_error`` compares it with the bundle's detector applied here.
 
     Metrics: ``<set>.<detector>.auroc``, ``.aupr_id_positive``, ``.aupr_ood_positive``,
-    ``.fpr95_id_positive``, ``.fpr95_ood_positive``. Items: ``<detector>.test`` and
+    ``.fpr95_id_positive``, ``.fpr95_ood_positive``. Items: ``<detector>.known`` and
     ``<detector>.<set>``, the scores.
 
     Attributes:

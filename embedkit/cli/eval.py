@@ -1,0 +1,236 @@
+"""``embedkit eval``: a served model is measured through the wire."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict, Unpack
+
+import click
+
+from embedkit.errors import InvalidInput, ModelMismatch
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from embedkit.bundle import Bundle
+    from embedkit.client.served import ServedModel
+    from embedkit.data.source import Dataset
+    from embedkit.evaluate.context import Context
+    from embedkit.evaluate.report import Subject
+    from embedkit.types import Embedder
+
+    Data = tuple[Dataset, Dataset, dict[str, Dataset]]
+
+__all__ = ["command"]
+
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+_SUITE = "classify,knn,linear,ood,robustness,parity"
+
+
+class Options(TypedDict):
+    """The options of the command, as click hands them over."""
+
+    server: str
+    model: str
+    version: str
+    train: str
+    test: str
+    ood: tuple[str, ...]
+    suite: str
+    bundle: Path | None
+    models: Path
+    out: Path
+    gate: tuple[str, ...]
+    seed: int
+    limit_attack: int
+    pgd_steps: int
+    square_queries: int
+    radius: tuple[float, ...]
+    cache: Path | None
+    token: str | None
+
+
+@click.command(name="eval", context_settings={"show_default": True})
+@click.option("--server", required=True, metavar="HOST:PORT", help="Address of the server.")
+@click.option("--model", default="", metavar="NAME", help="May be left out if one is served.")
+@click.option("--version", default="", metavar="N", help="Version.  [default: the latest]")
+@click.option("--train", required=True, metavar="DATA", help="Known images, to fit on.")
+@click.option("--test", required=True, metavar="DATA", help="Known images, to score.")
+@click.option(
+    "--ood", multiple=True, metavar="DATA", help="Novel images; repeat for more sets."
+)
+@click.option("--suite", default=_SUITE, metavar="TASK,...", help="Tasks to run.")
+@click.option(
+    "--bundle",
+    type=_FOLDER,
+    help="The served bundle, for parity, white-box attacks and the random-encoder baseline.  "
+    "[default: MODELS/NAME/VERSION]",
+)
+@click.option("--models", type=_FOLDER, default="models", help="Folder of all models.")
+@click.option("--out", type=_FOLDER, required=True, help="Folder for the report.")
+@click.option(
+    "--gate",
+    multiple=True,
+    metavar="CONDITION",
+    help="Exit with 1 unless it holds, e.g. 'knn.top1>=0.95'; repeat for more.",
+)
+@click.option("--seed", default=0, help="Root of every random choice.")
+@click.option(
+    "--limit-attack", type=click.IntRange(1), default=200, help="Test images to attack."
+)
+@click.option(
+    "--pgd-steps", type=click.IntRange(1), default=40, help="Steps of the white-box attack."
+)
+@click.option(
+    "--square-queries",
+    type=click.IntRange(1),
+    default=500,
+    help="Queries per image of the black-box attack.",
+)
+@click.option(
+    "--radius",
+    type=click.FloatRange(0, 255, min_open=True),
+    multiple=True,
+    default=(1.0, 2.0, 4.0, 8.0),
+    help="Linf radius of the attacks in steps of 1/255; repeat for more.",
+)
+@click.option("--cache", type=_FOLDER, help="Folder of embeddings.  [default: OUT/cache]")
+@click.option("--token", envvar="EMBEDKIT_TOKEN", help="Credential of the server.")
+@click.pass_context
+def command(ctx: click.Context, /, **options: Unpack[Options]) -> None:
+    """Evaluate a served model and write report.json and report.html.
+
+    The images are sent as they are, so that the server decodes them as it does in production.
+    Ends with 0 if all is well, 1 if a gate, a task or the run failed, 2 on wrong usage.
+    """
+    from rich.console import Console
+
+    from embedkit.cli.report_table import print_report
+    from embedkit.client.sync import connect
+    from embedkit.evaluate.gate import parse_gate
+    from embedkit.evaluate.report import Subject, write_report
+    from embedkit.evaluate.run import evaluate
+
+    console = Console(stderr=True)
+    suite = tuple(name.strip() for name in options["suite"].split(",") if name.strip())
+    gates = [parse_gate(text, suite) for text in options["gate"]]
+    data = _load(options, console)
+    with connect(options["server"], token=options["token"]) as client:
+        served = client.model(options["model"], options["version"])
+        info = served.info
+        subject = Subject(info.name, info.version, "grpc", options["server"])
+        with _progress(console, suite) as progress:
+            context = _context(options, served, data, subject, progress)
+            report = evaluate(context, suite, subject=subject, gates=gates)
+    write_report(report, options["out"])
+    print_report(report, Console())
+    click.echo(f"report: {options['out'] / 'report.html'}")
+    for gate in report.gates:
+        if gate.is_unknown:
+            raise InvalidInput(gate.reason)
+    ctx.exit(report.exit_code)
+
+
+def _load(options: Options, console: "Console") -> "Data":
+    """The training, test and novel images; test labels in the training set's class indices."""
+    from embedkit.data.source import align_labels, load_dataset
+
+    with console.status("reading the images"):
+        train, test = load_dataset(options["train"]), load_dataset(options["test"])
+        if train.labels is not None and test.labels is not None:
+            test = align_labels(train, test)
+        ood: dict[str, Dataset] = {}
+        for text in options["ood"]:
+            dataset = load_dataset(text)
+            name = re.sub(r"[^A-Za-z0-9_-]+", "_", dataset.name)
+            if name in ood:
+                raise InvalidInput(
+                    f"expected OOD sets of different names, got {name!r} twice; rename a file"
+                )
+            ood[name] = dataset
+    return train, test, ood
+
+
+def _context(
+    options: Options,
+    served: "ServedModel",
+    data: "Data",
+    subject: "Subject",
+    progress: Callable[[str, float], None],
+) -> "Context":
+    """Everything that the tasks may look at."""
+    from embedkit.evaluate.context import Context
+    from embedkit.evaluate.context import Options as Settings
+    from embedkit.evaluate.features import FeatureCache
+
+    bundle, reason = _bundle(options, subject, served.digest)
+    settings = Settings(
+        attack_images=options["limit_attack"],
+        pgd_steps=options["pgd_steps"],
+        square_queries=options["square_queries"],
+        radii_255=tuple(sorted(set(options["radius"]))),
+    )
+    return Context(
+        served,
+        *data,
+        bundle=bundle,
+        local=None if bundle is None else _session(bundle, served.info.precision),
+        without_bundle=reason,
+        seed=options["seed"],
+        options=settings,
+        cache=FeatureCache(options["cache"] or options["out"] / "cache"),
+        progress=progress,
+    )
+
+
+def _bundle(options: Options, subject: "Subject", digest: str) -> "tuple[Bundle | None, str]":
+    """The served model's bundle, or None and the reason.
+
+    Raises:
+        ModelMismatch: If a bundle was named and is another model than the served one.
+    """
+    from embedkit.bundle import GRAPHS, Bundle
+
+    path = options["bundle"] or options["models"] / subject.name / subject.version
+    if options["bundle"] is None and not path.is_dir():
+        return None, f"there is no bundle at {path}; give --bundle"
+    bundle = Bundle(path)
+    found = {
+        bundle.model_digest(p) for p, file in GRAPHS.items() if file in bundle.manifest.files
+    }
+    if digest in found:
+        return bundle, ""
+    reason = f"expected the served model {digest} at {path}, got {', '.join(sorted(found))}"
+    if options["bundle"] is not None:
+        raise ModelMismatch(f"{reason}; give the --bundle that is served")
+    return None, f"{reason}; give --bundle"
+
+
+def _session(bundle: "Bundle", precision: str) -> "Embedder | None":
+    """The served graph in this process, or None without onnxruntime."""
+    try:
+        from embedkit.runtime.local import load
+    except ModuleNotFoundError:
+        return None
+    return load(bundle.path, precision=precision, verify=False)
+
+
+@contextmanager
+def _progress(
+    console: "Console", suite: tuple[str, ...]
+) -> Iterator[Callable[[str, float], None]]:
+    """Show one bar over all tasks; each is an equal part of it."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description:<40}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        row = bar.add_task("", total=len(suite))
+        current = {"task": 0}
+
+        def show(message: str, done: float) -> None:
+            if message in suite:
+                current["task"] = suite.index(message)
+            bar.update(row, description=message, completed=current["task"] + min(done, 1.0))
+
+        yield show

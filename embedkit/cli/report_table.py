@@ -1,0 +1,58 @@
+"""The table that ``embedkit eval`` ends with: each metric beside its baselines."""
+
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from embedkit.evaluate.context import BASELINES
+from embedkit.evaluate.report import Report
+from embedkit.evaluate.task import Metric, TaskResult
+
+__all__ = ["print_report"]
+
+_COLOUR = {"ok": "green", "skipped": "yellow", "failed": "red"}
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print the metrics, the warnings, the gates and what made the run invalid."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("metric")
+    for heading in ("value", "95 % interval", "n", *BASELINES):
+        table.add_column(heading.replace("_", " "), justify="right")
+    for result in report.results:
+        for row in _rows(result):
+            table.add_row(*row)
+    console.print(table)
+    for result in report.results:
+        for warning in result.warnings:
+            style = _COLOUR[result.status] if result.status != "ok" else "yellow"
+            console.print(Text(f"{result.task}: {warning}", style))
+    for gate in report.gates:
+        outcome = "passed" if gate.passed else f"failed {gate.reason}".rstrip()
+        value = "none" if gate.value is None else f"{gate.value:.4g}"
+        line = f"gate {gate.gate}: {outcome} (value {value})"
+        console.print(Text(line, "green" if gate.passed else "red"))
+    for problem in report.problems:
+        console.print(Text(f"the run is invalid: {problem}", "bold red"))
+
+
+def _rows(result: TaskResult) -> Iterator[list[str | Text]]:
+    """One row per metric, or one that says why there is none."""
+    if result.status != "ok":
+        yield [result.task, Text(result.status, _COLOUR[result.status])]
+    for name, metric in result.metrics.items():
+        beside = [result.baselines.get(b, {}).get(name) for b in BASELINES]
+        yield [
+            f"{result.task}.{name}",
+            _number(metric),
+            "" if metric.ci is None else f"{metric.ci[0]:.4g} to {metric.ci[1]:.4g}",
+            f"{metric.n:,}",
+            *("" if other is None else _number(other) for other in beside),
+        ]
+
+
+def _number(metric: Metric) -> str:
+    """Fractions with four decimals, everything else with four digits."""
+    return f"{metric.value:.4f}" if metric.unit == "fraction" else f"{metric.value:.4g}"
