@@ -1,0 +1,238 @@
+"""The asyncio client: the methods of the synchronous one, each a coroutine."""
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TypeVar
+
+import grpc
+import numpy.typing as npt
+from google.protobuf.message import Message
+
+from embedkit.client import collections as plans
+from embedkit.client.channel import (
+    IN_FLIGHT,
+    OPTIONS,
+    Stubs,
+    check_address,
+    credentials,
+    final,
+    refuse,
+)
+from embedkit.client.images import ImageInput
+from embedkit.client.inference import OnError, Outputs, Question, SeenModels, infer
+from embedkit.client.messages import Call, ModelInfo, Plan, ServerInfo, list_models
+from embedkit.client.meter import Meter
+from embedkit.client.retry import Attempts, RetryPolicy
+from embedkit.errors import EmbedkitError
+from embedkit.types import Collection, Embeddings, Hit, Metric, Record, Usage
+from embedkit.wire.status import from_rpc_error, retry_delay_s
+
+__all__ = ["Client", "connect"]
+
+Result = TypeVar("Result")
+
+
+def connect(
+    address: str,
+    *,
+    timeout_s: float | None = 60.0,
+    retry_s: float = 10.0,
+    token: str | None = None,
+) -> "Client":
+    """Return an asyncio client; to be called, and used, in a running event loop.
+
+    The arguments are those of ``embedkit.connect``.
+    """
+    return Client(address, RetryPolicy(timeout_s, retry_s), token=token)
+
+
+class Client:
+    """A connection to one server, for one event loop; see ``embedkit.client.sync.Client``."""
+
+    def __init__(
+        self, address: str, policy: RetryPolicy | None = None, *, token: str | None = None
+    ) -> None:
+        self._policy = policy or RetryPolicy()
+        self._metadata = credentials(token)
+        self._channel = grpc.aio.insecure_channel(check_address(address), options=OPTIONS)
+        self._stubs = Stubs(self._channel)
+        self._meter = Meter()
+        self._seen = SeenModels()
+        self._server: ServerInfo | None = None
+        self._is_closed = False
+
+    async def embed(
+        self,
+        images: ImageInput,
+        model: str = "",
+        *,
+        version: str = "",
+        dims: int = 0,
+        on_error: OnError = "raise",
+    ) -> Embeddings:
+        """Return L2-normalised embeddings, (n, d) float32, in the order given."""
+        outputs = await self.infer(
+            images, model, version=version, dims=dims, on_error=on_error, outputs=("embedding",)
+        )
+        if outputs.embeddings is None:
+            raise EmbedkitError("expected embeddings in the reply, got none")
+        return outputs.embeddings
+
+    async def infer(
+        self,
+        images: ImageInput,
+        model: str = "",
+        *,
+        version: str = "",
+        outputs: Sequence[str] = ("embedding",),
+        dims: int = 0,
+        on_error: OnError = "raise",
+    ) -> Outputs:
+        """Return any of the outputs ``embedding features tokens ood_score class``."""
+        question = Question(model, version, tuple(outputs), dims, on_error)
+        result = await self.run(infer(images, question, await self.server()))
+        self._seen.check(model, version, result.digest)
+        return result
+
+    async def search(
+        self,
+        collection: str,
+        *,
+        vectors: npt.ArrayLike | None = None,
+        images: ImageInput | None = None,
+        k: int = 10,
+        filter: str = "",
+        with_payload: bool = True,
+        model_digest: str = "",
+    ) -> list[list[Hit]]:
+        """Return up to ``k`` hits per query, best first."""
+        items = plans.Items(vectors, images, (await self.server()).room)
+        return await self.run(
+            plans.search(collection, items, k, filter, model_digest, payload=with_payload)
+        )
+
+    async def upsert(
+        self,
+        collection: str,
+        ids: Sequence[str],
+        *,
+        vectors: npt.ArrayLike | None = None,
+        images: ImageInput | None = None,
+        payloads: Sequence[Mapping[str, object] | None] | None = None,
+        model_digest: str = "",
+    ) -> int:
+        """Store vectors or images; returns after the commit, with its sequence number."""
+        items = plans.Items(vectors, images, (await self.server()).room)
+        return await self.run(plans.upsert(collection, ids, items, payloads, model_digest))
+
+    async def delete(self, collection: str, ids: Sequence[str]) -> int:
+        """Remove ids, skipping unknown ones; returns how many were there."""
+        return await self.run(plans.delete(collection, ids))
+
+    async def get(
+        self, collection: str, ids: Sequence[str], *, with_vectors: bool = True
+    ) -> list[Record | None]:
+        """Look ids up, in order; None for each that is not there."""
+        return await self.run(plans.get(collection, ids, with_vectors=with_vectors))
+
+    async def create_collection(
+        self,
+        name: str,
+        *,
+        dim: int = 0,
+        model: str = "",
+        metric: Metric = "cosine",
+        kind: str = "auto",
+    ) -> Collection:
+        """Make a collection of vectors of ``dim`` dimensions, or of a model's embeddings."""
+        return await self.run(plans.create(name, dim, model, metric, kind))
+
+    async def drop_collection(self, name: str) -> None:
+        """Remove a collection and everything in it."""
+        await self.run(plans.drop(name))
+
+    async def collections(self) -> list[Collection]:
+        """Every collection, by name."""
+        return await self.run(plans.collections())
+
+    async def describe(self, collection: str) -> Collection:
+        """One collection as it is now."""
+        return await self.run(plans.describe(collection))
+
+    async def compact(self, collection: str) -> int:
+        """Give a collection's freed space back; returns the bytes."""
+        return await self.run(plans.compact(collection))
+
+    async def models(self) -> tuple[ModelInfo, ...]:
+        """Every model that the server has loaded."""
+        self._server = await self.run(list_models())
+        return self._server.models
+
+    @property
+    def usage(self) -> Usage:
+        """What this client has asked so far."""
+        return self._meter.usage
+
+    async def server(self) -> ServerInfo:
+        """What the server has and accepts, asked once."""
+        if self._server is None:
+            self._server = await self.run(list_models())
+        return self._server
+
+    async def close(self) -> None:
+        """Close the connection; calls under way are cancelled."""
+        self._is_closed = True
+        await self._channel.close()
+
+    async def __aenter__(self) -> "Client":
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def run(self, plan: Plan[Result]) -> Result:
+        """Send a plan's requests in order, several under way, and return its result."""
+        if self._is_closed:
+            refuse()
+        calls = iter(plan.calls)
+        replies: list[Message] = []
+        sent: deque[asyncio.Task[Message]] = deque()
+        try:
+            # Making a request may read files, which must not stop the event loop.
+            while (call := await asyncio.to_thread(next, calls, None)) is not None:
+                if len(sent) >= IN_FLIGHT:
+                    replies.append(await sent.popleft())
+                sent.append(asyncio.ensure_future(self._answer(call)))
+            while sent:
+                replies.append(await sent.popleft())
+        finally:
+            for task in sent:
+                task.cancel()
+            await asyncio.gather(*sent, return_exceptions=True)
+        return plan.read(replies)
+
+    async def _answer(self, call: Call) -> Message:
+        """Send a request and repeat it where that helps."""
+        attempts = Attempts(self._policy)
+        self._meter.sent(call)
+        while True:
+            try:
+                return await self._stubs.method(call)(
+                    call.request, timeout=attempts.timeout_s(), metadata=self._metadata
+                )
+            except grpc.RpcError as failure:
+                error = from_rpc_error(failure)
+                wanted_s = retry_delay_s(failure)
+            try:
+                pause_s = attempts.pause_s(error, wanted_s)
+            except EmbedkitError as last:
+                return final(call, last)
+            self._meter.retried()
+            await asyncio.sleep(pause_s)

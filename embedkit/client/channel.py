@@ -1,0 +1,76 @@
+"""What the channels of both clients have in common."""
+
+from typing import NoReturn
+
+import grpc
+from google.protobuf.message import Message
+
+from embedkit.client.messages import Call
+from embedkit.errors import Cancelled, EmbedkitError, InvalidInput
+from embedkit.wire.proto import embedding_pb2_grpc, index_pb2_grpc, model_pb2_grpc
+
+__all__ = ["IN_FLIGHT", "OPTIONS", "Stubs", "check_address", "credentials", "final", "refuse"]
+
+# Requests of one call that are under way at a time: enough to keep a batcher full while the
+# next is being made, few enough not to fill its queue alone.
+IN_FLIGHT = 4
+
+OPTIONS = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # A server that comes back is found within the time in which requests are repeated.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
+
+
+class Stubs:
+    """The methods of all services on one channel, found by the name in a ``Call``."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._services = {
+            "EmbeddingService": embedding_pb2_grpc.EmbeddingServiceStub(channel),  # type: ignore[no-untyped-call]
+            "IndexService": index_pb2_grpc.IndexServiceStub(channel),  # type: ignore[no-untyped-call]
+            "ModelService": model_pb2_grpc.ModelServiceStub(channel),  # type: ignore[no-untyped-call]
+        }
+
+    def method(self, call: Call) -> grpc.UnaryUnaryMultiCallable:
+        """The stub's method that sends a call."""
+        service, _, name = call.method.partition(".")
+        return getattr(self._services[service], name)
+
+
+def credentials(token: str | None) -> tuple[tuple[str, str], ...] | None:
+    """Call metadata that carries a token."""
+    return None if token is None else (("authorization", f"Bearer {token}"),)
+
+
+def check_address(address: str) -> str:
+    """Return the address.
+
+    Raises:
+        InvalidInput: If it is neither ``HOST:PORT`` nor a ``unix:`` path.
+    """
+    host, _, port = address.rpartition(":")
+    if not address.startswith("unix:") and not (host and port.isdigit()):
+        raise InvalidInput(f"expected an address HOST:PORT, got {address!r}")
+    return address
+
+
+def final(call: Call, error: EmbedkitError) -> Message:
+    """Make a reply of a failure that is not repeated, or raise it and name the part."""
+    if call.recover is not None:
+        return call.recover(error)
+    if not call.label:
+        raise error
+    raise type(error)(f"{call.label}: {error}") from error
+
+
+def refuse() -> NoReturn:
+    """Say that a closed client cannot be used.
+
+    Raises:
+        Cancelled: Always.
+    """
+    raise Cancelled("expected an open client, got a closed one; connect again")

@@ -1,0 +1,310 @@
+"""Collections of vectors on a server, as plans of requests."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf.message import Message
+
+from embedkit.client.images import ImageInput, Room, count_images, cut_images
+from embedkit.client.messages import Call, Plan
+from embedkit.errors import InvalidInput
+from embedkit.types import Collection, Embeddings, Hit, Metric, Record
+from embedkit.wire.codec import decode_tensor, encode_images, encode_tensor
+from embedkit.wire.proto import index_pb2, tensor_pb2
+
+__all__ = [
+    "collections",
+    "compact",
+    "create",
+    "delete",
+    "describe",
+    "drop",
+    "get",
+    "search",
+    "upsert",
+]
+
+Payload = Mapping[str, object]
+_CODES: dict[str, index_pb2.Metric] = {
+    "cosine": index_pb2.COSINE,
+    "inner_product": index_pb2.INNER_PRODUCT,
+    "l2": index_pb2.L2,
+}
+_METRICS: dict[int, Metric] = {
+    index_pb2.COSINE: "cosine",
+    index_pb2.INNER_PRODUCT: "inner_product",
+    index_pb2.L2: "l2",
+}
+# Vectors are small: more of them share a message, and with it a commit, than images would.
+_VECTORS_AT_ONCE = 4096
+_QUERIES_AT_ONCE = 256
+_IDS_AT_ONCE = 4096
+
+
+def create(name: str, dim: int, model: str, metric: Metric, kind: str) -> Plan[Collection]:
+    """Make a collection.
+
+    Raises:
+        InvalidInput: If the metric is unknown.
+    """
+    if metric not in _CODES:
+        raise InvalidInput(f"expected a metric of {list(_CODES)}, got {metric!r}")
+    request = index_pb2.CreateCollectionRequest(
+        name=name, dim=dim, model=model, metric=_CODES[metric], kind=kind
+    )
+    return Plan([Call("IndexService.CreateCollection", request)], lambda r: _collection(r[0]))
+
+
+def drop(name: str) -> Plan[None]:
+    """Remove a collection."""
+    request = index_pb2.DropCollectionRequest(name=name)
+    return Plan([Call("IndexService.DropCollection", request)], lambda _: None)
+
+
+def collections() -> Plan[list[Collection]]:
+    """List the collections."""
+    call = Call("IndexService.ListCollections", index_pb2.ListCollectionsRequest())
+    return Plan([call], lambda r: [_collection(c) for c in r[0].collections])
+
+
+def describe(name: str) -> Plan[Collection]:
+    """Describe a collection."""
+    request = index_pb2.DescribeRequest(name=name)
+    return Plan([Call("IndexService.Describe", request)], lambda r: _collection(r[0]))
+
+
+def compact(name: str) -> Plan[int]:
+    """Give a collection's freed space back."""
+    request = index_pb2.CompactRequest(name=name)
+    return Plan(
+        [Call("IndexService.Compact", request)], lambda replies: int(replies[0].reclaimed_bytes)
+    )
+
+
+def upsert(
+    name: str,
+    ids: Sequence[str],
+    items: "Items",
+    payloads: Sequence[Payload | None] | None,
+    model_digest: str,
+) -> Plan[int]:
+    """Store vectors or images under ids.
+
+    Raises:
+        InvalidInput: If ids, payloads and items do not match, or an id is given twice.
+    """
+    ids = _checked_ids(ids)
+    if len(set(ids)) < len(ids):
+        repeated = next(i for n, i in enumerate(ids) if i in ids[:n])
+        raise InvalidInput(f"expected each id once, got {repeated!r} twice")
+    if items.count != len(ids):
+        raise InvalidInput(f"expected {len(ids)} {items.noun}, one per id, got {items.count}")
+    texts = None if payloads is None else _payload_texts(payloads, len(ids))
+    # Four bytes for any character, and a few of framing.
+    beside_bytes = 16 + 4 * max(map(len, ids), default=0) + max(map(len, texts or [b""]))
+
+    def calls() -> Iterator[Call]:
+        for start, count, message in items.cut(_VECTORS_AT_ONCE, beside_bytes):
+            part = slice(start, start + count)
+            request = index_pb2.UpsertRequest(
+                collection=name,
+                ids=ids[part],
+                payloads=None if texts is None else texts[part],
+                model_digest=model_digest,
+                **message,
+            )
+            yield _labelled("IndexService.Upsert", request, items, start, count)
+
+    return Plan(calls(), lambda replies: max((int(r.sequence) for r in replies), default=0))
+
+
+def delete(name: str, ids: Sequence[str]) -> Plan[int]:
+    """Remove ids; the result is how many were there."""
+    return Plan(
+        (
+            Call("IndexService.Delete", index_pb2.DeleteRequest(collection=name, ids=part))
+            for part in _cut_ids(list(dict.fromkeys(_checked_ids(ids))))
+        ),
+        lambda replies: sum(int(r.deleted) for r in replies),
+    )
+
+
+def get(name: str, ids: Sequence[str], *, with_vectors: bool) -> Plan[list[Record | None]]:
+    """Look ids up."""
+    return Plan(
+        (
+            Call(
+                "IndexService.Get",
+                index_pb2.GetRequest(collection=name, ids=part, with_vectors=with_vectors),
+            )
+            for part in _cut_ids(_checked_ids(ids))
+        ),
+        lambda replies: [_record(m) for r in replies for m in r.records],
+    )
+
+
+def search(
+    name: str, items: "Items", k: int, query_filter: str, model_digest: str, *, payload: bool
+) -> Plan[list[list[Hit]]]:
+    """Find neighbours of vectors or images.
+
+    Raises:
+        InvalidInput: If k is not a positive integer.
+    """
+    if not 0 < k < 2**32:
+        raise InvalidInput(f"expected k of at least 1, got {k}")
+
+    def calls() -> Iterator[Call]:
+        for start, count, message in items.cut(_QUERIES_AT_ONCE):
+            request = index_pb2.SearchRequest(
+                collection=name,
+                k=k,
+                filter=query_filter,
+                with_payload=payload,
+                model_digest=model_digest,
+                **message,
+            )
+            yield _labelled("IndexService.Search", request, items, start, count)
+
+    return Plan(
+        calls(), lambda replies: [[_hit(h) for h in r.hits] for m in replies for r in m.results]
+    )
+
+
+class Items:
+    """The vectors or images of a request, cut into messages.
+
+    Args:
+        vectors: (n, d) or (d,), or None.
+        images: Any form of images, or None.
+        room: What one message may hold.
+
+    Raises:
+        InvalidInput: If there are both or neither, or the form is unknown.
+    """
+
+    def __init__(
+        self, vectors: npt.ArrayLike | None, images: ImageInput | None, room: Room
+    ) -> None:
+        if (vectors is None) == (images is None):
+            both = "neither" if vectors is None else "both"
+            raise InvalidInput(f"expected either vectors or images, got {both}")
+        self._room = room
+        self._images = images
+        self._vectors = _as_vectors(vectors) if vectors is not None else None
+        self.noun = "images" if self._vectors is None else "vectors"
+
+    @property
+    def count(self) -> int:
+        """Vectors or images."""
+        if self._vectors is not None:
+            return len(self._vectors)
+        return 0 if self._images is None else count_images(self._images)
+
+    def cut(
+        self, most: int, beside_bytes: int = 0
+    ) -> Iterator[tuple[int, int, dict[str, Message]]]:
+        """Start, number and message field of each part.
+
+        Args:
+            most: Vectors in one message.
+            beside_bytes: What comes with each item, at most.
+        """
+        if self._vectors is not None:
+            room = Room(self._room.message_bytes, most, wanted_images=most)
+            step = room.beside(beside_bytes).rows(self._vectors[:1].nbytes)
+            for start in range(0, len(self._vectors), step):
+                part = self._vectors[start : start + step]
+                yield start, len(part), {"vectors": encode_tensor(part)}
+        elif self._images is not None:
+            for chunk in cut_images(self._images, self._room.beside(beside_bytes)):
+                message = encode_images(chunk.images)
+                field = "pixels" if isinstance(message, tensor_pb2.Tensor) else "encoded"
+                yield chunk.start, len(chunk.images), {field: message}
+
+
+def _as_vectors(vectors: npt.ArrayLike) -> Embeddings:
+    array = np.asarray(vectors)
+    if array.dtype.kind not in "fiu" or array.ndim not in (1, 2):
+        raise InvalidInput(
+            f"expected vectors (n, d) or (d,) of numbers, got {array.dtype} {array.shape}"
+        )
+    return np.atleast_2d(array).astype(np.float32, copy=False)
+
+
+def _labelled(method: str, request: Message, items: Items, start: int, count: int) -> Call:
+    whole = count == items.count
+    label = "" if whole else f"{items.noun} {start} to {start + count - 1}"
+    images = count if items.noun == "images" else 0
+    return Call(method, request, images=images, label=label)
+
+
+def _checked_ids(ids: Sequence[str]) -> list[str]:
+    if isinstance(ids, str):
+        raise InvalidInput(f"expected a list of ids, got the text {ids!r}; write [{ids!r}]")
+    checked = list(ids)
+    wrong = next((i for i in checked if not isinstance(i, str)), None)
+    if wrong is not None:
+        raise InvalidInput(f"expected ids as text, got {wrong!r}; write str({wrong!r})")
+    return checked
+
+
+def _cut_ids(ids: list[str]) -> Iterator[list[str]]:
+    for start in range(0, len(ids), _IDS_AT_ONCE):
+        yield ids[start : start + _IDS_AT_ONCE]
+
+
+def _payload_texts(payloads: Sequence[Payload | None], count: int) -> list[bytes]:
+    if len(payloads) != count:
+        raise InvalidInput(f"expected {count} payloads, one per id, got {len(payloads)}")
+    return [_payload_text(i, payload) for i, payload in enumerate(payloads)]
+
+
+def _payload_text(index: int, payload: Payload | None) -> bytes:
+    if payload is None:
+        return b""
+    try:
+        if not isinstance(payload, Mapping):
+            raise TypeError(f"{type(payload).__name__} is no mapping")
+        return json.dumps(
+            dict(payload), ensure_ascii=False, allow_nan=False, separators=(",", ":")
+        ).encode()
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"expected payload {index} as a JSON object, got {error}") from error
+
+
+def _collection(message: index_pb2.Collection) -> Collection:
+    return Collection(
+        name=message.name,
+        dim=message.dim,
+        metric=_METRICS[message.metric],
+        kind=message.kind,
+        model=message.model,
+        model_digest=message.model_digest,
+        count=message.count,
+        sequence=message.sequence,
+    )
+
+
+def _record(message: index_pb2.Record) -> Record | None:
+    if not message.found:
+        return None
+    vector = None
+    if message.HasField("vector"):
+        vector = np.array(decode_tensor(message.vector, axes="d", dtypes=("float32",)))
+    return Record(
+        id=message.id,
+        vector=None if vector is None else vector.astype(np.float32, copy=False),
+        payload=_read_payload(message.payload),
+        sequence=message.sequence,
+    )
+
+
+def _hit(message: index_pb2.Hit) -> Hit:
+    return Hit(message.id, message.score, _read_payload(message.payload))
+
+
+def _read_payload(text: bytes) -> dict[str, object] | None:
+    return json.loads(text) if text else None

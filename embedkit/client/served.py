@@ -1,0 +1,109 @@
+"""One served model as an Embedder, so that the evaluation measures what clients get."""
+
+from typing import TYPE_CHECKING
+
+from embedkit.client.images import ImageInput
+from embedkit.client.inference import OnError, Outputs, Question, infer
+from embedkit.client.messages import ModelInfo
+from embedkit.client.meter import Meter
+from embedkit.errors import ModelChanged, NotFound
+from embedkit.preprocess import InputSpec
+from embedkit.types import Embeddings, ImageScores, Usage
+
+if TYPE_CHECKING:
+    from embedkit.client.sync import Client
+
+__all__ = ["ServedModel"]
+
+
+class ServedModel:
+    """A model behind a client: ``Embedder``, ``FeatureEmbedder``, ``Scorer`` and ``Metered``.
+
+    It stands for the one model digest that it was made with; when the server answers with
+    another, every method raises ``ModelChanged``.
+
+    Args:
+        client: Stays open as long as this is used.
+        name: As the caller gave it; may be empty where the server has one model.
+        version: Empty for the latest.
+        info: What the server says of it.
+    """
+
+    def __init__(self, client: "Client", name: str, version: str, info: ModelInfo) -> None:
+        self.name = name
+        self.version = version
+        self.info = info
+        self._client = client
+        self._meter = Meter()
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of an embedding."""
+        return self.info.dim
+
+    @property
+    def digest(self) -> str:
+        """The model digest."""
+        return self.info.digest
+
+    @property
+    def input(self) -> InputSpec:
+        """What the model takes; other sizes and channels are converted by the server."""
+        return self.info.input
+
+    @property
+    def usage(self) -> Usage:
+        """What this object has asked so far."""
+        return self._meter.usage
+
+    def embed(self, images: ImageInput) -> Embeddings:
+        """Return L2-normalised embeddings, (n, d) float32."""
+        return _present(self.infer(images, "embedding").embeddings, "embedding")
+
+    def features(self, images: ImageInput) -> Embeddings:
+        """Return features before normalisation, (n, d) float32."""
+        return _present(self.infer(images, "features").features, "features")
+
+    def score(self, images: ImageInput) -> ImageScores:
+        """Return the class and the OOD score of each image, as far as the bundle has them.
+
+        Raises:
+            NotFound: If it has neither.
+        """
+        names = [name for name in ("class", "ood_score") if name in self.info.outputs]
+        if not names:
+            raise NotFound(
+                f"expected a model with a head or a detector, got {self.info.name!r} "
+                f"with the outputs {list(self.info.outputs)}"
+            )
+        outputs = self.infer(images, *names)
+        return ImageScores(
+            labels=outputs.labels,
+            probabilities=outputs.probabilities,
+            novelty=outputs.novelty,
+            class_names=outputs.class_names or self.info.class_names,
+        )
+
+    def infer(
+        self, images: ImageInput, *outputs: str, on_error: OnError = "raise", dims: int = 0
+    ) -> Outputs:
+        """Return any of the outputs ``embedding features tokens ood_score class``.
+
+        Raises:
+            BadImage: Names the images that cannot be decoded.
+            ModelChanged: If the server has another model now.
+        """
+        question = Question(self.name, self.version, outputs, dims, on_error)
+        result = self._client.run(infer(images, question, self._client.server()), self._meter)
+        if result.digest not in ("", self.digest):
+            raise ModelChanged(
+                f"expected the model {self.digest}, got {result.digest}: the server has "
+                f"loaded another {self.info.name!r}; ask the client for the model again"
+            )
+        return result
+
+
+def _present(array: Embeddings | None, name: str) -> Embeddings:
+    if array is None:
+        raise NotFound(f"expected the output {name!r} in the reply, got none")
+    return array

@@ -1,0 +1,270 @@
+"""The synchronous client."""
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TypeVar
+
+import numpy.typing as npt
+
+from embedkit.client import collections as plans
+from embedkit.client.connection import Connection
+from embedkit.client.images import ImageInput
+from embedkit.client.inference import OnError, Outputs, Question, SeenModels, infer
+from embedkit.client.messages import ModelInfo, Plan, ServerInfo, get_model, list_models
+from embedkit.client.meter import Meter
+from embedkit.client.retry import RetryPolicy
+from embedkit.client.served import ServedModel
+from embedkit.errors import EmbedkitError
+from embedkit.types import Collection, Embeddings, Hit, Metric, Record, Usage
+
+__all__ = ["Client", "connect"]
+
+Result = TypeVar("Result")
+
+
+def connect(
+    address: str,
+    *,
+    timeout_s: float | None = 60.0,
+    retry_s: float = 10.0,
+    token: str | None = None,
+) -> "Client":
+    """Return a client of the server at an address; nothing is sent yet.
+
+    Args:
+        address: ``HOST:PORT``.
+        timeout_s: Seconds that one request may take, retries included; None for no limit.
+        retry_s: Seconds in which a request is repeated while the server is unreachable,
+            draining or full; 0 never repeats.
+        token: Sent with every call.
+
+    Raises:
+        InvalidInput: If the address has another form.
+
+    Example:
+        >>> import embedkit
+        >>> with embedkit.connect("localhost:50051") as client:
+        ...     client.usage.calls
+        0
+    """
+    return Client(address, RetryPolicy(timeout_s, retry_s), token=token)
+
+
+class Client:
+    """A connection to one server; safe to use from many threads.
+
+    Large inputs are cut into several requests, a few of which are under way at a time. Every
+    method raises the typed errors of ``embedkit.errors``; ``Unavailable`` and ``QueueFull``
+    only after the time for retries has passed. A repeated request may be executed twice: writes of
+    vectors give the same result then, while a repeated ``create_collection`` may find its own
+    collection and raise ``AlreadyExists``.
+
+    Args:
+        address: ``HOST:PORT``.
+        policy: How long to try.
+        token: Sent with every call.
+    """
+
+    def __init__(
+        self, address: str, policy: RetryPolicy | None = None, *, token: str | None = None
+    ) -> None:
+        self._connection = Connection(address, policy or RetryPolicy(), token)
+        self._meter = Meter()
+        self._seen = SeenModels()
+        self._server: ServerInfo | None = None
+
+    def embed(
+        self,
+        images: ImageInput,
+        model: str = "",
+        *,
+        version: str = "",
+        dims: int = 0,
+        on_error: OnError = "raise",
+    ) -> Embeddings:
+        """Return L2-normalised embeddings, (n, d) float32, in the order given.
+
+        Args:
+            images: A uint8 array (n, h, w, c), or one or a list of: uint8 array (h, w, c) or
+                (h, w), file content as bytes, path, Pillow image. Any size.
+            model: May be empty where the server has one model.
+            version: Empty for the latest.
+            dims: Keep the first dimensions, normalised again; 0 keeps all.
+            on_error: ``raise`` BadImage if any image is bad, or give those ``nan`` rows.
+
+        Raises:
+            BadImage: Names the images that cannot be decoded.
+            InvalidInput: If the images have no known form.
+            ModelChanged: If another model answers than before on this client.
+            NotFound: If there is no such model.
+        """
+        outputs = self.infer(
+            images, model, version=version, dims=dims, on_error=on_error, outputs=("embedding",)
+        )
+        if outputs.embeddings is None:
+            raise EmbedkitError("expected embeddings in the reply, got none")
+        return outputs.embeddings
+
+    def infer(
+        self,
+        images: ImageInput,
+        model: str = "",
+        *,
+        version: str = "",
+        outputs: Sequence[str] = ("embedding",),
+        dims: int = 0,
+        on_error: OnError = "raise",
+    ) -> Outputs:
+        """Return any of ``embedding features tokens ood_score class``; otherwise as embed."""
+        question = Question(model, version, tuple(outputs), dims, on_error)
+        result = self.run(infer(images, question, self.server()))
+        self._seen.check(model, version, result.digest)
+        return result
+
+    def search(
+        self,
+        collection: str,
+        *,
+        vectors: npt.ArrayLike | None = None,
+        images: ImageInput | None = None,
+        k: int = 10,
+        filter: str = "",
+        with_payload: bool = True,
+        model_digest: str = "",
+    ) -> list[list[Hit]]:
+        """Return up to ``k`` hits per query, best first.
+
+        Args:
+            collection: Its name.
+            vectors: (n, d) or (d,) numbers; or else
+            images: Any form that ``embed`` takes.
+            k: At least 1.
+            filter: Expression over payloads.
+            with_payload: Whether hits carry their payload.
+            model_digest: Model that made ``vectors``; checked if given.
+
+        Raises:
+            InvalidInput: If vectors, k or filter do not fit the collection.
+            ModelMismatch: If the collection was filled by another model.
+            NotFound: If there is no such collection.
+        """
+        items = plans.Items(vectors, images, self.server().room)
+        return self.run(
+            plans.search(collection, items, k, filter, model_digest, payload=with_payload)
+        )
+
+    def upsert(
+        self,
+        collection: str,
+        ids: Sequence[str],
+        *,
+        vectors: npt.ArrayLike | None = None,
+        images: ImageInput | None = None,
+        payloads: Sequence[Mapping[str, object] | None] | None = None,
+        model_digest: str = "",
+    ) -> int:
+        """Store vectors or images; returns after the commit, with its sequence number.
+
+        A large upsert is several commits. If one fails, those before it stay: repeat the call.
+
+        Args:
+            collection: Its name.
+            ids: One per item, each once; existing ones are replaced.
+            vectors: (n, d) numbers, stored as float32; or else
+            images: Any form that ``embed`` takes.
+            payloads: A JSON object or None for each id.
+            model_digest: Model that made ``vectors``; the collection remembers it.
+
+        Raises:
+            InvalidInput: If ids, payloads or vectors do not fit.
+            ModelMismatch: If the collection was filled by another model.
+        """
+        items = plans.Items(vectors, images, self.server().room)
+        return self.run(plans.upsert(collection, ids, items, payloads, model_digest))
+
+    def delete(self, collection: str, ids: Sequence[str]) -> int:
+        """Remove ids, skipping unknown ones; returns how many were there."""
+        return self.run(plans.delete(collection, ids))
+
+    def get(
+        self, collection: str, ids: Sequence[str], *, with_vectors: bool = True
+    ) -> list[Record | None]:
+        """Look ids up, in order; None for each that is not there."""
+        return self.run(plans.get(collection, ids, with_vectors=with_vectors))
+
+    def create_collection(
+        self,
+        name: str,
+        *,
+        dim: int = 0,
+        model: str = "",
+        metric: Metric = "cosine",
+        kind: str = "auto",
+    ) -> Collection:
+        """Make a collection of vectors of ``dim`` dimensions, or of a model's embeddings.
+
+        Raises:
+            AlreadyExists: If the name is taken.
+            InvalidInput: If name, dimension, metric or kind is not allowed.
+            NotFound: If there is no such model.
+        """
+        return self.run(plans.create(name, dim, model, metric, kind))
+
+    def drop_collection(self, name: str) -> None:
+        """Remove a collection and everything in it."""
+        self.run(plans.drop(name))
+
+    def collections(self) -> list[Collection]:
+        """Every collection, by name."""
+        return self.run(plans.collections())
+
+    def describe(self, collection: str) -> Collection:
+        """One collection as it is now."""
+        return self.run(plans.describe(collection))
+
+    def compact(self, collection: str) -> int:
+        """Give a collection's freed space back; returns the bytes."""
+        return self.run(plans.compact(collection))
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        """Every model that the server has loaded."""
+        self._server = self.run(list_models())
+        return self._server.models
+
+    def model(self, name: str = "", version: str = "") -> ServedModel:
+        """Return one model as an ``Embedder``.
+
+        Raises:
+            NotFound: If there is no such model.
+        """
+        return ServedModel(self, name, version, self.run(get_model(name, version)))
+
+    @property
+    def usage(self) -> Usage:
+        """What this client has asked so far."""
+        return self._meter.usage
+
+    def server(self) -> ServerInfo:
+        """What the server has and accepts, asked once."""
+        if self._server is None:
+            self._server = self.run(list_models())
+        return self._server
+
+    def close(self) -> None:
+        """Close the connection; calls under way are cancelled."""
+        self._connection.close()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def run(self, plan: Plan[Result], *meters: Meter) -> Result:
+        """Send a plan's requests and return its result; the meters count them too."""
+        return self._connection.run(plan, self._meter, *meters)
