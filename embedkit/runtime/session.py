@@ -107,6 +107,8 @@ class Session:
         if len(shape) != 4 or images.dtype != np.uint8 or shape[1:] != self._spec.shape:
             got = f"{images.dtype} {shape}" if shape else type(images).__name__
             raise InvalidInput(f"expected uint8 images (n, {self._spec.shape}), got {got}")
+        if len(images) == 0:
+            return {name: np.empty((0, *self._shapes[name]), np.float32) for name in outputs}
         values = self._session.run(list(outputs), {INPUT: np.ascontiguousarray(images)})
         return dict(zip(outputs, values, strict=True))
 
@@ -190,6 +192,10 @@ def _start(
     options.enable_mem_pattern = False
     # Idle workers of a server would otherwise burn the cores that decode images.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # A graph may name files to read weights from; below a device there are none.
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", os.devnull
+    )
     chosen = [(name, _PROVIDER_OPTIONS.get(name, {})) for name in providers]
     try:
         return onnxruntime.InferenceSession(graph, options, providers=chosen)
