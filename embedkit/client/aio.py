@@ -22,6 +22,7 @@ from embedkit.client.channel import (
 )
 from embedkit.client.images import ImageInput
 from embedkit.client.inference import OnError, Outputs, Question, SeenModels, infer
+from embedkit.client.items import Items
 from embedkit.client.messages import Call, ModelInfo, Plan, ServerInfo, list_models
 from embedkit.client.meter import Meter
 from embedkit.client.retry import Attempts, RetryPolicy
@@ -108,7 +109,7 @@ class Client:
         model_digest: str = "",
     ) -> list[list[Hit]]:
         """Return up to ``k`` hits per query, best first."""
-        items = plans.Items(vectors, images, (await self.server()).room)
+        items = Items(vectors, images, (await self.server()).room)
         return await self.run(
             plans.search(collection, items, k, filter, model_digest, payload=with_payload)
         )
@@ -124,7 +125,7 @@ class Client:
         model_digest: str = "",
     ) -> int:
         """Store vectors or images; returns after the commit, with its sequence number."""
-        items = plans.Items(vectors, images, (await self.server()).room)
+        items = Items(vectors, images, (await self.server()).room)
         return await self.run(plans.upsert(collection, ids, items, payloads, model_digest))
 
     async def delete(self, collection: str, ids: Sequence[str]) -> int:

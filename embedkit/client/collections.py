@@ -4,15 +4,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 from google.protobuf.message import Message
 
-from embedkit.client.images import ImageInput, Room, count_images, cut_images
+from embedkit.client.items import Items
 from embedkit.client.messages import Call, Plan
 from embedkit.errors import InvalidInput
-from embedkit.types import Collection, Embeddings, Hit, Metric, Record
-from embedkit.wire.codec import decode_tensor, encode_images, encode_tensor
-from embedkit.wire.proto import index_pb2, tensor_pb2
+from embedkit.types import Collection, Hit, Metric, Record
+from embedkit.wire.codec import decode_tensor
+from embedkit.wire.proto import index_pb2
 
 __all__ = [
     "collections",
@@ -86,7 +85,7 @@ def compact(name: str) -> Plan[int]:
 def upsert(
     name: str,
     ids: Sequence[str],
-    items: "Items",
+    items: Items,
     payloads: Sequence[Payload | None] | None,
     model_digest: str,
 ) -> Plan[int]:
@@ -146,7 +145,7 @@ def get(name: str, ids: Sequence[str], *, with_vectors: bool) -> Plan[list[Recor
 
 
 def search(
-    name: str, items: "Items", k: int, query_filter: str, model_digest: str, *, payload: bool
+    name: str, items: Items, k: int, query_filter: str, model_digest: str, *, payload: bool
 ) -> Plan[list[list[Hit]]]:
     """Find neighbours of vectors or images.
 
@@ -171,67 +170,6 @@ def search(
     return Plan(
         calls(), lambda replies: [[_hit(h) for h in r.hits] for m in replies for r in m.results]
     )
-
-
-class Items:
-    """The vectors or images of a request, cut into messages.
-
-    Args:
-        vectors: (n, d) or (d,), or None.
-        images: Any form of images, or None.
-        room: What one message may hold.
-
-    Raises:
-        InvalidInput: If there are both or neither, or the form is unknown.
-    """
-
-    def __init__(
-        self, vectors: npt.ArrayLike | None, images: ImageInput | None, room: Room
-    ) -> None:
-        if (vectors is None) == (images is None):
-            both = "neither" if vectors is None else "both"
-            raise InvalidInput(f"expected either vectors or images, got {both}")
-        self._room = room
-        self._images = images
-        self._vectors = _as_vectors(vectors) if vectors is not None else None
-        self.noun = "images" if self._vectors is None else "vectors"
-
-    @property
-    def count(self) -> int:
-        """Vectors or images."""
-        if self._vectors is not None:
-            return len(self._vectors)
-        return 0 if self._images is None else count_images(self._images)
-
-    def cut(
-        self, most: int, beside_bytes: int = 0
-    ) -> Iterator[tuple[int, int, dict[str, Message]]]:
-        """Start, number and message field of each part.
-
-        Args:
-            most: Vectors in one message.
-            beside_bytes: What comes with each item, at most.
-        """
-        if self._vectors is not None:
-            room = Room(self._room.message_bytes, most, wanted_images=most)
-            step = room.beside(beside_bytes).rows(self._vectors[:1].nbytes)
-            for start in range(0, len(self._vectors), step):
-                part = self._vectors[start : start + step]
-                yield start, len(part), {"vectors": encode_tensor(part)}
-        elif self._images is not None:
-            for chunk in cut_images(self._images, self._room.beside(beside_bytes)):
-                message = encode_images(chunk.images)
-                field = "pixels" if isinstance(message, tensor_pb2.Tensor) else "encoded"
-                yield chunk.start, len(chunk.images), {field: message}
-
-
-def _as_vectors(vectors: npt.ArrayLike) -> Embeddings:
-    array = np.asarray(vectors)
-    if array.dtype.kind not in "fiu" or array.ndim not in (1, 2):
-        raise InvalidInput(
-            f"expected vectors (n, d) or (d,) of numbers, got {array.dtype} {array.shape}"
-        )
-    return np.atleast_2d(array).astype(np.float32, copy=False)
 
 
 def _labelled(method: str, request: Message, items: Items, start: int, count: int) -> Call:

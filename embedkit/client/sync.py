@@ -10,6 +10,7 @@ from embedkit.client import collections as plans
 from embedkit.client.connection import Connection
 from embedkit.client.images import ImageInput
 from embedkit.client.inference import OnError, Outputs, Question, SeenModels, infer
+from embedkit.client.items import Items
 from embedkit.client.messages import ModelInfo, Plan, ServerInfo, get_model, list_models
 from embedkit.client.meter import Meter
 from embedkit.client.retry import RetryPolicy
@@ -55,8 +56,8 @@ class Client:
 
     Large inputs are cut into several requests, a few of which are under way at a time. Every
     method raises the typed errors of ``embedkit.errors``; ``Unavailable`` and ``QueueFull``
-    only after the time for retries has passed. A repeated request may be executed twice: writes of
-    vectors give the same result then, while a repeated ``create_collection`` may find its own
+    only after the time for retries has passed. A repeated request may be executed twice. Writes
+    of vectors give the same result then; a repeated ``create_collection`` may find its own
     collection and raise ``AlreadyExists``.
 
     Args:
@@ -148,7 +149,7 @@ class Client:
             ModelMismatch: If the collection was filled by another model.
             NotFound: If there is no such collection.
         """
-        items = plans.Items(vectors, images, self.server().room)
+        items = Items(vectors, images, self.server().room)
         return self.run(
             plans.search(collection, items, k, filter, model_digest, payload=with_payload)
         )
@@ -179,7 +180,7 @@ class Client:
             InvalidInput: If ids, payloads or vectors do not fit.
             ModelMismatch: If the collection was filled by another model.
         """
-        items = plans.Items(vectors, images, self.server().room)
+        items = Items(vectors, images, self.server().room)
         return self.run(plans.upsert(collection, ids, items, payloads, model_digest))
 
     def delete(self, collection: str, ids: Sequence[str]) -> int:

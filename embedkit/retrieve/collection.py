@@ -13,7 +13,8 @@ from embedkit.retrieve.ann import FlatIndex
 from embedkit.retrieve.blocks import Slots
 from embedkit.retrieve.limits import check_vectors
 from embedkit.retrieve.store import Answer, Query, Row
-from embedkit.retrieve.truth import Position, Transaction, Truth, advanced
+from embedkit.retrieve.transaction import Position, Transaction, advanced
+from embedkit.retrieve.truth import Truth
 from embedkit.types import Collection, Embeddings
 
 __all__ = ["OpenCollection", "Write", "check_model"]

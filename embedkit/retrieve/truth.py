@@ -9,7 +9,6 @@ import sqlite3
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +16,10 @@ import numpy as np
 from embedkit.errors import StoreDamaged, Unavailable
 from embedkit.retrieve.blocks import Slots
 from embedkit.retrieve.store import Row
+from embedkit.retrieve.transaction import Position, Transaction
 from embedkit.types import Collection, Embeddings
 
-__all__ = ["Truth"]
+__all__ = ["Truth", "create", "refusing_writes"]
 
 FILE = "truth.sqlite"
 SCHEMA_VERSION = 1
@@ -69,14 +69,6 @@ def create(folder: Path, collection: Collection) -> None:
             )
         finally:
             connection.close()
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where a collection stands: what it is, and the last slot given out."""
-
-    collection: Collection
-    last_slot: int
 
 
 class Truth:
@@ -170,7 +162,7 @@ class Truth:
         ]
 
     @contextmanager
-    def writing(self) -> Iterator["Transaction"]:
+    def writing(self) -> Iterator[Transaction]:
         """Run a block as one transaction: on disk when the block ends, or not at all.
 
         Raises:
@@ -232,69 +224,6 @@ class Truth:
             raise StoreDamaged(f"expected a collection at {self.path}, got {error}") from error
         connection.execute("PRAGMA query_only = ON")
         return connection
-
-
-class Transaction:
-    """The statements of one write."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    def remove(self, ids: Sequence[str]) -> list[int]:
-        """Delete ids; returns the slots that they had."""
-        rows = self._connection.execute(
-            "SELECT slot FROM items WHERE id IN (SELECT value FROM json_each(?))",
-            (json.dumps(ids),),
-        ).fetchall()
-        for table in ("items", "vectors") if rows else ():
-            self._connection.executemany(f"DELETE FROM {table} WHERE slot = ?", rows)
-        return [slot for (slot,) in rows]
-
-    def add(
-        self,
-        position: Position,
-        ids: Sequence[str],
-        vectors: Embeddings,
-        payloads: Sequence[str | None],
-    ) -> None:
-        """Insert rows under the slots after ``position.last_slot``, with the next sequence."""
-        sequence = position.collection.sequence + 1
-        slots = range(position.last_slot + 1, position.last_slot + 1 + len(ids))
-        self._connection.executemany(
-            "INSERT INTO items VALUES (?, ?, ?, ?)",
-            ((s, i, sequence, p) for s, i, p in zip(slots, ids, payloads, strict=True)),
-        )
-        width = 4 * vectors.shape[1]
-        data = memoryview(np.ascontiguousarray(vectors, "<f4").tobytes())
-        self._connection.executemany(
-            "INSERT INTO vectors VALUES (?, ?)",
-            ((s, data[n * width : (n + 1) * width]) for n, s in enumerate(slots)),
-        )
-
-    def stand_at(self, position: Position) -> None:
-        """Record where the collection stands after this transaction."""
-        self._connection.execute(
-            "UPDATE collection SET model_digest = ?, sequence = ?, last_slot = ?",
-            (
-                position.collection.model_digest,
-                position.collection.sequence,
-                position.last_slot,
-            ),
-        )
-
-
-def advanced(position: Position, *, slots: int, count: int, model_digest: str) -> Position:
-    """The position after one more write."""
-    collection = position.collection
-    return Position(
-        replace(
-            collection,
-            sequence=collection.sequence + 1,
-            count=collection.count + count,
-            model_digest=collection.model_digest or model_digest,
-        ),
-        position.last_slot + slots,
-    )
 
 
 @contextmanager
