@@ -1,5 +1,6 @@
 """``embedkit serve``: bundles behind gRPC until SIGTERM."""
 
+import gc
 import json
 import signal
 import threading
@@ -120,6 +121,9 @@ def command(**options: Unpack[Options]) -> None:
             f"expected at least one bundle in {options['models']}, got none; "
             "make one with 'embedkit export'"
         )
+    # What is loaded now stays; a full collection would look at all of it during some call.
+    gc.collect()
+    gc.freeze()
     _announce(server, port, time.monotonic() - began)
     asked.wait()
     server.stop()

@@ -124,25 +124,25 @@ class Engine:
         return model
 
     def embed(
-        self, name: str, images: Images | EncodedImages, deadline_s: float | None = None
+        self, model: str, images: Images | EncodedImages, timeout_s: float | None = None
     ) -> tuple[Embeddings, str]:
         """Return embeddings and the digest of the model that made them.
 
         Args:
-            name: Model name; may be empty where one model is loaded.
+            model: Name; may be empty where one model is loaded.
             images: uint8 (n, h, w, c) of any size, or image files.
-            deadline_s: Seconds from now, or None.
+            timeout_s: Seconds from now, or None.
 
         Raises:
             BadImage: For the first image that cannot be used; nothing is returned then.
             EmbedkitError: As ``get`` and ``LoadedModel.infer``.
         """
-        model = self.get(name)
-        deadline = None if deadline_s is None else time.monotonic() + deadline_s
-        answer = model.infer(Query(images, deadline=deadline))
+        loaded = self.get(model)
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        answer = loaded.infer(Query(images, deadline=deadline))
         for index in sorted(answer.errors):
             raise answer.errors[index]
-        return np.asarray(answer.rows["embedding"], np.float32), model.digest
+        return np.asarray(answer.rows["embedding"], np.float32), loaded.digest
 
     def close(self, timeout_s: float | None = None) -> None:
         """Finish what is queued and end all threads.

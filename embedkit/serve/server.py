@@ -3,7 +3,6 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +13,16 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from embedkit.errors import Unavailable
+from embedkit.retrieve.stores.local import LocalStore
 from embedkit.serve.engine import Engine, EngineConfig, choose_bundles
+from embedkit.serve.handlers import HandlerPool
 from embedkit.serve.loaded import LoadedModel
 from embedkit.serve.logs import AccessLog
 from embedkit.serve.metrics import Gauge, Metrics
 from embedkit.serve.record import CallRecord
 from embedkit.serve.services.embedding import EmbeddingServicer
 from embedkit.serve.services.guard import Guard
+from embedkit.serve.services.index import add_index_service
 from embedkit.serve.services.model import ModelServicer
 from embedkit.serve.sideport import SidePort
 from embedkit.wire.proto import (
@@ -53,7 +55,8 @@ class ServerConfig:
         engine: How models run.
         max_message_bytes: Largest request.
         max_images: Most images in one call.
-        handlers: Calls handled at a time.
+        handlers: Calls handled at a time; each takes a thread.
+        backlog: Calls that may wait for a handler; further ones are refused.
         grace_s: Seconds that running calls get when the server stops.
         reflection: Whether clients may ask for the schema.
         access_log: Which calls are logged.
@@ -67,7 +70,8 @@ class ServerConfig:
     engine: EngineConfig = field(default_factory=EngineConfig)
     max_message_bytes: int = 32 << 20
     max_images: int = 1024
-    handlers: int = 96
+    handlers: int = 256
+    backlog: int = 1024
     grace_s: float = 30.0
     reflection: bool = True
     access_log: Literal["all", "errors", "off"] = "off"
@@ -86,10 +90,12 @@ class Server:
         self.engine = Engine(config.engine, self.metrics.batch)
         self._access = AccessLog(config.access_log)
         self._sideport: SidePort | None = None
+        self._store: LocalStore | None = None
         self._stopped = threading.Event()
+        self._pool = HandlerPool(config.handlers, config.backlog)
         limit = config.max_message_bytes + _TRANSPORT_MARGIN_BYTES
         self._grpc = grpc.server(
-            ThreadPoolExecutor(config.handlers, thread_name_prefix="call"),
+            self._pool,
             options=[
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.max_send_message_length", -1),
@@ -122,6 +128,12 @@ class Server:
                 metrics=self.metrics.render,
                 is_ready=lambda: self._is_serving,
             )
+        if not self.config.bind.startswith(_LOOPBACK):
+            log.warning(
+                "ANYONE WHO REACHES %s CAN USE THIS SERVER: it has neither TLS nor keys; "
+                "bind to 127.0.0.1 or keep strangers away by other means",
+                self.config.bind,
+            )
         self._grpc.start()
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
         return port
@@ -137,8 +149,11 @@ class Server:
         grace = self.config.grace_s if grace_s is None else grace_s
         self._grpc.stop(grace).wait()
         self.engine.close(grace)
+        if self._store is not None:
+            self._store.close()
         if self._sideport is not None:
             self._sideport.stop()
+        self._pool.shutdown(wait=False)
         self._stopped.set()
 
     def wait(self) -> None:
@@ -198,6 +213,8 @@ class Server:
             ),
             self._guard,
         )
+        self._store = LocalStore(config.data_dir)
+        add_index_service(self._guard, self._store, self.engine.embed)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         if config.reflection:
             names = (*self._service_names(), health.SERVICE_NAME, reflection.SERVICE_NAME)

@@ -60,7 +60,10 @@ class SidePort:
             raise Unavailable(f"expected to bind {bind} for metrics, got: {error}") from error
         self.address = f"{host}:{self._server.server_port}"
         self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="sideport"
+            target=self._server.serve_forever,
+            kwargs={"poll_interval": 0.1},
+            name="sideport",
+            daemon=True,
         )
         self._thread.start()
 

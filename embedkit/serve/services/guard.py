@@ -7,7 +7,8 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2
 
-from embedkit.errors import EmbedkitError, InvalidInput, MessageTooLarge, Unavailable
+from embedkit.errors import EmbedkitError, InvalidInput, MessageTooLarge, QueueFull, Unavailable
+from embedkit.serve.handlers import is_shedding
 from embedkit.serve.record import CallRecord
 from embedkit.serve.services.failure import abort
 from embedkit.wire.status import from_status
@@ -85,6 +86,8 @@ class Guard:
                 )
             elif self.is_draining:
                 failure = Unavailable("the server is shutting down; retry elsewhere")
+            elif is_shedding():
+                failure = QueueFull("too many calls are waiting already; retry later")
             else:
                 return parse(data)
         except DecodeError:
