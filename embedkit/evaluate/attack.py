@@ -5,7 +5,6 @@ to the 8-bit pixels that the server will really receive, asks the served model a
 success from that answer only. A buggy method can be weak; it cannot report a false success.
 """
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.errors import BudgetExhausted, InvalidInput
+from embedkit.evaluate.measurement.randomness import Keys, keys_of
 from embedkit.evaluate.oracle import Oracle, VictimHead
 from embedkit.evaluate.threat import Candidates, Threat
 from embedkit.registry import Registry
@@ -24,24 +24,16 @@ if TYPE_CHECKING:
 __all__ = [
     "Attack",
     "Found",
-    "Keys",
     "Need",
     "Outcome",
     "Problem",
     "Target",
     "attacks",
-    "keys_of",
     "run_attack",
-    "uniforms",
+    "worst_of",
 ]
 
 Need = Literal["scores", "decisions", "gradient"]
-
-Keys = npt.NDArray[np.uint64]
-"""One random 64-bit key per image."""
-
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_STREAM = np.uint64(0xD1342543DE82EF95)
 
 
 @dataclass(frozen=True)
@@ -155,6 +147,32 @@ class Outcome:
     gradient_norms: Scores | None = None
 
 
+def worst_of(first: Outcome, second: Outcome) -> Outcome:
+    """Return the stronger of two attacks on the same images, image by image.
+
+    Where both or neither fooled the victim, the first one's image is kept. Queries add up.
+    """
+    take = second.success & ~first.success
+    images = take[:, None, None, None]
+    norms = [n for n in (first.gradient_norms, second.gradient_norms) if n is not None]
+    return Outcome(
+        np.where(images, second.adversarial, first.adversarial),
+        first.success | second.success,
+        np.where(take, second.distances, first.distances),
+        np.where(images, second.candidates, first.candidates),
+        np.where(take[:, None], second.embeddings, first.embeddings),
+        first.queries + second.queries,
+        Usage(
+            first.usage.images + second.usage.images,
+            first.usage.calls + second.usage.calls,
+            first.usage.bytes_sent + second.usage.bytes_sent,
+            first.usage.retries + second.usage.retries,
+        ),
+        first.exhausted or second.exhausted,
+        np.max(norms, axis=0) if norms else None,
+    )
+
+
 def run_attack(method: Attack, target: Target, threat: Threat, *, seed: int = 0) -> Outcome:
     """Run a method against a target and verify what it claims.
 
@@ -188,36 +206,6 @@ def run_attack(method: Attack, target: Target, threat: Threat, *, seed: int = 0)
             raise
         found, exhausted = Found(oracle.best.astype(np.float32)), True
     return _verified(found, target, threat, oracle, exhausted)
-
-
-def keys_of(ids: tuple[str, ...], seed: int) -> Keys:
-    """Return one 64-bit key per id, (n,) uint64, that depends on the id and the seed alone."""
-    digests = (hashlib.blake2b(f"{seed}\0{i}".encode(), digest_size=8).digest() for i in ids)
-    return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
-
-
-def uniforms(keys: Keys, step: int, count: int) -> npt.NDArray[np.float64]:
-    """Return uniform numbers in [0, 1), (n, count), that depend on key and step alone.
-
-    This is the counter form of splitmix64 (Steele 2014): one mixing per number, and no
-    generator to carry along, so the images of a batch can come and go.
-
-    Example:
-        >>> keys = keys_of(("a", "b"), seed=0)
-        >>> bool((uniforms(keys, 3, 2)[1] == uniforms(keys[1:], 3, 2)[0]).all())
-        True
-    """
-    streams = _mixed(keys + np.full(1, step, np.uint64) * _STREAM)
-    counters = np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN
-    bits = _mixed(streams[:, None] + counters) >> np.uint64(11)
-    return bits.astype(np.float64) / 2.0**53
-
-
-def _mixed(state: Keys) -> Keys:
-    """The output function of splitmix64; arithmetic is modulo 2**64."""
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return state ^ (state >> np.uint64(31))
 
 
 def _oracle(method: Attack, target: Target, threat: Threat) -> Oracle | None:

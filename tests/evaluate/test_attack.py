@@ -5,10 +5,9 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from scipy.stats import kstest
 
 from embedkit.errors import InvalidInput
-from embedkit.evaluate.attack import Found, Problem, Target, keys_of, run_attack, uniforms
+from embedkit.evaluate.attack import Found, Problem, Target, run_attack, worst_of
 from embedkit.evaluate.oracle import KnnHead
 from embedkit.evaluate.threat import Threat
 
@@ -156,21 +155,22 @@ def test_an_attack_on_nothing_is_refused() -> None:
         make_target([])
 
 
-def test_keys_depend_on_id_and_seed_alone() -> None:
-    assert keys_of(("a", "b"), 0)[1] == keys_of(("b",), 0)[0]
-    assert keys_of(("a",), 0) != keys_of(("a",), 1)
-    assert keys_of((), 0).shape == (0,)
-    # The separator keeps (1, "2a") apart from (12, "a").
-    assert keys_of(("2a",), 1) != keys_of(("a",), 12)
+def test_the_worst_of_two_takes_each_images_success() -> None:
+    target = make_target([125, 125, 60])
+    first, second = (run_attack(Adds(levels), target, RADIUS) for levels in (2, 5))
+    both = worst_of(first, second)
+    assert both.success.tolist() == [True, True, False]
+    assert both.adversarial[:, 0, 0, 0].tolist() == [130, 130, 62]
+    assert both.distances.tolist() == [5, 5, 2]
+    swapped = worst_of(second, first)
+    assert swapped.adversarial[:, 0, 0, 0].tolist() == [130, 130, 65]
 
 
-def test_uniforms_are_uniform_and_keyed() -> None:
-    keys = keys_of(tuple(map(str, range(200))), 0)
-    draws = uniforms(keys, 5, 50)
-    assert draws.shape == (200, 50)
-    assert draws.min() >= 0
-    assert draws.max() < 1
-    assert kstest(draws.ravel(), "uniform").pvalue > 0.01
-    assert np.array_equal(uniforms(keys[7:9], 5, 50), draws[7:9])
-    for other in (uniforms(keys, 6, 50), np.roll(draws, 1, axis=0), np.roll(draws, 1, axis=1)):
-        assert abs(np.corrcoef(draws.ravel(), other.ravel())[0, 1]) < 0.04
+def test_the_worst_of_two_adds_their_queries() -> None:
+    threat = replace(RADIUS, query_limit=3)
+    first, second = (run_attack(Insatiable(), make_target([100]), threat) for _ in range(2))
+    both = worst_of(first, second)
+    assert both.queries.tolist() == [6]
+    assert (both.usage.images, both.usage.calls) == (6, 6)
+    assert both.exhausted
+    assert both.gradient_norms is None
