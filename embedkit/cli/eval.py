@@ -123,8 +123,8 @@ def command(ctx: click.Context, /, **options: Unpack[Options]) -> None:
         with _progress(console, suite) as progress:
             context = _context(options, served, data, subject, progress)
             report = evaluate(context, suite, subject=subject, gates=gates)
-    write_report(report, options["out"])
     print_report(report, Console())
+    write_report(report, options["out"])
     click.echo(f"report: {options['out'] / 'report.html'}")
     for gate in report.gates:
         if gate.is_unknown:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -24,7 +25,10 @@ def print_report(report: Report, console: Console) -> None:
     for result in report.results:
         for row in _rows(result):
             table.add_row(*row)
-    console.print(table)
+    # On a narrow terminal a line may wrap, but no name and no number is cut.
+    unlimited = console.options.update(max_width=1000)
+    console.width = max(console.width, Measurement.get(console, unlimited, table).maximum)
+    console.print(table, crop=False)
     for result in report.results:
         for warning in result.warnings:
             style = _COLOUR[result.status] if result.status != "ok" else "yellow"
@@ -47,7 +51,7 @@ def _rows(result: TaskResult) -> Iterator[list[str | Text]]:
         yield [
             f"{result.task}.{name}",
             _number(metric),
-            "" if metric.ci is None else f"{metric.ci[0]:.4g} to {metric.ci[1]:.4g}",
+            "" if metric.ci is None else f"{metric.ci[0]:.3g} to {metric.ci[1]:.3g}",
             f"{metric.n:,}",
             *("" if other is None else _number(other) for other in beside),
         ]

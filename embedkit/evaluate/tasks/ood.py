@@ -79,11 +79,13 @@ class OutOfDistribution:
     def _metrics(self, scores: dict[str, SetScores]) -> Metrics:
         metrics: Metrics = {}
         for detector, found in scores.items():
-            for name in found.keys() - {KNOWN}:
-                metrics |= separation_metrics(
-                    found[KNOWN], found[name], f"{name}.{detector}", resamples=self.resamples
-                )
-        return dict(sorted(metrics.items()))
+            for name in found:
+                if name != KNOWN:
+                    prefix = f"{name}.{detector}"
+                    metrics |= separation_metrics(
+                        found[KNOWN], found[name], prefix, resamples=self.resamples
+                    )
+        return metrics
 
 
 def _check_names(context: Context) -> None:
@@ -110,6 +112,8 @@ def _overlaps(context: Context) -> list[str]:
 
 def _fitted_scores(context: Context, which: Which, warnings: list[str]) -> dict[str, SetScores]:
     """Scores by each detector that can be fitted on this model's embeddings."""
+    if attempt(f"baseline {which}", partial(context.embedder, which), warnings) is None:
+        return {}
     found = {
         name: attempt(
             f"{name} scores of {which}", partial(_scores, context, which, name), warnings
@@ -189,7 +193,7 @@ def _compare_with_bundle(context: Context, own: SetScores) -> Metrics:
 def _figures(scores: dict[str, SetScores]) -> dict[str, Figure]:
     figures: dict[str, Figure] = {}
     for detector, found in scores.items():
-        for name in sorted(found.keys() - {KNOWN}):
+        for name in [name for name in found if name != KNOWN]:
             key = f"{name}.{detector}"
             figures[f"{key}.roc"] = Separation(found[KNOWN], found[name]).roc(key)
             pair = {"known": found[KNOWN], name: found[name]}
