@@ -108,7 +108,7 @@ def command(**options: Unpack[Options]) -> None:
     the exit code is 0.
     """
     began = time.monotonic()
-    from embedkit.serve.logs import configure_logging
+    from embedkit.serve.observe.logs import configure_logging
     from embedkit.serve.server import Server
 
     configure_logging(options["log_format"])
@@ -131,8 +131,8 @@ def command(**options: Unpack[Options]) -> None:
 
 def _config(options: Options) -> "ServerConfig":
     from embedkit.serve.batcher import BatchLimits
+    from embedkit.serve.config import ServerConfig
     from embedkit.serve.engine import EngineConfig
-    from embedkit.serve.server import ServerConfig
 
     limits = BatchLimits(
         max_batch_size=options["max_batch"],

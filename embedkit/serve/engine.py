@@ -16,8 +16,8 @@ from embedkit.serve.answer import Query
 from embedkit.serve.batcher import BatchLimits
 from embedkit.serve.decode import DEFAULT_MAX_PIXELS, Decoder
 from embedkit.serve.loaded import LoadedModel
-from embedkit.serve.logs import event
-from embedkit.serve.record import BatchRecord
+from embedkit.serve.observe.logs import event
+from embedkit.serve.observe.record import BatchRecord
 from embedkit.types import Embeddings, EncodedImages, Images
 
 __all__ = ["Engine", "EngineConfig", "choose_bundles"]

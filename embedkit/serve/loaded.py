@@ -14,7 +14,7 @@ from embedkit.serve.answer import Answer, Query, collect, spread
 from embedkit.serve.batcher import BatchLimits
 from embedkit.serve.decode import Decoder
 from embedkit.serve.job import Batch, Job
-from embedkit.serve.record import BatchRecord
+from embedkit.serve.observe.record import BatchRecord
 from embedkit.serve.scoring import GRAPH_OUTPUTS, ROW_NAMES, Rows, Scoring
 from embedkit.serve.worker import Worker
 from embedkit.types import EncodedImages, Images

@@ -4,9 +4,8 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -14,17 +13,18 @@ from grpc_reflection.v1alpha import reflection
 
 from embedkit.errors import Unavailable
 from embedkit.retrieve.stores.local import LocalStore
-from embedkit.serve.engine import Engine, EngineConfig, choose_bundles
+from embedkit.serve.config import ServerConfig
+from embedkit.serve.engine import Engine, choose_bundles
 from embedkit.serve.handlers import HandlerPool
 from embedkit.serve.loaded import LoadedModel
-from embedkit.serve.logs import AccessLog
-from embedkit.serve.metrics import Gauge, Metrics
-from embedkit.serve.record import CallRecord
+from embedkit.serve.observe.logs import AccessLog
+from embedkit.serve.observe.metrics import Gauge, Metrics
+from embedkit.serve.observe.record import CallRecord
+from embedkit.serve.observe.sideport import SidePort
 from embedkit.serve.services.embedding import EmbeddingServicer
 from embedkit.serve.services.guard import Guard
 from embedkit.serve.services.index import add_index_service
 from embedkit.serve.services.model import ModelServicer
-from embedkit.serve.sideport import SidePort
 from embedkit.wire.proto import (
     embedding_pb2,
     embedding_pb2_grpc,
@@ -40,41 +40,6 @@ log = logging.getLogger(__name__)
 # The transport lets this much more in, so that the refusal is ours, with its reason.
 _TRANSPORT_MARGIN_BYTES = 1 << 20
 _LOOPBACK = ("127.", "localhost:", "[::1]:", "unix:")
-
-
-@dataclass(frozen=True)
-class ServerConfig:
-    """Everything that ``embedkit serve`` can be told.
-
-    Attributes:
-        models: Folder of ``<name>/<version>`` bundles.
-        data_dir: Folder of the collections.
-        bind: Address to serve on; port 0 takes a free one.
-        metrics_bind: Address of ``/metrics``, or ``off``.
-        load: ``NAME`` or ``NAME:VERSION`` each; empty for the latest of every model.
-        engine: How models run.
-        max_message_bytes: Largest request.
-        max_images: Most images in one call.
-        handlers: Calls handled at a time; each takes a thread.
-        backlog: Calls that may wait for a handler; further ones are refused.
-        grace_s: Seconds that running calls get when the server stops.
-        reflection: Whether clients may ask for the schema.
-        access_log: Which calls are logged.
-    """
-
-    models: Path = Path("models")
-    data_dir: Path = Path("var")
-    bind: str = "127.0.0.1:50051"
-    metrics_bind: str = "off"
-    load: tuple[str, ...] = ()
-    engine: EngineConfig = field(default_factory=EngineConfig)
-    max_message_bytes: int = 32 << 20
-    max_images: int = 1024
-    handlers: int = 256
-    backlog: int = 1024
-    grace_s: float = 30.0
-    reflection: bool = True
-    access_log: Literal["all", "errors", "off"] = "off"
 
 
 class Server:
@@ -248,9 +213,13 @@ def running_server(
     Yields:
         The address, ``127.0.0.1:PORT``.
     """
-    base = config or ServerConfig()
-    values = {**vars(base), "models": Path(models), "data_dir": Path(data_dir)}
-    server = Server(ServerConfig(**{**values, "bind": "127.0.0.1:0"}))
+    here = replace(
+        config or ServerConfig(),
+        models=Path(models),
+        data_dir=Path(data_dir),
+        bind="127.0.0.1:0",
+    )
+    server = Server(here)
     try:
         yield f"127.0.0.1:{server.start()}"
     finally:

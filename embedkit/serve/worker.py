@@ -10,7 +10,7 @@ from embedkit.errors import DeadlineExceeded, Unavailable
 from embedkit.serve.batcher import Batcher, BatchLimits
 from embedkit.serve.isolation import run_isolating
 from embedkit.serve.job import Batch, Job
-from embedkit.serve.record import BatchRecord
+from embedkit.serve.observe.record import BatchRecord
 
 __all__ = ["Ticket", "Worker"]
 

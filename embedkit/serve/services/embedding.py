@@ -12,7 +12,7 @@ from embedkit.errors import InvalidInput, MessageTooLarge
 from embedkit.serve.answer import Answer, Query
 from embedkit.serve.engine import Engine
 from embedkit.serve.loaded import LoadedModel
-from embedkit.serve.record import ItemsRecord
+from embedkit.serve.observe.record import ItemsRecord
 from embedkit.serve.services.failure import answering
 from embedkit.types import EncodedImages, Images
 from embedkit.wire.codec import decode_images, encode_tensor, encode_vectors

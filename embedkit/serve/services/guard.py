@@ -9,7 +9,7 @@ from google.rpc import status_pb2
 
 from embedkit.errors import EmbedkitError, InvalidInput, MessageTooLarge, QueueFull, Unavailable
 from embedkit.serve.handlers import is_shedding
-from embedkit.serve.record import CallRecord
+from embedkit.serve.observe.record import CallRecord
 from embedkit.serve.services.failure import abort
 from embedkit.wire.status import from_status
 

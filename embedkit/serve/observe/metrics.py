@@ -18,7 +18,7 @@ from prometheus_client.core import (
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from embedkit.serve.record import BatchRecord, CallRecord, ItemsRecord
+from embedkit.serve.observe.record import BatchRecord, CallRecord, ItemsRecord
 
 __all__ = ["Gauge", "Metrics"]
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Literal, TextIO
 
-from embedkit.serve.record import CallRecord
+from embedkit.serve.observe.record import CallRecord
 
 __all__ = ["AccessLog", "configure_logging", "event"]
 

@@ -1,0 +1,44 @@
+"""Everything that a server can be told."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from embedkit.serve.engine import EngineConfig
+
+__all__ = ["ServerConfig"]
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """Everything that ``embedkit serve`` can be told.
+
+    Attributes:
+        models: Folder of ``<name>/<version>`` bundles.
+        data_dir: Folder of the collections.
+        bind: Address to serve on; port 0 takes a free one.
+        metrics_bind: Address of ``/metrics``, or ``off``.
+        load: ``NAME`` or ``NAME:VERSION`` each; empty for the latest of every model.
+        engine: How models run.
+        max_message_bytes: Largest request.
+        max_images: Most images in one call.
+        handlers: Calls handled at a time; each takes a thread.
+        backlog: Calls that may wait for a handler; further ones are refused.
+        grace_s: Seconds that running calls get when the server stops.
+        reflection: Whether clients may ask for the schema.
+        access_log: Which calls are logged.
+    """
+
+    models: Path = Path("models")
+    data_dir: Path = Path("var")
+    bind: str = "127.0.0.1:50051"
+    metrics_bind: str = "off"
+    load: tuple[str, ...] = ()
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    max_message_bytes: int = 32 << 20
+    max_images: int = 1024
+    handlers: int = 256
+    backlog: int = 1024
+    grace_s: float = 30.0
+    reflection: bool = True
+    access_log: Literal["all", "errors", "off"] = "off"
