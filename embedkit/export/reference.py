@@ -15,10 +15,12 @@ class TorchReference:
 
     Args:
         encoder: Copied; the original stays as it is.
+        threads: Threads of one call; None leaves torch's setting.
     """
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Encoder, *, threads: int | None = None) -> None:
         self._graph = ServedGraph(encoder)
+        self._threads = threads
 
     @property
     def dim(self) -> int:
@@ -53,5 +55,10 @@ class TorchReference:
 
     def _run(self, images: Images | EncodedImages) -> tuple[Embeddings, ...]:
         batch = torch.tensor(prepare(images, self.input))
-        with torch.inference_mode():
-            return tuple(output.numpy() for output in self._graph(batch))
+        before = torch.get_num_threads()
+        torch.set_num_threads(self._threads or before)
+        try:
+            with torch.inference_mode():
+                return tuple(output.numpy() for output in self._graph(batch))
+        finally:
+            torch.set_num_threads(before)
