@@ -96,14 +96,7 @@ class Dataset:
         Raises:
             InvalidInput: If an index is out of range.
         """
-        chosen = np.asarray(indices, dtype=np.int64)
-        if chosen.ndim != 1 or (
-            chosen.size and not 0 <= chosen.min() <= chosen.max() < len(self)
-        ):
-            raise InvalidInput(
-                f"expected indices from 0 to {len(self) - 1}, got {chosen.shape} values"
-                + (f" from {chosen.min()} to {chosen.max()}" if chosen.size else "")
-            )
+        chosen = _checked_indices(indices, len(self))
         images: Images | tuple[bytes, ...]
         if isinstance(self.images, np.ndarray):
             images = self.images[chosen]
@@ -138,6 +131,24 @@ def content_digest(
     if labels is not None:
         digest.update(np.ascontiguousarray(labels, dtype="<i8").data)
     return f"sha256:{digest.hexdigest()}"
+
+
+def _checked_indices(
+    indices: Sequence[int] | npt.NDArray[np.int64], count: int
+) -> npt.NDArray[np.int64]:
+    given = np.asarray(indices)
+    if given.size == 0:
+        return np.zeros(0, dtype=np.int64)
+    if given.ndim != 1 or given.dtype.kind not in "iu":
+        raise InvalidInput(
+            f"expected indices as a row of integers, got {given.dtype} {given.shape}"
+            + ("; use numpy.flatnonzero(mask)" if given.dtype.kind == "b" else "")
+        )
+    if not 0 <= given.min() <= given.max() < count:
+        raise InvalidInput(
+            f"expected indices from 0 to {count - 1}, got {given.min()} to {given.max()}"
+        )
+    return given.astype(np.int64)
 
 
 def _check_images(name: str, images: Images | tuple[bytes, ...]) -> None:

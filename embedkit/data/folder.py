@@ -42,7 +42,7 @@ def load_folder(path: Path, split: str | None = None, *, strict: bool = False) -
         for member, label in layout.members
     ]
     return collect(
-        path.resolve().name,
+        Path(os.path.abspath(path)).name,
         files,
         class_names=layout.class_names,
         strict=strict,

@@ -46,7 +46,7 @@ def load_idx(path: Path, split: str | None = None) -> Dataset:
     label_file = _find(path, f"{_PREFIXES[chosen]}-labels", 1)
     ids = tuple(f"{chosen}/{index}" for index in range(len(images)))
     if label_file is None:
-        return Dataset(path.resolve().name, images, ids=ids)
+        return Dataset(path.absolute().name, images, ids=ids)
     labels = _read(label_file, 1)
     if len(labels) != len(images):
         raise InvalidInput(
@@ -54,7 +54,7 @@ def load_idx(path: Path, split: str | None = None) -> Dataset:
             f"{len(images)} images"
         )
     class_names = numbered_names(labels, str(label_file))
-    return Dataset(path.resolve().name, images, labels.astype(np.int64), class_names, ids)
+    return Dataset(path.absolute().name, images, labels.astype(np.int64), class_names, ids)
 
 
 def _find(folder: Path, stem: str, axes: int) -> Path | None:

@@ -67,8 +67,12 @@ def read_rows(text: str, source: str) -> list[Row]:
         InvalidInput: If a column is missing, a path is empty or repeated, a label is empty, or
             there are no rows.
     """
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    columns = reader.fieldnames or []
+    try:
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        columns = list(reader.fieldnames or [])
+        lines = list(reader)
+    except csv.Error as error:
+        raise InvalidInput(f"expected CSV in {source}, got: {error}") from error
     path_column = next((name for name in _PATH_COLUMNS if name in columns), None)
     if path_column is None:
         raise InvalidInput(
@@ -76,13 +80,15 @@ def read_rows(text: str, source: str) -> list[Row]:
             f"got {','.join(columns)!r}"
         )
     split_column = next((name for name in _SPLIT_COLUMNS if name in columns), "")
-    rows = []
-    try:
-        for line in reader:
-            label = line["label"] if "label" in columns else None
-            rows.append(Row(line[path_column] or "", label, line.get(split_column) or ""))
-    except csv.Error as error:
-        raise InvalidInput(f"expected CSV in {source}, got: {error}") from error
+    has_label = "label" in columns
+    rows = [
+        Row(
+            line[path_column] or "",
+            (line["label"] or "") if has_label else None,
+            line.get(split_column) or "",
+        )
+        for line in lines
+    ]
     _check_rows(rows, source)
     return rows
 

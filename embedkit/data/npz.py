@@ -69,11 +69,7 @@ def _load(archive: _Arrays, path: Path, split: str | None, *, strict: bool) -> D
     if splits[chosen].startswith("jpeg_"):
         return _encoded(archive, path, chosen, (labels, class_names), strict=strict)
     images = _images(archive[splits[chosen]], f"{splits[chosen]} in {path}")
-    if labels is not None and len(labels) != len(images):
-        raise InvalidInput(
-            f"expected one label per image of {chosen} in {path}, got {len(labels)} for "
-            f"{len(images)} images"
-        )
+    _check_count(labels, len(images), f"{chosen} in {path}")
     ids = tuple(f"{prefix}{index}" for index in range(len(images)))
     return Dataset(path.stem, images, labels, class_names, ids)
 
@@ -136,7 +132,12 @@ def _encoded(
     labels, class_names = labelled
     if f"offsets_{split}" not in archive:
         raise InvalidInput(f"expected offsets_{split} beside jpeg_{split} in {path}, got none")
-    row, offsets = archive[f"jpeg_{split}"].tobytes(), archive[f"offsets_{split}"]
+    files_end_to_end, offsets = archive[f"jpeg_{split}"], archive[f"offsets_{split}"]
+    row = files_end_to_end.tobytes()
+    if files_end_to_end.dtype != np.uint8:
+        raise InvalidInput(
+            f"expected jpeg_{split} in {path} as uint8, got {files_end_to_end.dtype}"
+        )
     whole = offsets.ndim == 1 and offsets.dtype.kind in "iu" and offsets.size > 1
     if not whole or np.any(np.diff(offsets) < 0) or offsets[0] < 0 or offsets[-1] > len(row):
         raise InvalidInput(
@@ -144,11 +145,7 @@ def _encoded(
             f"got {offsets.dtype} {offsets.shape}"
         )
     bounds = [int(offset) for offset in offsets]
-    if labels is not None and len(labels) != len(bounds) - 1:
-        raise InvalidInput(
-            f"expected one label per image of {split} in {path}, got {len(labels)} for "
-            f"{len(bounds) - 1} images"
-        )
+    _check_count(labels, len(bounds) - 1, f"{split} in {path}")
     files = [
         ImageFile(
             f"{split}/{index}",
@@ -162,3 +159,10 @@ def _encoded(
 
 def _cut(row: bytes, start: int, end: int) -> bytes:
     return row[start:end]
+
+
+def _check_count(labels: Labels | None, images: int, source: str) -> None:
+    if labels is not None and len(labels) != images:
+        raise InvalidInput(
+            f"expected one label per image of {source}, got {len(labels)} for {images} images"
+        )

@@ -32,6 +32,7 @@ def test_colour_becomes_grey_as_pillow_does_it(rng):
     np.testing.assert_array_equal(convert(image, InputSpec(64, 64, 1))[..., 0], expected)
 
 
+@settings(deadline=None)
 @given(
     level=st.integers(0, 255),
     weights=st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0.01, 1)),
