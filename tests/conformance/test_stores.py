@@ -1,0 +1,404 @@
+"""The contract of a vector store, for every registered one."""
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embedkit.errors import AlreadyExists, InvalidInput, ModelMismatch, NotFound
+from embedkit.retrieve.store import Query, VectorStore, stores
+from embedkit.types import Collection, Metric
+
+LOCAL = ("local",)
+"""Stores that need nothing but a directory; others bring a fixture of their own."""
+METRICS: tuple[Metric, ...] = ("cosine", "inner_product", "l2")
+
+
+@pytest.fixture(params=LOCAL)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[VectorStore]:
+    opened = stores.get(request.param)(tmp_path / "data")
+    yield opened
+    opened.close()
+
+
+def vectors(rng: np.random.Generator, n: int, dim: int = 8) -> np.ndarray:
+    return rng.standard_normal((n, dim)).astype(np.float32)
+
+
+def names(n: int, start: int = 0) -> list[str]:
+    return [f"id-{i}" for i in range(start, start + n)]
+
+
+def scores_of(queries: np.ndarray, base: np.ndarray, metric: Metric) -> np.ndarray:
+    """Every score in float64, from the definitions."""
+    q, b = queries.astype(np.float64), base.astype(np.float64)
+    if metric == "l2":
+        return -((q[:, None, :] - b[None, :, :]) ** 2).sum(axis=2)
+    if metric == "cosine":
+        q /= np.linalg.norm(q, axis=1, keepdims=True)
+        b /= np.linalg.norm(b, axis=1, keepdims=True)
+    return q @ b.T
+
+
+def test_each_file_registers_its_own_name() -> None:
+    assert set(stores.names()) >= set(LOCAL)
+    for name in stores.names():
+        assert callable(stores.get(name))
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_a_store_has_every_method_of_the_protocol(name: str) -> None:
+    kind = stores.get(name)
+    for method, function in inspect.getmembers(VectorStore, inspect.isfunction):
+        if not method.startswith("_"):
+            ours = inspect.signature(getattr(kind, method)).parameters
+            theirs = inspect.signature(function).parameters
+            assert list(ours) == list(theirs), method
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("count", [1, 3, 64])
+def test_search_agrees_with_the_definition_of_the_metric(
+    store: VectorStore, rng: np.random.Generator, metric: Metric, count: int
+) -> None:
+    base, queries = vectors(rng, 500), vectors(rng, count)
+    store.create(Collection("c", dim=8, metric=metric))
+    store.upsert("c", names(500), base)
+    answer = store.search("c", Query(queries, k=10))
+    expected = scores_of(queries, base, metric)
+    for query, (rows, scores) in enumerate(zip(answer.rows, answer.scores, strict=True)):
+        best = np.argsort(-expected[query], kind="stable")[:10]
+        assert [row.id for row in rows] == [f"id-{i}" for i in best]
+        np.testing.assert_allclose(scores, expected[query][best], rtol=1e-6, atol=1e-6)
+    assert answer.exact
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_vector_finds_itself_first(
+    store: VectorStore, rng: np.random.Generator, metric: Metric
+) -> None:
+    base = vectors(rng, 50)
+    base /= np.linalg.norm(base, axis=1, keepdims=True)
+    store.create(Collection("c", dim=8, metric=metric))
+    store.upsert("c", names(50), base)
+    answer = store.search("c", Query(base, k=1))
+    assert [rows[0].id for rows in answer.rows] == names(50)
+    best = 0.0 if metric == "l2" else 1.0
+    np.testing.assert_allclose(np.concatenate(answer.scores), best, atol=1e-6)
+    if metric != "inner_product":
+        assert set(np.concatenate(answer.scores).tolist()) == {best}
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_equal_scores_come_in_the_order_of_writing(store: VectorStore, metric: Metric) -> None:
+    store.create(Collection("c", dim=4, metric=metric))
+    same = np.ones((6, 4), np.float32)
+    store.upsert("c", ["f", "b", "d", "a", "e", "c"], same)
+    for count in (1, 40):
+        answer = store.search("c", Query(np.ones((count, 4), np.float32), k=6))
+        for rows in answer.rows:
+            assert [row.id for row in rows] == ["f", "b", "d", "a", "e", "c"]
+    store.upsert("c", ["f"], same[:1])
+    again = store.search("c", Query(same[:1], k=6)).rows[0]
+    assert [row.id for row in again] == ["b", "d", "a", "e", "c", "f"]
+
+
+def test_k_beyond_the_collection_gives_all_of_it(
+    store: VectorStore, rng: np.random.Generator
+) -> None:
+    store.create(Collection("c", dim=8))
+    empty = store.search("c", Query(vectors(rng, 2), k=5))
+    assert empty.rows == ((), ())
+    store.upsert("c", names(3), vectors(rng, 3))
+    answer = store.search("c", Query(vectors(rng, 2), k=1000))
+    assert [len(rows) for rows in answer.rows] == [3, 3]
+    assert [len(scores) for scores in answer.scores] == [3, 3]
+    assert store.search("c", Query(np.empty((0, 8), np.float32), k=5)).rows == ()
+
+
+def test_what_went_in_comes_out_bit_for_bit(
+    store: VectorStore, rng: np.random.Generator
+) -> None:
+    base = vectors(rng, 4)
+    base[0] = [1e-45, -0.0, 1e-30, 1e12, 0.1, -1, 2, 3]
+    payloads = [b'{"a": 9007199254740993}', None, '{"ä":"☃\\u0000"}'.encode(), b"{}"]
+    store.create(Collection("c", dim=8))
+    store.upsert("c", names(4), base, payloads)
+    rows = store.get("c", [*names(4), "nobody"])
+    assert rows[4] is None
+    for row, vector, payload in zip(rows[:4], base, payloads, strict=True):
+        assert row is not None
+        assert row.vector is not None
+        assert row.vector.tobytes() == vector.tobytes()
+        assert row.payload == payload
+        assert row.sequence == 1
+    bare = store.get("c", ["id-0"], with_vectors=False)[0]
+    assert bare is not None
+    assert bare.vector is None
+    found = store.search("c", Query(base[2:3], k=1, with_vectors=True)).rows[0][0]
+    assert found.vector is not None
+    assert found.vector.tobytes() == base[2].tobytes()
+    assert found.payload == payloads[2]
+    plain = store.search("c", Query(base[2:3], k=1, with_payload=False)).rows[0][0]
+    assert plain.payload is None
+    assert plain.vector is None
+
+
+def test_upsert_replaces_and_delete_removes(
+    store: VectorStore, rng: np.random.Generator
+) -> None:
+    base = vectors(rng, 6)
+    store.create(Collection("c", dim=8))
+    assert store.upsert("c", names(3), base[:3]).sequence == 1
+    after = store.upsert("c", names(3, start=1), base[3:], [b'{"new":1}'] * 3)
+    assert (after.count, after.sequence) == (4, 2)
+    assert store.search("c", Query(base[1:2], k=1)).scores[0][0] < 0.9999
+    deleted, after = store.delete("c", ["id-1", "nobody", "id-0"])
+    assert (deleted, after.count, after.sequence) == (2, 2, 3)
+    assert store.get("c", ["id-0", "id-1"]) == (None, None)
+    left = store.search("c", Query(base[:1], k=9)).rows[0]
+    assert {row.id for row in left} == {"id-2", "id-3"}
+    assert store.describe("c").count == 2
+
+
+def test_names_of_collections(store: VectorStore) -> None:
+    made = store.create(Collection("b.2-x_Y", dim=3, metric="l2", model="m", model_digest="d"))
+    assert made == Collection("b.2-x_Y", 3, "l2", "auto", "m", "d", 0, 0)
+    store.create(Collection("a", dim=3))
+    assert [c.name for c in store.collections()] == ["a", "b.2-x_Y"]
+    with pytest.raises(AlreadyExists, match="'a'"):
+        store.create(Collection("a", dim=4))
+    store.drop("a")
+    assert [c.name for c in store.collections()] == ["b.2-x_Y"]
+    store.create(Collection("a", dim=5))
+    assert store.describe("a").dim == 5
+    for bad in ("", ".", "..", "../a", "a/b", "-a", "a b", "a\n", "ä", "x" * 64):
+        with pytest.raises(InvalidInput, match="collection name"):
+            store.create(Collection(bad, dim=3))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"dim": 0}, "dimension"),
+        ({"dim": 1 << 20}, "dimension"),
+        ({"dim": 3, "metric": "hamming"}, "cosine"),
+        ({"dim": 3, "kind": "magic"}, "auto"),
+    ],
+)
+def test_a_collection_that_cannot_be_is_refused(
+    store: VectorStore, values: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        store.create(Collection("c", **values))  # type: ignore[arg-type]
+    assert store.collections() == ()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x[:, :7], r"\(n, 8\)"),
+        (lambda x: x[0], r"\(n, 8\)"),
+        (lambda x: x.astype(np.float64), "float64"),
+        (lambda x: np.where(np.arange(3)[:, None] == 1, np.nan, x).astype("f4"), "row 1"),
+        (lambda x: np.where(np.arange(3)[:, None] == 2, np.inf, x).astype("f4"), "row 2"),
+    ],
+)
+def test_vectors_that_cannot_be_compared_are_refused(
+    store: VectorStore, rng: np.random.Generator, metric: Metric, change, message: str
+) -> None:
+    store.create(Collection("c", dim=8, metric=metric))
+    bad = change(vectors(rng, 3))
+    with pytest.raises(InvalidInput, match=message):
+        store.upsert("c", names(3), bad)
+    with pytest.raises(InvalidInput, match=message):
+        store.search("c", Query(bad, k=1))
+    assert store.describe("c").count == 0
+
+
+def test_zero_vectors_have_no_cosine_but_a_distance(store: VectorStore) -> None:
+    zeros = np.zeros((1, 4), np.float32)
+    store.create(Collection("cosine", dim=4))
+    with pytest.raises(InvalidInput, match="zeros in row 0"):
+        store.upsert("cosine", ["a"], zeros)
+    with pytest.raises(InvalidInput, match="zeros in row 0"):
+        store.search("cosine", Query(zeros, k=1))
+    store.create(Collection("l2", dim=4, metric="l2"))
+    store.upsert("l2", ["a"], zeros)
+    assert store.search("l2", Query(zeros, k=1)).scores[0].tolist() == [0.0]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_huge_and_tiny_vectors(store: VectorStore, metric: Metric) -> None:
+    store.create(Collection("c", dim=2, metric=metric))
+    huge = np.array([[3e38, 3e38]], np.float32)
+    if metric == "cosine":
+        store.upsert("c", ["huge"], huge)
+        store.upsert("c", ["tiny"], np.array([[0, 1e-45]], np.float32))
+        answer = store.search("c", Query(huge, k=2))
+        assert [row.id for row in answer.rows[0]] == ["huge", "tiny"]
+        np.testing.assert_allclose(answer.scores[0], [1, 0.5**0.5], rtol=1e-6)
+    else:
+        with pytest.raises(InvalidInput, match="shorter"):
+            store.upsert("c", ["huge"], huge)
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (["a", "b", "a"], "'a' twice"),
+        (["a", "", "b"], "non-empty"),
+        (["a", "b\0", "c"], "non-empty"),
+        (["a", "b", "x" * 513], "512 bytes"),
+        (["a", "b", "ä" * 300], "512 bytes"),
+        (["a", "b"], "one vector for each of 2 ids"),
+        (["a", "b", 3], "text"),
+    ],
+)
+def test_ids_that_are_refused(
+    store: VectorStore, rng: np.random.Generator, ids: list, message: str
+) -> None:
+    store.create(Collection("c", dim=8))
+    with pytest.raises(InvalidInput, match=message):
+        store.upsert("c", ids, vectors(rng, 3))
+    assert store.describe("c") == Collection("c", dim=8)
+
+
+@pytest.mark.parametrize(
+    ("payload", "message"),
+    [
+        (b"[1]", "JSON object"),
+        (b"3", "JSON object"),
+        (b"{", "JSON object"),
+        (b'{"a": NaN}', "NaN"),
+        (b'{"a": "\xff"}', "JSON object"),
+        (b'{"a":' + b"[" * 20_000 + b"]" * 20_000 + b"}", "JSON object"),
+        (b'{"a":"' + b"x" * 70_000 + b'"}', "65536 bytes"),
+    ],
+)
+def test_payloads_that_are_refused(
+    store: VectorStore, rng: np.random.Generator, payload: bytes, message: str
+) -> None:
+    store.create(Collection("c", dim=8))
+    with pytest.raises(InvalidInput, match=message):
+        store.upsert("c", names(2), vectors(rng, 2), [b"{}", payload])
+    with pytest.raises(InvalidInput, match="one for each of 2"):
+        store.upsert("c", names(2), vectors(rng, 2), [b"{}"])
+    assert store.describe("c").sequence == 0
+
+
+def test_queries_that_are_refused(store: VectorStore, rng: np.random.Generator) -> None:
+    store.create(Collection("c", dim=8))
+    one = vectors(rng, 1)
+    for query, message in (
+        (Query(one, k=0), "k from 1"),
+        (Query(one, k=-1), "k from 1"),
+        (Query(one, k=1 << 20), "k from 1"),
+        (Query(vectors(rng, 200), k=10_000), "hits"),
+        (Query(one, k=1, filter="year > 2000"), "filters are not available yet"),
+    ):
+        with pytest.raises(InvalidInput, match=message):
+            store.search("c", query)
+
+
+def test_an_unknown_collection_is_not_found_everywhere(
+    store: VectorStore, rng: np.random.Generator
+) -> None:
+    store.create(Collection("photos", dim=8))
+    for act in (
+        lambda: store.describe("fotos"),
+        lambda: store.drop("fotos"),
+        lambda: store.upsert("fotos", ["a"], vectors(rng, 1)),
+        lambda: store.delete("fotos", ["a"]),
+        lambda: store.get("fotos", ["a"]),
+        lambda: store.search("fotos", Query(vectors(rng, 1), k=1)),
+        lambda: store.compact("fotos"),
+    ):
+        with pytest.raises(NotFound, match="photos"):
+            act()
+
+
+def test_a_collection_remembers_the_model_that_filled_it(
+    store: VectorStore, rng: np.random.Generator
+) -> None:
+    store.create(Collection("c", dim=8))
+    one = vectors(rng, 1)
+    assert store.upsert("c", ["a"], one).model_digest == ""
+    assert store.upsert("c", ["b"], one, model_digest="sha256:1").model_digest == "sha256:1"
+    with pytest.raises(ModelMismatch, match="sha256:2"):
+        store.upsert("c", ["c"], one, model_digest="sha256:2")
+    with pytest.raises(ModelMismatch, match="sha256:2"):
+        store.search("c", Query(one, k=1, model_digest="sha256:2"))
+    with pytest.raises(ModelMismatch):
+        # The other model's dimension is not what is wrong.
+        store.search("c", Query(one[:, :4], k=1, model_digest="sha256:2"))
+    assert len(store.search("c", Query(one, k=3, model_digest="sha256:1")).rows[0]) == 2
+    assert len(store.search("c", Query(one, k=3)).rows[0]) == 2
+    assert store.describe("c").count == 2
+
+
+def test_strange_ids_survive(store: VectorStore, rng: np.random.Generator) -> None:
+    ids = [
+        '"',
+        "'; DROP TABLE items; --",
+        "%",
+        "☃/ä.jpg",
+        "\n",
+        " a ",
+        "1",
+        "01",
+        "1.0",
+        "null",
+    ]
+    base = vectors(rng, len(ids))
+    store.create(Collection("c", dim=8))
+    store.upsert("c", ids, base)
+    rows = store.get("c", ids)
+    for row, vector, i in zip(rows, base, ids, strict=True):
+        assert row is not None
+        assert row.id == i
+        assert row.vector is not None
+        assert np.array_equal(row.vector, vector)
+    assert store.delete("c", ids[:5])[0] == 5
+    assert [row.id for row in store.get("c", ids) if row] == ids[5:]
+
+
+def test_compact_gives_space_back_and_changes_nothing(
+    store: VectorStore, rng: np.random.Generator
+) -> None:
+    base = vectors(rng, 4000)
+    store.create(Collection("c", dim=8))
+    store.upsert("c", names(4000), base, [b'{"text":"%s"}' % (b"x" * 200)] * 4000)
+    store.delete("c", names(3900))
+    before = store.search("c", Query(base[:5], k=20))
+    assert store.compact("c") > 500_000
+    after = store.search("c", Query(base[:5], k=20))
+    assert [[r.id for r in rows] for rows in after.rows] == [
+        [r.id for r in rows] for rows in before.rows
+    ]
+    assert np.array_equal(after.scores, before.scores)
+    assert store.compact("c") < 100_000
+
+
+def test_a_random_history_ends_where_a_dictionary_does(
+    store: VectorStore, rng: np.random.Generator
+) -> None:
+    store.create(Collection("c", dim=4, metric="l2"))
+    model: dict[str, np.ndarray] = {}
+    for _ in range(150):
+        ids = [f"id-{i}" for i in rng.choice(60, size=rng.integers(1, 20), replace=False)]
+        if rng.random() < 0.35:
+            deleted, after = store.delete("c", ids)
+            assert deleted == sum(model.pop(i, None) is not None for i in ids)
+        else:
+            new = vectors(rng, len(ids), 4)
+            after = store.upsert("c", ids, new)
+            model.update(zip(ids, new, strict=True))
+        assert after.count == len(model)
+        query = vectors(rng, 1, 4)
+        found = store.search("c", Query(query, k=5)).rows[0]
+        ranked = sorted(model, key=lambda i: ((model[i] - query[0]) ** 2).sum())
+        assert [row.id for row in found] == ranked[:5]

@@ -1,0 +1,255 @@
+"""The local store on disk: reopening, damage, leftovers, a full disk, kills, speed."""
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embedkit.errors import InvalidInput, MessageTooLarge, StoreDamaged, Unavailable
+from embedkit.retrieve.limits import Limits
+from embedkit.retrieve.store import Query
+from embedkit.retrieve.stores.local import LocalStore
+from embedkit.types import Collection
+
+
+def vectors(rng: np.random.Generator, count: int, dim: int = 8) -> np.ndarray:
+    return rng.standard_normal((count, dim)).astype(np.float32)
+
+
+def filled(folder: Path, rng: np.random.Generator) -> np.ndarray:
+    """A closed store with 100 written, 50 replaced and 20 removed; returns the last vectors."""
+    store = LocalStore(folder)
+    store.create(Collection("c", 8, "l2", model="m", model_digest="sha256:1"))
+    base = vectors(rng, 100)
+    ids = [f"id-{i}" for i in range(100)]
+    store.upsert("c", ids, vectors(rng, 100))
+    store.upsert("c", ids[50:], base[50:], [b'{"i":%d}' % i for i in range(50, 100)])
+    store.upsert("c", ids[:50], base[:50])
+    store.delete("c", ids[:20])
+    store.close()
+    return base
+
+
+def test_a_reopened_store_is_the_same(tmp_path: Path, rng: np.random.Generator) -> None:
+    base = filled(tmp_path, rng)
+    store = LocalStore(tmp_path)
+    assert store.collections() == (Collection("c", 8, "l2", "auto", "m", "sha256:1", 80, 4),)
+    rows = store.get("c", [f"id-{i}" for i in range(100)])
+    assert [row is None for row in rows] == [i < 20 for i in range(100)]
+    for i, row in enumerate(rows):
+        if row is not None:
+            assert row.vector is not None
+            assert row.vector.tobytes() == base[i].tobytes()
+            assert row.payload == (b'{"i":%d}' % i if i >= 50 else None)
+    found = store.search("c", Query(base, k=1)).rows
+    assert [r[0].id for r in found[20:]] == [f"id-{i}" for i in range(20, 100)]
+    assert store.upsert("c", ["new"], base[:1]).sequence == 5
+    store.close()
+
+
+def test_every_commit_waits_for_the_disk(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.create(Collection("c", 8))
+    writer = store._open["c"]._truth._writer
+    assert writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert writer.execute("PRAGMA synchronous").fetchone() == (2,), "2 is FULL"
+    store.close()
+
+
+def test_leftovers_of_a_killed_process_are_removed(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    filled(tmp_path, rng)
+    for name in (".making-abc", ".dropped-abc"):
+        (tmp_path / "collections" / name).mkdir()
+        (tmp_path / "collections" / name / "truth.sqlite").write_bytes(b"half")
+    (tmp_path / "collections" / "README").write_text("not a collection")
+    store = LocalStore(tmp_path)
+    assert [c.name for c in store.collections()] == ["c"]
+    assert sorted(p.name for p in (tmp_path / "collections").iterdir()) == ["README", "c"]
+    store.close()
+
+
+def test_a_dropped_collection_leaves_no_file(tmp_path: Path, rng: np.random.Generator) -> None:
+    filled(tmp_path, rng)
+    store = LocalStore(tmp_path)
+    store.drop("c")
+    assert list((tmp_path / "collections").iterdir()) == []
+    store.close()
+
+
+@pytest.mark.parametrize("damage", ["header", "missing", "empty", "schema", "short vector"])
+def test_a_damaged_collection_is_named_and_releases_the_directory(
+    tmp_path: Path, rng: np.random.Generator, damage: str
+) -> None:
+    filled(tmp_path, rng)
+    file = tmp_path / "collections" / "c" / "truth.sqlite"
+    content = file.read_bytes()
+    if damage == "header":
+        file.write_bytes(b"\0" * 100 + content[100:])
+    elif damage == "missing":
+        file.unlink()
+    elif damage == "empty":
+        file.write_bytes(b"")
+    else:
+        connection = sqlite3.connect(file)
+        if damage == "schema":
+            connection.execute("PRAGMA user_version = 99")
+        else:
+            connection.execute("UPDATE vectors SET data = x'00112233' WHERE slot = 120")
+        connection.commit()
+        connection.close()
+    with pytest.raises(StoreDamaged, match=r"collections/c"):
+        LocalStore(tmp_path)
+    file.write_bytes(content)
+    for suffix in ("-wal", "-shm"):
+        file.with_name(file.name + suffix).unlink(missing_ok=True)
+    store = LocalStore(tmp_path)
+    assert store.describe("c").count == 80
+    store.close()
+
+
+def test_a_second_store_on_the_directory_is_refused(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    with pytest.raises(Unavailable, match=str(os.getpid())):
+        LocalStore(tmp_path)
+    store.close()
+    LocalStore(tmp_path).close()
+
+
+def test_limits_are_those_given(tmp_path: Path, rng: np.random.Generator) -> None:
+    limits = Limits(rows=3, collections=1, dim=8, k=5, hits=6)
+    store = LocalStore(tmp_path, limits=limits)
+    store.create(Collection("c", 8))
+    with pytest.raises(InvalidInput, match="at most 1 collections"):
+        store.create(Collection("d", 8))
+    ids = ["a", "b", "c", "d"]
+    with pytest.raises(MessageTooLarge, match="at most 3 ids"):
+        store.upsert("c", ids, vectors(rng, 4))
+    with pytest.raises(MessageTooLarge, match="at most 3 ids"):
+        store.get("c", ids)
+    with pytest.raises(MessageTooLarge, match="at most 3 ids"):
+        store.delete("c", ids)
+    with pytest.raises(MessageTooLarge, match="at most 6 hits"):
+        store.search("c", Query(vectors(rng, 2), k=4))
+    assert store.upsert("c", ids[:3], vectors(rng, 3)).count == 3
+    store.close()
+
+
+FULL_DISK = """
+import resource, signal, sys
+import numpy as np
+from embedkit.errors import Unavailable
+from embedkit.retrieve.store import Query
+from embedkit.retrieve.stores.local import LocalStore
+from embedkit.types import Collection
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit fails, as on a full disk
+store = LocalStore(sys.argv[1])
+store.create(Collection("c", 64))
+rng = np.random.default_rng(0)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, resource.RLIM_INFINITY))
+base, stored = rng.standard_normal((200, 64)).astype(np.float32), 0
+try:
+    for step in range(1000):
+        store.upsert("c", [f"{step}-{i}" for i in range(200)], base)
+        stored += 1
+except Unavailable as error:
+    print(error)
+assert 5 < stored < 1000, stored
+assert store.describe("c").count == 200 * stored
+assert store.search("c", Query(base[:1], k=1)).scores[0][0] == 1
+assert all(store.get("c", [f"{stored - 1}-{i}" for i in range(200)]))
+assert store.get("c", [f"{stored}-0"]) == (None,)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+assert store.upsert("c", ["after"], base[:1]).count == 200 * stored + 1
+store.close()
+store = LocalStore(sys.argv[1])
+assert store.describe("c").count == 200 * stored + 1
+store.close()
+"""
+
+
+def test_a_full_disk_refuses_writes_and_reads_go_on(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", FULL_DISK, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "cannot write" in result.stdout
+
+
+LIVE = """
+import sys
+import numpy as np
+from embedkit.retrieve.stores.local import LocalStore
+from embedkit.types import Collection
+
+store = LocalStore(sys.argv[1])
+print("open", flush=True)
+step = 0
+while True:
+    name = f"c{step % 5}"
+    store.create(Collection(name, 4))
+    store.upsert(name, ["a"], np.ones((1, 4), np.float32))
+    print(step, flush=True)
+    if step % 5 == 4:
+        for i in range(5):
+            store.drop(f"c{i}")
+        print("dropped", flush=True)
+    step += 1
+"""
+
+
+def test_kills_while_making_and_dropping_collections(tmp_path: Path) -> None:
+    """A collection exists with what was acknowledged, or not at all."""
+    moments = random.Random(5)
+    for _ in range(4):
+        command = [sys.executable, "-c", LIVE, str(tmp_path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "open\n"
+            time.sleep(moments.uniform(0, 0.15))
+            process.send_signal(signal.SIGKILL)
+            said = process.stdout.read().split("\n")
+        store = LocalStore(tmp_path)
+        present = {c.name: c.count for c in store.collections()}
+        done = [line for line in said[:-1] if line]
+        since = done[len(done) - done[::-1].index("dropped") :] if "dropped" in done else done
+        if len(since) < 5:  # with five, dropping them had begun
+            assert {f"c{int(step) % 5}" for step in since} <= {n for n in present if present[n]}
+        for name in present:
+            store.drop(name)
+        store.close()
+
+
+@pytest.mark.slow
+def test_bulk_writes_and_reopening_are_fast(tmp_path: Path, rng: np.random.Generator) -> None:
+    """20,000 durable vectors of 128 dimensions a second; open again in under 2 s at 100,000."""
+    base = vectors(rng, 100_000, 128)
+    ids = [f"photo-{i}" for i in range(100_000)]
+    payloads = [b'{"label":"cat","i":%d}' % i for i in range(100_000)]
+    store = LocalStore(tmp_path)
+    store.create(Collection("c", 128))
+    start = time.perf_counter()
+    for i in range(0, 100_000, 4096):
+        part = slice(i, i + 4096)
+        store.upsert("c", ids[part], base[part], payloads[part])
+    rate = 100_000 / (time.perf_counter() - start)
+    store.close()
+    start = time.perf_counter()
+    store = LocalStore(tmp_path)
+    seconds = time.perf_counter() - start
+    assert store.search("c", Query(base[-1:], k=1)).rows[0][0].id == ids[-1]
+    store.close()
+    assert rate > 20_000
+    assert seconds < 2.0

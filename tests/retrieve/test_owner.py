@@ -1,0 +1,43 @@
+"""One process per data directory."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from embedkit.errors import Unavailable
+from embedkit.retrieve.owner import Owner
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from embedkit.retrieve.owner import Owner
+owner = Owner(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_second_owner_is_told_the_first_ones_pid(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "data")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(Unavailable, match=f"process {process.pid}"):
+            Owner(tmp_path / "data")
+        process.kill()
+        process.wait()
+        Owner(tmp_path / "data").release()
+
+
+def test_the_same_process_cannot_own_twice(tmp_path: Path) -> None:
+    owner = Owner(tmp_path)
+    with pytest.raises(Unavailable, match=str(os.getpid())):
+        Owner(tmp_path)
+    owner.release()
+    owner.release()
+    again = Owner(tmp_path)
+    assert (tmp_path / "owner.pid").read_text() == f"{os.getpid()}\n"
+    again.release()
