@@ -11,6 +11,20 @@ from embedkit.errors import BundleDamaged
 
 __all__ = ["read_checkpoint", "write_checkpoint", "write_file"]
 
+# What torch's unpickler was seen to raise on bytes that are no checkpoint.
+_UNREADABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+)
+
 
 def write_file(path: Path, data: bytes) -> None:
     """Replace a file so that a crash at any moment leaves the old content or the new one.
@@ -48,7 +62,7 @@ def read_checkpoint(path: Path) -> dict[str, object]:
     data = io.BytesIO(path.read_bytes())
     try:
         values = torch.load(data, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, OSError, EOFError, pickle.UnpicklingError) as error:
+    except _UNREADABLE as error:
         # torch's own message would advise to load it with code.
         raise BundleDamaged(
             f"expected a checkpoint of tensors in {path}, got a file that does not read as one "

@@ -1,0 +1,84 @@
+"""``embedkit train`` as a user runs it: a process that may be killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file
+
+from embedkit.cli.train import command
+from embedkit.errors import InvalidInput
+from embedkit.train.loop import train
+from embedkit.train.recipe import Recipe
+
+
+@pytest.fixture
+def recipe(small, tmp_path):
+    path = tmp_path / "small.toml"
+    path.write_text(small(schedule={"epochs": 60}, run={"checkpoint_steps": 7}).to_toml())
+    return path
+
+
+def start(recipe, out, *more):
+    arguments = ["train", str(recipe), "--out", str(out), *more]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "embedkit", *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_lines(path, count):
+    deadline = time.monotonic() + 120
+    while not path.exists() or path.read_bytes().count(b"\n") < count:
+        assert time.monotonic() < deadline, "the run wrote no metrics"
+        time.sleep(0.002)
+
+
+def test_a_killed_and_interrupted_process_ends_at_the_same_weights(recipe, tmp_path):
+    out = tmp_path / "cut"
+    process = start(recipe, out)
+    wait_for_lines(out / "metrics.jsonl", 50)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert (out / "checkpoint.pt").exists()
+
+    process = start(recipe, out, "--resume")
+    wait_for_lines(out / "metrics.jsonl", 80)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "the checkpoint is written, continue with --resume" in errors
+    assert "Traceback" not in errors
+    assert not (out / "run.json").exists()
+
+    train(Recipe.load(recipe), out, resume=True)
+    train(Recipe.load(recipe), tmp_path / "whole")
+    first = load_file(tmp_path / "whole" / "encoder.safetensors")
+    second = load_file(out / "encoder.safetensors")
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_overrides_and_output(recipe, tmp_path):
+    arguments = [str(recipe), "--out", str(tmp_path / "run"), "--set", "schedule.max_steps=2"]
+    result = CliRunner().invoke(command, [*arguments, "--set", "objective.name=vicreg"])
+    assert result.exit_code == 0, result.output
+    assert "trained resnet with vicreg: 2 steps of 16 images" in result.output
+    assert "step 2/2 epoch" in result.output
+
+
+def test_a_wrong_setting_is_an_embedkit_error(recipe, tmp_path):
+    arguments = [str(recipe), "--out", str(tmp_path / "run"), "--set", "schedule.epoch=2"]
+    result = CliRunner().invoke(command, arguments)
+    assert isinstance(result.exception, InvalidInput)
+    assert "did you mean 'epochs'" in str(result.exception)

@@ -1,0 +1,345 @@
+"""The loop: it learns, it is reproducible to the bit, and it stops with a reason."""
+
+import json
+import os
+import signal
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from embedkit.errors import (
+    AlreadyExists,
+    BundleDamaged,
+    Cancelled,
+    InvalidInput,
+    MissingDependency,
+    TrainingDiverged,
+)
+from embedkit.train.loop import train
+from embedkit.train.objective import Loss, objectives
+
+STEPS = 8
+
+
+class CrashError(Exception):
+    """Stands for a crash: the loop must not get the chance to tidy up."""
+
+
+def weights(path):
+    return load_file(path / "encoder.safetensors")
+
+
+def metrics(path):
+    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+def train_until(recipe, out, step):
+    """Train, and crash after the metrics of ``step`` were written."""
+
+    def report(progress):
+        if progress.step == step:
+            raise CrashError
+
+    with pytest.raises(CrashError):
+        train(recipe, out, resume=True, report=report)
+
+
+def assert_same_weights(first, second):
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_leaves_what_its_folder_promises(small, tmp_path):
+    result = train(small(), tmp_path / "run")
+    names = {p.name for p in (tmp_path / "run").iterdir()}
+    assert names == {
+        "recipe.toml",
+        "metrics.jsonl",
+        "checkpoint.pt",
+        "encoder.safetensors",
+        "encoder.json",
+        "run.json",
+    }
+    assert result.steps == STEPS
+    assert result.images == 70
+    assert result.objective == "simclr"
+    assert result.recipe_digest == small().digest
+    assert result.data_digest.startswith("sha256:")
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["steps"] == STEPS
+
+
+def test_the_saved_encoder_can_be_rebuilt(small, tmp_path):
+    from embedkit.encoders.encoder import build_encoder
+
+    train(small(), tmp_path / "run")
+    encoder = build_encoder(json.loads((tmp_path / "run" / "encoder.json").read_text()))
+    encoder.load_state_dict(weights(tmp_path / "run"))
+    assert encoder.mean.item() == pytest.approx(0.305, abs=0.02)
+    images = torch.zeros(2, 8, 8, 1, dtype=torch.uint8)
+    assert encoder(images).features.shape == (2, encoder.feature_dim)
+
+
+def test_metrics_have_every_step_and_measure(small, tmp_path):
+    seen = []
+    train(small(), tmp_path / "run", report=seen.append)
+    lines = metrics(tmp_path / "run")
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    assert [line["loss"] for line in lines] == [progress.loss for progress in seen]
+    for line in lines:
+        assert line["parts"]["contrast"] == pytest.approx(line["loss"])
+        assert line["images_per_s"] > 0
+        assert line["effective_rank"] > 1
+        assert line["uniformity"] < 0
+        assert 0 <= line["alignment"] <= 4
+        assert line["embedding_std"] > 0
+    assert lines[-1]["eta_s"] == 0
+
+
+def test_it_learns(small, tmp_path):
+    recipe = small(
+        data={"limit": 200},
+        schedule={"epochs": 12, "batch_size": 50},
+        optimiser={"lr": 5e-3},
+        augmentation="characters",
+    )
+    train(recipe, tmp_path / "run")
+    losses = [line["loss"] for line in metrics(tmp_path / "run")]
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.5
+
+
+def test_a_linear_classifier_learns_the_digits(small, tmp_path):
+    recipe = small(
+        data={"limit": 400},
+        objective={"name": "cross_entropy"},
+        encoder={"width": 16},
+        schedule={"epochs": 8, "batch_size": 50},
+        optimiser={"lr": 1e-2},
+        augmentation="none",
+    )
+    result = train(recipe, tmp_path / "run")
+    with np.load(tmp_path / "run" / "head.npz", allow_pickle=False) as head:
+        assert head["weight"].shape == (10, 32)
+        assert head["bias"].shape == (10,)
+        assert tuple(head["class_names"]) == result.class_names
+    assert result.loss < 0.7
+
+
+@pytest.mark.parametrize("name", objectives.names())
+def test_every_objective_trains_and_repeats_itself(small, tmp_path, name):
+    recipe = small(objective={"name": name}, schedule={"max_steps": 3})
+    for out in ("a", "b"):
+        assert np.isfinite(train(recipe, tmp_path / out).loss)
+    assert_same_weights(weights(tmp_path / "a"), weights(tmp_path / "b"))
+
+
+def test_another_seed_gives_other_weights(small, tmp_path):
+    train(small(), tmp_path / "a")
+    train(small(seed=2), tmp_path / "b")
+    a, b = weights(tmp_path / "a"), weights(tmp_path / "b")
+    assert not torch.equal(a["net.conv1.weight"], b["net.conv1.weight"])
+
+
+def test_the_callers_generator_is_left_alone(small, tmp_path):
+    before = torch.get_rng_state()
+    train(small(), tmp_path / "run")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("step", range(1, STEPS))
+def test_a_run_killed_at_any_step_ends_at_the_same_weights(small, tmp_path, step):
+    recipe = small()
+    train(recipe, tmp_path / "whole")
+    train_until(recipe, tmp_path / "cut", step)
+    train(recipe, tmp_path / "cut", resume=True)
+    assert_same_weights(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+    steps = [line["step"] for line in metrics(tmp_path / "cut")]
+    assert steps == list(range(1, STEPS + 1))
+    losses = [[line["loss"] for line in metrics(tmp_path / out)] for out in ("whole", "cut")]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"objective": {"name": "byol"}},
+        {"objective": {"name": "cross_entropy"}, "run": {"ema": 0.9}},
+        {"objective": {"name": "supcon"}, "optimiser": {"name": "lars", "lr": 1.0}},
+        {"objective": {"name": "vicreg"}, "optimiser": {"name": "sgd", "lr": 0.01}},
+        {"run": {"precision": "bf16"}, "optimiser": {"clip_norm": 0.5}},
+        {"run": {"channels_last": False}, "augmentation": "none"},
+    ],
+    ids=["teacher", "ema", "lars", "sgd", "bf16", "contiguous"],
+)
+def test_every_kind_of_state_survives_a_kill(small, tmp_path, sections):
+    recipe = small(**sections)
+    train(recipe, tmp_path / "whole")
+    for step in (4, 5, 7):
+        train_until(recipe, tmp_path / "cut", step)
+    train(recipe, tmp_path / "cut", resume=True)
+    assert_same_weights(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+
+
+def test_averaged_weights_are_what_is_saved(small, tmp_path):
+    train(small(), tmp_path / "last")
+    train(small(run={"ema": 0.9}), tmp_path / "averaged")
+    last, averaged = weights(tmp_path / "last"), weights(tmp_path / "averaged")
+    assert not torch.equal(last["net.conv1.weight"], averaged["net.conv1.weight"])
+    # Running statistics are copied, and averaging changes nothing of the training itself.
+    assert torch.equal(last["net.bn1.running_mean"], averaged["net.bn1.running_mean"])
+
+
+def test_a_finished_run_is_not_run_again(small, tmp_path):
+    first = train(small(), tmp_path / "run")
+    again = train(small(), tmp_path / "run", resume=True)
+    assert again == first
+
+
+def test_an_existing_run_is_not_overwritten(small, tmp_path):
+    train(small(), tmp_path / "run")
+    with pytest.raises(AlreadyExists, match="--resume"):
+        train(small(), tmp_path / "run")
+
+
+def test_another_recipe_is_not_resumed(small, tmp_path):
+    train_until(small(), tmp_path / "run", 5)
+    with pytest.raises(InvalidInput, match="got another"):
+        train(small(seed=9), tmp_path / "run", resume=True)
+
+
+def test_other_data_is_not_resumed(small, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), np.uint8)
+    np.savez(tmp_path / "set.npz", images=images)
+    recipe = small(data={"source": str(tmp_path / "set.npz")})
+    train_until(recipe, tmp_path / "run", 4)
+    np.savez(tmp_path / "set.npz", images=images[::-1])
+    with pytest.raises(InvalidInput, match="data that the run was started with"):
+        train(recipe, tmp_path / "run", resume=True)
+
+
+def test_a_damaged_checkpoint_is_reported(small, tmp_path):
+    train_until(small(), tmp_path / "run", 5)
+    (tmp_path / "run" / "checkpoint.pt").write_bytes(b"torn")
+    with pytest.raises(BundleDamaged, match=r"checkpoint\.pt.*delete it"):
+        train(small(), tmp_path / "run", resume=True)
+
+
+def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(small, tmp_path):
+    def report(progress):
+        if progress.step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    train(small(), tmp_path / "whole")
+    with pytest.raises(Cancelled, match=r"step 4 of 8.*--resume"):
+        train(small(), tmp_path / "run", report=report)
+    assert [line["step"] for line in metrics(tmp_path / "run")] == [1, 2, 3, 4]
+    seen = []
+    train(small(), tmp_path / "run", resume=True, report=seen.append)
+    assert [progress.step for progress in seen] == [5, 6, 7, 8]
+    assert_same_weights(weights(tmp_path / "whole"), weights(tmp_path / "run"))
+
+
+def test_it_trains_outside_the_main_thread(small, tmp_path):
+    thread = threading.Thread(target=train, args=(small(), tmp_path / "run"))
+    thread.start()
+    thread.join()
+    assert (tmp_path / "run" / "run.json").exists()
+
+
+@dataclass(frozen=True)
+class Exploding:
+    """A loss that is not finite at step 5."""
+
+    value: float = float("nan")
+    needs = frozenset({"projections"})
+    views = 1
+
+    def build(self, sizes):
+        return None
+
+    def __call__(self, batch):
+        scale = self.value if batch.progress >= 4 / STEPS else 1.0
+        return Loss.sum(bang=batch.projections.square().mean() * scale)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _exploding():
+    objectives.register("exploding")(Exploding)
+    yield
+    del objectives._entries["exploding"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_with_its_batch(small, tmp_path, value):
+    recipe = small(objective={"name": "exploding", "value": value})
+    with pytest.raises(TrainingDiverged, match=r"after 4 steps.*diverged\.npz.*optimiser\.lr"):
+        train(recipe, tmp_path / "run")
+    with np.load(tmp_path / "run" / "diverged.npz", allow_pickle=False) as batch:
+        assert batch["images"].shape == (16, 8, 8, 1)
+        assert batch["images"].dtype == np.uint8
+        assert batch["indices"].shape == (16,)
+        assert batch["step"] == 4
+        assert not np.isfinite(batch["loss_bang"])
+
+
+def test_a_finite_loss_with_an_infinite_gradient_stops_too(small, tmp_path):
+    recipe = small(optimiser={"name": "sgd", "lr": 1e30})
+    with pytest.raises(TrainingDiverged):
+        train(recipe, tmp_path / "run")
+
+
+def test_labels_in_the_message_when_they_are_missing(small, tmp_path):
+    np.savez(tmp_path / "set.npz", images=np.zeros((20, 8, 8, 1), np.uint8))
+    for name in ("supcon", "cross_entropy"):
+        recipe = small(data={"source": str(tmp_path / "set.npz")}, objective={"name": name})
+        with pytest.raises(InvalidInput, match=f"labels.*'{name}'.*one folder per class"):
+            train(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_class_only_is_refused(small, tmp_path):
+    images = np.zeros((20, 8, 8, 1), np.uint8)
+    np.savez(tmp_path / "set.npz", images=images, labels=np.zeros(20, np.int64))
+    recipe = small(
+        data={"source": str(tmp_path / "set.npz")}, objective={"name": "cross_entropy"}
+    )
+    with pytest.raises(InvalidInput, match=r"at least 2 classes.*got one"):
+        train(recipe, tmp_path / "run")
+
+
+def test_a_batch_larger_than_the_data_is_refused(small, tmp_path):
+    with pytest.raises(InvalidInput, match=r"at least 71.*got 70.*lower schedule\.batch_size"):
+        train(small(schedule={"batch_size": 71}), tmp_path / "run")
+
+
+def test_unknown_names_are_refused_with_a_suggestion(small, tmp_path):
+    for sections, message in (
+        ({"objective": {"name": "simclrr"}}, "did you mean 'simclr'"),
+        ({"objective": {"name": "simclr", "temperatur": 1}}, "did you mean 'temperature'"),
+        ({"encoder": {"name": "resnet", "widht": 4}}, "did you mean 'width'"),
+        ({"augmentation": [{"name": "geometrik"}]}, "did you mean 'geometric'"),
+        ({"augmentation": "simclrr"}, "preset simclr"),
+        ({"input": {"heigth": 8}}, "did you mean 'height'"),
+    ):
+        with pytest.raises(InvalidInput, match=message):
+            train(small(**sections), tmp_path / "run")
+
+
+def test_devices(small, tmp_path):
+    with pytest.raises(InvalidInput, match="auto, cpu or cuda"):
+        train(small(), tmp_path / "run", device="tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(MissingDependency, match="--device cpu"):
+            train(small(), tmp_path / "run", device="cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_gpu_trains_and_resumes(small, tmp_path, precision):
+    recipe = small(objective={"name": "byol"}, run={"precision": precision})
+    train_until(recipe, tmp_path / "run", 5)
+    assert np.isfinite(train(recipe, tmp_path / "run", resume=True).loss)

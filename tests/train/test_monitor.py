@@ -1,0 +1,75 @@
+"""The monitor writes what happened and warns of a collapse once."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from embedkit.train.monitor import Monitor, measure
+from embedkit.train.objective import Loss
+
+
+@pytest.fixture
+def spread():
+    return torch.randn(2, 64, 16, generator=torch.Generator().manual_seed(0))
+
+
+def collapsed(scale=1e-4):
+    noise = torch.randn(2, 64, 16, generator=torch.Generator().manual_seed(0))
+    return torch.ones(2, 64, 16) + scale * noise
+
+
+def test_even_embeddings(spread):
+    measures = measure(spread)
+    assert measures.dim == 16
+    assert measures.effective_rank > 12
+    assert measures.embedding_std == pytest.approx(1 / 4, rel=0.05)
+    assert measures.alignment == pytest.approx(2, rel=0.1)
+    assert not measures.has_collapsed
+
+
+def test_measures_agree_with_their_definitions(spread):
+    z = spread.numpy()
+    z = z / np.linalg.norm(z, axis=-1, keepdims=True)
+    pairs = [(i, j) for i in range(64) for j in range(64) if i != j]
+    potential = np.mean([math.exp(-2 * np.sum((z[0, i] - z[0, j]) ** 2)) for i, j in pairs])
+    measures = measure(spread)
+    assert measures.uniformity == pytest.approx(math.log(potential), rel=1e-5)
+    squared = np.sum((z[0] - z[1]) ** 2, axis=1)
+    assert measures.alignment == pytest.approx(squared.mean(), rel=1e-5)
+
+
+def test_one_view_has_no_alignment(spread):
+    assert measure(spread[:1]).alignment is None
+
+
+@pytest.mark.parametrize("features", [collapsed(), collapsed().to(torch.bfloat16)])
+def test_a_point_is_a_collapse(features):
+    assert measure(features).has_collapsed
+
+
+def test_a_line_is_a_collapse():
+    along = torch.linspace(0.5, 2, 64)[None, :, None] * torch.ones(2, 64, 16)
+    assert measure(along).has_collapsed
+
+
+def test_lines_add_up_and_warn_once(tmp_path, spread):
+    seen = []
+    monitor = Monitor(tmp_path / "metrics.jsonl", 10, 4, 32, seen.append, seconds=100.0)
+    monitor.start(2)
+    loss = Loss.sum(a=torch.tensor(1.5), b=torch.tensor(0.25))
+    for step, features in ((4, spread), (5, collapsed()), (6, collapsed()), (10, spread)):
+        monitor.record(step, loss, features=features, grad_norm=0.5, lr=0.1)
+    lines = [json.loads(t) for t in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [4, 5, 6, 10]
+    assert [line["epoch"] for line in lines] == [1.0, 1.25, 1.5, 2.5]
+    assert [bool(line["warning"]) for line in lines] == [False, True, False, False]
+    assert lines[0]["loss"] == 1.75
+    assert lines[0]["parts"] == {"a": 1.5, "b": 0.25}
+    assert lines[0]["seconds"] >= 100
+    assert lines[-1]["eta_s"] == 0
+    assert len(monitor.warnings) == 1
+    assert "effective rank" in monitor.warnings[0]
+    assert monitor.last == seen[-1]
