@@ -15,6 +15,7 @@ __all__ = [
     "FileRecord",
     "Manifest",
     "canonical",
+    "check_model_name",
     "graph_name",
     "is_model_name",
 ]
@@ -115,11 +116,7 @@ class Manifest:
         Raises:
             InvalidInput: Names the first value that is not allowed.
         """
-        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
-            raise InvalidInput(
-                "expected a model name of 1 to 64 lower-case letters, digits and '._-', "
-                f"got {self.name!r}"
-            )
+        check_model_name(self.name)
         _positive("version", self.version)
         _positive("dim", self.dim)
         for output, shape in self.outputs.items():
@@ -155,6 +152,15 @@ def canonical(values: object) -> bytes:
 def is_model_name(name: str) -> bool:
     """Whether ``name`` may be a model's name, hence a folder's."""
     return _NAME.fullmatch(name) is not None
+
+
+def check_model_name(name: object) -> None:
+    """Raise InvalidInput unless ``name`` may be a model's name."""
+    if not isinstance(name, str) or not is_model_name(name):
+        raise InvalidInput(
+            "expected a model name of 1 to 64 lower-case letters, digits and '._-', "
+            f"got {name!r}"
+        )
 
 
 def _positive(what: str, value: object) -> None:

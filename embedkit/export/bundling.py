@@ -9,6 +9,7 @@ import numpy as np
 from safetensors.torch import save
 
 from embedkit.bundle import Bundle, Golden, Manifest, find_bundle, write_bundle
+from embedkit.bundle.manifest import check_model_name
 from embedkit.data.dataset import Dataset
 from embedkit.data.source import load_dataset
 from embedkit.encoders.description import describe
@@ -42,11 +43,17 @@ class Target:
         models: The folder that holds all models.
         name: Name of the model.
         version: Positive integer, or None for the next free one.
+
+    Raises:
+        InvalidInput: If the name is not one a model may have.
     """
 
     models: Path
     name: str
     version: int | None = None
+
+    def __post_init__(self) -> None:
+        check_model_name(self.name)
 
     def next_version(self) -> int:
         """The wanted version, or the one after the latest.

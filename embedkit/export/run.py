@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.torch import load
 
 from embedkit.bundle import Bundle, Head
@@ -59,16 +60,21 @@ def read_run(run: str | Path) -> Source:
         InvalidInput: If weights and architecture do not fit.
     """
     folder = Path(run)
-    encoder = build_encoder(json.loads(_read(folder, "encoder.json")))
+    encoder = build_encoder(_read_json(folder, "encoder.json"))
+    weights = _read(folder, "encoder.safetensors")
     try:
-        encoder.load_state_dict(load(_read(folder, "encoder.safetensors")))
-    except RuntimeError as error:
+        encoder.load_state_dict(load(weights))
+    except (RuntimeError, SafetensorError) as error:
         raise InvalidInput(
-            f"expected weights for {folder / 'encoder.json'}, got {error}"
+            f"expected the weights of {folder / 'encoder.json'} in encoder.safetensors, "
+            f"got {error}"
         ) from error
-    facts = json.loads(_read(folder, "run.json"))
+    facts = _read_json(folder, "run.json")
     recipe = _read(folder, "recipe.toml")
-    source = tomllib.loads(recipe.decode()).get("data", {}).get("source", "")
+    try:
+        source = tomllib.loads(recipe.decode()).get("data", {}).get("source", "")
+    except ValueError as error:
+        raise InvalidInput(f"expected TOML in {folder / 'recipe.toml'}, got {error}") from error
     objective = str(facts.get("objective", "external"))
     return Source(
         encoder=encoder,
@@ -92,6 +98,14 @@ def _own_head(folder: Path) -> Head | None:
         return None
     with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
         return Head.from_arrays({key: archive[key] for key in archive.files})
+
+
+def _read_json(folder: Path, name: str) -> dict[str, object]:
+    data = _read(folder, name)
+    try:
+        return dict(json.loads(data))
+    except (ValueError, TypeError) as error:
+        raise InvalidInput(f"expected a JSON object in {folder / name}, got {error}") from error
 
 
 def _read(folder: Path, name: str) -> bytes:
