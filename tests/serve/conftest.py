@@ -41,23 +41,19 @@ def build_graph(seed: int = 0, *, dim: int = DIM, tokens: bool = False) -> bytes
         nodes.append(helper.make_node("Reshape", ["features", "token_shape"], ["tokens"]))
         shapes["tokens"] = [2, dim // 2]
     inputs = [
-        helper.make_tensor_value_info(
-            "images", TensorProto.UINT8, ["n", SIDE, SIDE, CHANNELS]
-        )
+        helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", SIDE, SIDE, CHANNELS])
     ]
     outputs = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *shape])
         for name, shape in shapes.items()
     ]
     graph = helper.make_graph(nodes, "tiny", inputs, outputs, constants)
-    model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10
-    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
     onnx.checker.check_model(model)
     return model.SerializeToString()
 
 
-def reference(images: np.ndarray, seed: int = 0, dim: int = DIM) -> np.ndarray:
+def features_of(images: np.ndarray, seed: int = 0, dim: int = DIM) -> np.ndarray:
     """Features of the tiny graph, written without onnx."""
     rng = np.random.default_rng(seed)
     weight = rng.standard_normal((SIDE * SIDE * CHANNELS, dim)).astype(np.float32)
@@ -79,7 +75,7 @@ def head_of(dim: int = DIM, classes: int = 3) -> Head:
     )
 
 
-def write_tiny(
+def write_bundle_of(
     models: Path,
     *,
     name: str = "tiny",
@@ -100,7 +96,7 @@ def write_tiny(
     )
     files = {
         "model.onnx": build_graph(seed, tokens=tokens),
-        "golden.npz": Golden(images, unit(reference(images, seed))).to_bytes(),
+        "golden.npz": Golden(images, unit(features_of(images, seed))).to_bytes(),
         "heads/default.npz": head_of().to_bytes(),
         **(extra or {}),
     }
@@ -108,9 +104,27 @@ def write_tiny(
 
 
 @pytest.fixture
+def write_tiny() -> Callable[..., Bundle]:
+    """Write a tiny bundle; see ``write_bundle_of``."""
+    return write_bundle_of
+
+
+@pytest.fixture
+def reference() -> Callable[..., np.ndarray]:
+    """Features of the tiny graph, written without onnx."""
+    return features_of
+
+
+@pytest.fixture
+def head() -> Head:
+    """The tiny bundle's classifier."""
+    return head_of()
+
+
+@pytest.fixture
 def tiny_models(tmp_path: Path) -> Path:
     """A models folder with one tiny bundle."""
-    write_tiny(tmp_path / "models")
+    write_bundle_of(tmp_path / "models")
     return tmp_path / "models"
 
 
