@@ -98,8 +98,9 @@ def _changed(context: Context, digest: str) -> str:
     """Ask the model for its digest once more; a sentence if it is another one now."""
     try:
         context.served.embed(context.test.images[:1])
-    except EmbedkitError as error:
-        return f"the model could not be asked for its digest at the end: {error}"
+    except Exception as error:
+        # Whatever it is, the answers before it are worth keeping.
+        return f"the model could not be asked for its digest at the end: {error!r}"
     if context.served.digest != digest:
         return f"the served model changed from {digest} to {context.served.digest}"
     return ""

@@ -1,0 +1,128 @@
+"""What every task promises: 1 for an encoder that knows all, chance for one that knows none."""
+
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+from jsonschema import Draft202012Validator
+
+import embedkit.evaluate.tasks
+from embedkit.evaluate.context import Context, Options
+from embedkit.evaluate.run import evaluate
+from embedkit.evaluate.task import TaskResult, tasks
+from embedkit.testing import ConstantEmbedder, PerfectEmbedder, SyntheticImages
+
+NAMES = tasks.names()
+SOURCE = SyntheticImages(classes=4)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A metric, and its value for the encoder that knows all and the one that knows none."""
+
+    metric: str
+    perfect: float
+    chance: float
+
+
+# A task that needs a bundle is skipped by both encoders, with the reason.
+EXPECTED = {
+    "classify": [Expected("top1", 1, 0.25)],
+    "knn": [Expected(m, 1, 0.25) for m in ("top1", "top1_k1", "top1_k5", "top1_k200")],
+    "linear": [Expected("top1", 1, 0.25)],
+    "ood": [
+        Expected("halves.knn.auroc", 1, 0.5),
+        Expected("halves.mahalanobis.auroc", 1, 0.5),
+        Expected("halves.served.auroc", 1, 0.5),
+        Expected("halves.knn.fpr95_id_positive", 0, 1),
+    ],
+    "robustness": [Expected("accuracy", 1, 0.25), Expected("square.1.accuracy", 1, 0.25)],
+    "parity": [],
+}
+
+
+def context(embedder):
+    return Context(
+        embedder,
+        SOURCE.dataset(240, name="train"),
+        SOURCE.dataset(80, seed=1, name="test"),
+        {"halves": SOURCE.novel(60)},
+        options=Options(attack_images=8, square_queries=10, radii_255=(1.0,)),
+    )
+
+
+def run(name, embedder) -> TaskResult:
+    return tasks.get(name)().run(context(embedder))
+
+
+@pytest.fixture(params=NAMES)
+def name(request):
+    return request.param
+
+
+def test_every_task_is_expected_to_give_something():
+    assert set(EXPECTED) == set(NAMES)
+
+
+def test_each_file_registers_its_own_name(name):
+    modules = {p.stem for p in Path(embedkit.evaluate.tasks.__path__[0]).glob("[!_]*.py")}
+    assert name in modules
+    assert tasks.get(name).__module__ == f"embedkit.evaluate.tasks.{name}"
+    assert tasks.summary(name).endswith(".")
+
+
+@pytest.mark.parametrize("kind", ["perfect", "chance"])
+def test_score_of_the_extreme_encoders(name, kind):
+    embedder = PerfectEmbedder(SOURCE) if kind == "perfect" else ConstantEmbedder(SOURCE.spec)
+    result = run(name, embedder)
+    if not EXPECTED[name]:
+        assert result.status == "skipped"
+        assert "bundle" in result.warnings[0]
+        return
+    assert result.status == "ok"
+    for expected in EXPECTED[name]:
+        assert result.metrics[expected.metric].value == getattr(expected, kind), expected
+
+
+def test_metrics_have_n_and_an_interval_that_holds_the_value(name):
+    result = run(name, PerfectEmbedder(SOURCE))
+    for path, metric in result.metrics.items():
+        assert metric.n >= 1, path
+        assert np.isfinite(metric.value), path
+        if metric.ci is not None:
+            assert metric.ci[0] <= metric.value <= metric.ci[1], path
+            assert metric.ci_method, path
+
+
+def test_baselines_have_the_metrics_of_the_model(name):
+    result = run(name, PerfectEmbedder(SOURCE))
+    for metrics in result.baselines.values():
+        assert set(metrics) <= set(result.metrics)
+
+
+def test_the_same_seed_gives_the_same_result(name):
+    first, second = (run(name, PerfectEmbedder(SOURCE)) for _ in range(2))
+    assert first.to_dict() == second.to_dict()
+    assert first.items.keys() == second.items.keys()
+    for key, array in first.items.items():
+        np.testing.assert_array_equal(array, second.items[key])
+
+
+def test_unlabelled_data_is_a_reason_and_not_a_crash(name):
+    source = context(PerfectEmbedder(SOURCE))
+    bare = SOURCE.novel(80, name="bare")
+    result = tasks.get(name)().run(
+        Context(source.served, source.train, bare, source.ood, options=source.options)
+    )
+    assert result.status in ("ok", "skipped")
+    if result.status == "skipped":
+        assert "label" in result.warnings[0] or "bundle" in result.warnings[0]
+
+
+def test_its_entry_fits_the_published_schema(name):
+    schema = json.loads(files("embedkit.evaluate").joinpath("report.schema.json").read_text())
+    report = evaluate(context(PerfectEmbedder(SOURCE)), (name,))
+    Draft202012Validator(schema).validate(report.to_dict())

@@ -1,0 +1,157 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from embedkit.bundle import derive_bundle, pack_arrays
+from embedkit.data.dataset import Dataset
+from embedkit.detect.detector import Observation, detectors
+from embedkit.evaluate.context import Options
+from embedkit.evaluate.tasks.ood import OutOfDistribution
+from embedkit.runtime.local import load
+from embedkit.testing import ConstantEmbedder, PerfectEmbedder
+from embedkit.types import ImageScores
+
+QUICK = OutOfDistribution(resamples=50)
+
+
+class OwnScore(PerfectEmbedder):
+    """Gives a novelty of its own, or none."""
+
+    novelty = None
+
+    def score(self, images):
+        found = super().score(images)
+        return replace(found, novelty=None if self.novelty is None else self.novelty(images))
+
+
+def test_scores_are_the_detectors_on_the_training_embeddings(make_context):
+    context = make_context()
+    result = QUICK.run(context)
+    for name in ("knn", "mahalanobis"):
+        fitted = detectors.get(name)().fit(
+            Observation(
+                context.embeddings("served", context.train), labels=context.train.labels
+            )
+        )
+        for key, dataset in (("known", context.test), ("halves", context.ood["halves"])):
+            expected = fitted.score(Observation(context.embeddings("served", dataset)))
+            np.testing.assert_array_equal(result.items[f"{name}.{key}"], expected)
+    assert result.cost == {"images": 240 + 80 + 60}
+
+
+def test_every_set_and_detector_has_all_metrics(make_context, source):
+    ood = {"halves": source.novel(60), "more": source.novel(30, seed=4)}
+    result = QUICK.run(make_context(ood=ood))
+    names = (
+        "auroc",
+        "aupr_id_positive",
+        "aupr_ood_positive",
+        "fpr95_id_positive",
+        "fpr95_ood_positive",
+    )
+    for key in ("halves", "more"):
+        for detector in ("knn", "mahalanobis", "served"):
+            assert {f"{key}.{detector}.{n}" for n in names} <= set(result.metrics)
+            assert f"{key}.{detector}.roc" in result.figures
+            assert f"{key}.{detector}.scores" in result.figures
+    assert result.metrics["more.knn.auroc"].n == 110
+
+
+def test_baselines(make_context, bundle):
+    result = QUICK.run(make_context(bundle=bundle))
+    assert set(result.baselines) == {"raw_pixels", "random_encoder"}
+    for metrics in result.baselines.values():
+        assert set(metrics) <= set(result.metrics)
+        assert not any(".served." in name for name in metrics)
+
+
+def test_known_images_as_ood_set_are_noticed(make_context, source):
+    context = make_context(served=OwnScore(source))
+    context = replace(context, ood={"same": context.test, "half": _half_known(context)})
+    result = QUICK.run(context)
+    assert result.warnings[:2] == (
+        "80 of 80 images of the OOD set 'same' are also training or test images: "
+        "no detector can separate those",
+        "10 of 30 images of the OOD set 'half' are also training or test images: "
+        "no detector can separate those",
+    )
+    assert result.metrics["same.knn.auroc"].value == 0.5
+    assert result.status == "ok"
+
+
+def _half_known(context):
+    images = np.concatenate([context.ood["halves"].images[:20], context.train.images[:10]])
+    return Dataset("half", images)
+
+
+def test_a_detector_that_cannot_be_fitted_costs_only_itself(make_context, source):
+    few = source.dataset(20)  # fewer than the 50 neighbours of knn
+    result = QUICK.run(make_context(train=few))
+    assert result.status == "ok"
+    assert "halves.mahalanobis.auroc" in result.metrics
+    assert "halves.knn.auroc" not in result.metrics
+    assert any("at least k=50 known images, got 20" in w for w in result.warnings)
+
+
+def test_nothing_that_can_score_is_a_failure(make_context, source):
+    options = Options(detectors=("knn",))
+    context = make_context(train=source.dataset(20), served=OwnScore(source), options=options)
+    result = QUICK.run(context)
+    assert result.status == "failed"
+    assert result.metrics == {}
+    assert "at least k=50" in result.warnings[0]
+
+
+def test_without_labels_there_is_one_mean(make_context, source):
+    bare = replace(source.dataset(240), labels=None, class_names=(), digest="")
+    result = QUICK.run(make_context(train=bare))
+    assert result.metrics["halves.knn.auroc"].value == 1
+
+
+def test_no_ood_set_is_skipped(make_context):
+    result = QUICK.run(make_context(ood={}))
+    assert result.status == "skipped"
+    assert "add --ood" in result.warnings[0]
+
+
+def test_a_set_called_known_is_refused(make_context, source):
+    with pytest.raises(ValueError, match="not called 'known'"):
+        QUICK.run(make_context(ood={"known": source.novel(9)}))
+
+
+def test_a_server_without_a_detector_gives_no_score_of_its_own(make_context, source):
+    result = QUICK.run(make_context(served=OwnScore(source)))
+    assert not any("served" in name for name in result.metrics)
+    assert "served.known" not in result.items
+
+
+def test_the_servers_own_score_is_measured(make_context, source):
+    served = OwnScore(source)
+    served.novelty = lambda images: images.reshape(len(images), -1).std(axis=1)
+    result = QUICK.run(make_context(served=served))
+    assert result.metrics["halves.served.auroc"].value == 1
+    np.testing.assert_allclose(
+        result.items["served.halves"], source.novel(60).images.reshape(60, -1).std(axis=1)
+    )
+
+
+def test_the_servers_score_is_compared_with_the_bundles_detector(make_context, bundle):
+    """The session stands for the server; its score comes from the bundle's own detector."""
+    arrays = bundle.arrays("detectors/knn.npz")
+    fitted = detectors.get("knn")().restore(arrays)
+    served = load(bundle.path, novelty=lambda z, f, _: fitted.score(Observation(z, f)))
+    good = QUICK.run(make_context(served=served, bundle=bundle))
+    assert good.metrics["served_score.max_abs_error"].value < 1e-6
+    assert good.metrics["served_score.max_abs_error"].n == 140
+    other = derive_bundle(
+        bundle, {"detectors/knn.npz": pack_arrays({**fitted.state(), "k": np.asarray(1)})}
+    )
+    bad = QUICK.run(make_context(served=served, bundle=other))
+    assert bad.metrics["served_score.max_abs_error"].value > 1e-4
+
+
+def test_a_constant_score_is_chance(make_context, source):
+    result = QUICK.run(make_context(served=ConstantEmbedder(source.spec)))
+    assert result.metrics["halves.knn.auroc"].value == 0.5
+    assert isinstance(ConstantEmbedder().score(np.zeros((1, 8, 8, 1), np.uint8)), ImageScores)

@@ -1,0 +1,125 @@
+import copy
+import json
+from importlib.resources import files as resources
+
+import numpy as np
+import pytest
+from jsonschema import Draft202012Validator, ValidationError
+
+from embedkit.evaluate.report import Report, Subject, write_report
+from embedkit.evaluate.run import evaluate
+from embedkit.evaluate.task import Metric, TaskResult
+
+
+@pytest.fixture(scope="module")
+def schema():
+    text = resources("embedkit.evaluate").joinpath("report.schema.json").read_text()
+    return Draft202012Validator(json.loads(text))
+
+
+@pytest.fixture
+def report(make_context) -> Report:
+    return evaluate(
+        make_context(), ("classify", "knn", "ood", "parity"), subject=Subject("toy", "1")
+    )
+
+
+def test_the_schema_is_a_schema(schema):
+    Draft202012Validator.check_schema(schema.schema)
+
+
+def test_a_report_fits_its_schema(report, schema):
+    schema.validate(json.loads(json.dumps(report.to_dict(), allow_nan=False)))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda r: r["results"][0].pop("status"),
+        lambda r: r["results"][0].update(seconds=1),
+        lambda r: r["results"][1]["metrics"]["top1"].pop("n"),
+        lambda r: r["results"][1]["metrics"]["top1"].update(ci=[0.1]),
+        lambda r: r["results"][3].update(warnings=[]),
+        lambda r: r.update(status="good"),
+        lambda r: r["model"].pop("digest"),
+        lambda r: r["data"]["ood"]["halves"].pop("digest"),
+        lambda r: r["figures"]["knn"]["map"].pop("x"),
+        lambda r: r["figures"]["knn"]["map"].update(kind="pie"),
+        lambda r: r.update(extra=1),
+    ],
+)
+def test_the_schema_refuses_what_is_no_report(report, schema, spoil):
+    values = copy.deepcopy(report.to_dict())
+    spoil(values)
+    with pytest.raises(ValidationError):
+        schema.validate(values)
+
+
+def test_it_says_what_was_measured(report, make_context, perfect):
+    values = report.to_dict()
+    context = make_context()
+    assert values["model"] == {
+        "name": "toy",
+        "version": "1",
+        "transport": "in-process",
+        "address": "",
+        "digest": perfect.digest,
+        "dim": 5,
+        "input": perfect.input.to_dict(),
+    }
+    assert values["data"]["train"]["digest"] == context.train.digest
+    assert values["data"]["ood"]["halves"] == {
+        "name": "novel",
+        "n": 60,
+        "digest": context.ood["halves"].digest,
+        "class_names": [],
+        "skipped": 0,
+    }
+    assert values["run"]["code"]["digest"].startswith("sha256:")
+    assert values["run"]["options"]["attack_images"] == 200
+
+
+def test_one_entry_per_task_with_exactly_these_keys(report):
+    results = report.to_dict()["results"]
+    assert [entry["task"] for entry in results] == ["classify", "knn", "ood", "parity"]
+    keys = {"task", "metrics", "baselines", "cost", "status", "warnings"}
+    assert all(set(entry) == keys for entry in results)
+    metric = {"value", "ci", "n", "unit", "higher_is_better", "ci_method"}
+    assert set(results[1]["metrics"]["top1"]) == metric
+
+
+def test_every_metric_can_be_computed_again_from_the_items(report, tmp_path):
+    pytest.importorskip("embedkit.evaluate.html")
+    write_report(report, tmp_path / "out")
+    values = json.loads((tmp_path / "out" / "report.json").read_text())
+    found = {entry["task"]: entry["metrics"] for entry in values["results"]}
+    with np.load(tmp_path / "out" / values["items"]["knn"], allow_pickle=False) as items:
+        for k, name in ((20, "top1"), (1, "top1_k1")):
+            share = np.mean(items[f"predictions_k{k}"] == items["labels"])
+            assert share == found["knn"][name]["value"]
+    with np.load(tmp_path / "out" / values["items"]["ood"], allow_pickle=False) as items:
+        wins = items["knn.halves"][:, None] > items["knn.known"][None]
+        assert wins.mean() == found["ood"]["halves.knn.auroc"]["value"]
+    assert (tmp_path / "out" / "report.html").stat().st_size > 1000
+
+
+def test_writing_again_replaces(report, tmp_path):
+    pytest.importorskip("embedkit.evaluate.html")
+    for _ in range(2):
+        write_report(report, tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["items", "report.html", "report.json"]
+
+
+def test_values_that_are_not_finite_become_null(report):
+    metric = Metric(float("nan"), (0.0, float("inf")), 3)
+    assert metric.to_dict()["value"] is None
+    assert metric.to_dict()["ci"] == [0.0, None]
+
+
+@pytest.mark.parametrize(
+    ("status", "problems", "code"),
+    [("ok", (), 0), ("failed", (), 1), ("ok", ("changed",), 1), ("skipped", (), 0)],
+)
+def test_exit_code(status, problems, code):
+    result = TaskResult("knn", status=status, warnings=("why",))
+    assert Report({}, {}, {}, (result,), problems=problems).exit_code == code
