@@ -13,12 +13,14 @@ from pathlib import Path
 
 import click
 import numpy as np
+import numpy.typing as npt
 
 from embedkit.errors import EmbedkitError, InvalidInput, NotFound, Unavailable
-from embedkit.types import Images
+from embedkit.types import Pixels
 
 MADE_HERE = ("run", "models", "var", "ood", "report", "server.log")
 PATCHES = 500
+RADII_255 = ("8", "16", "32")  # of 8x8 images with 17 grey levels, one level is 16
 
 
 @click.command()
@@ -48,9 +50,20 @@ def command(out: Path) -> None:
         _step("index", "add", "digits", "digits", *server)
         _show_search(address)
         _step(
-            *("eval", *server, "--model", "digits", "--train", "digits", "--test", "digits:test"),
+            *(
+                "eval",
+                *server,
+                "--model",
+                "digits",
+                "--train",
+                "digits",
+                "--test",
+                "digits:test",
+            ),
             *(word for path in sets for word in ("--ood", str(path))),
             *("--bundle", str(models / "digits" / "1"), "--out", str(out / "report")),
+            *("--limit-attack", "100", "--pgd-steps", "20", "--square-queries", "200"),
+            *(word for radius in RADII_255 for word in ("--radius", radius)),
         )
     click.echo(f"\nall of it took {time.perf_counter() - started:.0f} s")
     click.echo(f"report: {(out / 'report' / 'report.html').resolve()}")
@@ -74,7 +87,9 @@ def _recipe() -> Path:
     for folder in (package.parent / "recipes", package / "recipes"):
         if (folder / "digits.toml").is_file():
             return folder / "digits.toml"
-    raise NotFound(f"expected recipes/digits.toml beside {package}, got none; reinstall embedkit")
+    raise NotFound(
+        f"expected recipes/digits.toml beside {package}, got none; reinstall embedkit"
+    )
 
 
 def _step(name: str, *arguments: str) -> None:
@@ -104,10 +119,11 @@ def _write_ood_sets(folder: Path) -> tuple[Path, Path]:
     return paths
 
 
-def _patch(photo: np.ndarray, rng: np.random.Generator) -> Images:  # type: ignore[type-arg]
+def _patch(photo: npt.NDArray[np.float64], rng: np.random.Generator) -> Pixels:
     """A grey 8x8 patch (8, 8, 1) of a photograph."""
     top, left = (int(rng.integers(0, size - 8)) for size in photo.shape)
-    return np.rint(photo[top : top + 8, left : left + 8, None]).astype(np.uint8)
+    patch: Pixels = np.rint(photo[top : top + 8, left : left + 8, None]).astype(np.uint8)
+    return patch
 
 
 @contextmanager
@@ -137,11 +153,10 @@ def _serving(models: Path, out: Path) -> Iterator[str]:
 def _ready_address(process: "subprocess.Popen[str]", log: Path) -> str:
     """Read the server's ready line and return the address in it."""
     line = process.stdout.readline() if process.stdout else ""
-    words = [word for word in line.split() if ":" in word and word.rsplit(":", 1)[1].isdigit()]
-    if not words:
+    if not line.startswith("{"):
         raise Unavailable(f"expected the server's ready line, got {line!r}; see {log}")
     click.echo(line.rstrip())
-    return words[0]
+    return str(json.loads(line)["address"])
 
 
 def _show_search(address: str) -> None:
@@ -154,5 +169,5 @@ def _show_search(address: str) -> None:
         found = client.search("digits", images=test.images, k=5)
     click.secho("\nnearest neighbours of the first test images, by image", bold=True)
     for label, hits in zip(test.labels if test.labels is not None else [], found, strict=True):
-        near = ", ".join(f"{json.loads(json.dumps(h.payload))} {h.score:.3f}" for h in hits)
-        click.echo(f"  {label}: {near}")
+        near = ", ".join(f"{(h.payload or {}).get('label')} ({h.score:.3f})" for h in hits)
+        click.echo(f"  a {label} finds {near}")
