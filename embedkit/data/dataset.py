@@ -37,13 +37,13 @@ class Dataset:
         images: (n, h, w, c) uint8, or the n encoded files as they are.
         labels: (n,) class indices, or None.
         class_names: Name of each class index; empty without labels.
-        ids: Path or position of each image in its source, unique; positions if not given.
+        ids: Path or position of each image in its source; positions if not given.
         digest: ``sha256:...`` of images, labels and class names; computed if not given.
         skipped: Files of the source that could not be used.
 
     Raises:
-        InvalidInput: If the lengths differ, an image array is not uint8 (n, h, w, 1 or 3), or
-            a label has no class name.
+        InvalidInput: If the lengths differ, an image array is not uint8 (n, h, w, 1 or 3), a
+            label has no class name, or two classes have the same.
     """
 
     name: str
@@ -163,6 +163,12 @@ def _check_images(name: str, images: Images | tuple[bytes, ...]) -> None:
 
 def _check_labels(dataset: Dataset) -> None:
     labels, classes = dataset.labels, len(dataset.class_names)
+    if len(set(dataset.class_names)) != classes:
+        names = sorted({n for n in dataset.class_names if dataset.class_names.count(n) > 1})
+        raise InvalidInput(
+            f"expected every class of {dataset.name} to have a name of its own, got "
+            f"{', '.join(names[:5])} more than once"
+        )
     if labels is None:
         return
     if labels.shape != (len(dataset),) or labels.dtype != np.int64:

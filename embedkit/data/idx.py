@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.data.dataset import Dataset
-from embedkit.data.labels import numbered_names
+from embedkit.data.labels import read_labels
 from embedkit.data.splits import choose_split
 from embedkit.errors import InvalidInput
 
@@ -43,18 +43,21 @@ def load_idx(path: Path, split: str | None = None) -> Dataset:
         )
     chosen = choose_split(split, found, str(path))
     images = _read(found[chosen], 3)[..., np.newaxis]
-    label_file = _find(path, f"{_PREFIXES[chosen]}-labels", 1)
     ids = tuple(f"{chosen}/{index}" for index in range(len(images)))
-    if label_file is None:
+    columns = {
+        name: _read(label_file, 1)
+        for name in found
+        if (label_file := _find(path, f"{_PREFIXES[name]}-labels", 1))
+    }
+    if chosen not in columns:
         return Dataset(path.absolute().name, images, ids=ids)
-    labels = _read(label_file, 1)
+    labels, class_names = read_labels(columns, chosen, None, str(path))
     if len(labels) != len(images):
         raise InvalidInput(
-            f"expected one label per image in {label_file}, got {len(labels)} for "
+            f"expected one label per image of {chosen} in {path}, got {len(labels)} for "
             f"{len(images)} images"
         )
-    class_names = numbered_names(labels, str(label_file))
-    return Dataset(path.absolute().name, images, labels.astype(np.int64), class_names, ids)
+    return Dataset(path.absolute().name, images, labels, class_names, ids)
 
 
 def _find(folder: Path, stem: str, axes: int) -> Path | None:

@@ -1,6 +1,6 @@
 """Class names and class indices: one order for every format."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -8,7 +8,7 @@ import numpy.typing as npt
 from embedkit.errors import InvalidInput
 from embedkit.types import Labels
 
-__all__ = ["MAX_CLASSES", "class_order", "index_labels", "numbered_names"]
+__all__ = ["MAX_CLASSES", "class_order", "index_labels", "numbered_names", "read_labels"]
 
 MAX_CLASSES = 100_000
 """Above this a column of numbers is an identifier taken for a class."""
@@ -62,3 +62,52 @@ def numbered_names(labels: npt.NDArray[np.generic], source: str) -> tuple[str, .
             f"{MAX_CLASSES - 1:,}, got {low:,} to {high:,}"
         )
     return tuple(str(index) for index in range(high + 1))
+
+
+def read_labels(
+    columns: Mapping[str, npt.NDArray[np.generic]],
+    key: str,
+    classes: npt.NDArray[np.generic] | None,
+    source: str,
+) -> tuple[Labels, tuple[str, ...]]:
+    """Labels of one split, and class names that hold for all splits.
+
+    Args:
+        columns: Labels of every split, as class indices or as names, (n,) or (n, 1).
+        key: Which of ``columns`` is wanted.
+        classes: Names of the class indices, or None to find them in ``columns``.
+        source: What the labels belong to, for messages.
+
+    Raises:
+        InvalidInput: If a label is neither an index nor a name of ``classes``.
+    """
+    rows = {name: column.reshape(-1) for name, column in columns.items() if _is_row(column)}
+    wanted = rows.get(key, columns[key])
+    source = f"{key} in {source}"
+    is_named = wanted.dtype.kind == "U"
+    if classes is not None:
+        class_names = tuple(str(name) for name in classes)
+    elif is_named:
+        class_names = class_order(str(name) for row in rows.values() for name in row)
+    else:
+        counted = [row for row in rows.values() if row.dtype.kind != "U"]
+        class_names = max((numbered_names(row, source) for row in counted), key=len, default=())
+    if is_named:
+        names = [str(name) for name in wanted]
+        unknown = sorted(set(names) - set(class_names))
+        if unknown:
+            raise InvalidInput(
+                f"expected {source} to be names in 'classes', got {', '.join(unknown[:5])}"
+            )
+        return index_labels(names, class_names), class_names
+    needed = len(numbered_names(wanted, source))
+    if needed > len(class_names):
+        raise InvalidInput(
+            f"expected {source} from 0 to {len(class_names) - 1}, for the "
+            f"{len(class_names)} names in 'classes', got {needed - 1}"
+        )
+    return wanted.astype(np.int64), class_names
+
+
+def _is_row(column: npt.NDArray[np.generic]) -> bool:
+    return column.ndim == 1 or (column.ndim == 2 and column.shape[1] == 1)

@@ -3,16 +3,16 @@
 import io
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from embedkit.data.dataset import Dataset
-from embedkit.data.labels import numbered_names
+from embedkit.data.labels import read_labels
 from embedkit.data.splits import choose_split
-from embedkit.errors import InvalidInput
+from embedkit.errors import BadImage, InvalidInput
 from embedkit.preprocess import decode
-from embedkit.types import Images
+from embedkit.types import Images, Labels
 
 __all__ = ["LABELS_FILE", "is_mosaic", "load_mosaic"]
 
@@ -26,44 +26,59 @@ def is_mosaic(names: Sequence[str]) -> bool:
     return LABELS_FILE in names and any(_MEMBER.fullmatch(name) for name in names)
 
 
-def load_mosaic(archive: zipfile.ZipFile, name: str, split: str | None = None) -> Dataset:
+def load_mosaic(
+    name: str, names: Sequence[str], read: Callable[[str], bytes], split: str | None = None
+) -> Dataset:
     """Cut one split of a mosaic archive into its images.
 
     The members are ``<split>_<number>.webp``, each with 40 square tiles per row, and
     ``labels.npz`` with ``y_<split>`` (or ``y`` for ``images_<number>.webp``) and ``classes``.
 
     Args:
-        archive: The archive, with members of a size that was checked.
         name: Name of the data set.
+        names: Members of the archive.
+        read: Returns a member's bytes.
         split: ``train`` or ``test``; by default ``train``, or the only one.
 
     Raises:
-        InvalidInput: If there is no such split, or tiles and labels do not match.
+        InvalidInput: If there is no such split, a member is damaged, or tiles and labels do
+            not match.
     """
     members: dict[str, list[str]] = {}
-    for member in sorted(archive.namelist()):
+    for member in sorted(names):
         if match := _MEMBER.fullmatch(member):
             members.setdefault(match[1], []).append(member)
     chosen = choose_split(split, members, name)
-    images = np.concatenate(
-        [_tiles(decode(archive.read(part)), part) for part in members[chosen]]
-    )
-    with np.load(io.BytesIO(archive.read(LABELS_FILE)), allow_pickle=False) as labels_file:
-        key = f"y_{chosen}" if f"y_{chosen}" in labels_file else "y"
-        if key not in labels_file or len(labels_file[key]) != len(images):
-            raise InvalidInput(
-                f"expected {len(images):,} labels as {key} in {LABELS_FILE} of {name}, got "
-                f"the keys {', '.join(labels_file)}"
-            )
-        labels = labels_file[key]
-        class_names = numbered_names(labels, f"{key} of {name}")
-        if "classes" in labels_file:
-            class_names = tuple(str(label) for label in labels_file["classes"])
+    images = np.concatenate([_tiles(member, read) for member in members[chosen]])
+    labels, class_names = _labels(read(LABELS_FILE), chosen, f"{LABELS_FILE} of {name}")
+    if len(labels) != len(images):
+        raise InvalidInput(
+            f"expected {len(images):,} labels of {chosen} in {LABELS_FILE} of {name}, got "
+            f"{len(labels):,}"
+        )
     ids = tuple(f"{chosen}/{index}" for index in range(len(images)))
-    return Dataset(name, images, labels.astype(np.int64), class_names, ids)
+    return Dataset(name, images, labels, class_names, ids)
 
 
-def _tiles(mosaic: Images, member: str) -> Images:
+def _labels(data: bytes, split: str, source: str) -> tuple[Labels, tuple[str, ...]]:
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            arrays = dict(archive)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise InvalidInput(f"expected arrays in {source}, got: {error}") from error
+    classes = arrays.pop("classes", None)
+    key = f"y_{split}" if f"y_{split}" in arrays else "y"
+    if key not in arrays:
+        raise InvalidInput(f"expected y_{split} or y in {source}, got {', '.join(arrays)}")
+    columns = {name: array for name, array in arrays.items() if name[:2] in {"y", "y_"}}
+    return read_labels(columns, key, classes, source)
+
+
+def _tiles(member: str, read: Callable[[str], bytes]) -> Images:
+    try:
+        mosaic = decode(read(member))
+    except BadImage as error:
+        raise BadImage(f"{member}: {error}") from error
     height, width, channels = mosaic.shape
     side = width // TILES_PER_ROW
     if not side or width % TILES_PER_ROW or height % side:

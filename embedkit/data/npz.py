@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from embedkit.data.dataset import Dataset
 from embedkit.data.files import ImageFile, collect
-from embedkit.data.labels import class_order, index_labels, numbered_names
+from embedkit.data.labels import read_labels
 from embedkit.data.splits import choose_split
 from embedkit.errors import InvalidInput
 from embedkit.types import Images, Labels
@@ -102,23 +102,8 @@ def _labels(archive: _Arrays, split: str, path: Path) -> tuple[Labels | None, tu
     }
     if key not in every:
         return None, ()
-    source = f"{key} in {path}"
-    if "classes" in archive:
-        class_names = tuple(str(name) for name in archive["classes"])
-    elif every[key].dtype.kind == "U":
-        class_names = class_order(str(name) for names in every.values() for name in names)
-    else:
-        names = [numbered_names(labels, f"{name} in {path}") for name, labels in every.items()]
-        class_names = max(names, key=len)
-    if every[key].dtype.kind == "U":
-        return index_labels([str(name) for name in every[key]], class_names), class_names
-    needed = len(numbered_names(every[key], source))
-    if needed > len(class_names):
-        raise InvalidInput(
-            f"expected {source} from 0 to {len(class_names) - 1}, for the "
-            f"{len(class_names)} names in 'classes', got {needed - 1}"
-        )
-    return every[key].astype(np.int64), class_names
+    classes = archive.get("classes")
+    return read_labels(every, key, classes, str(path))
 
 
 def _encoded(

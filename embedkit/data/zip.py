@@ -55,7 +55,7 @@ def _check_total(archive: zipfile.ZipFile, path: Path) -> None:
 def _load(archive: zipfile.ZipFile, path: Path, split: str | None, *, strict: bool) -> Dataset:
     names = [info.filename for info in archive.infolist() if not info.is_dir()]
     if is_mosaic(names):
-        return load_mosaic(archive, path.stem, split)
+        return load_mosaic(path.stem, names, partial(_read_member, archive), split)
     if MANIFEST in names:
         return _from_manifest(archive, path, split, strict=strict)
     outside = tuple(

@@ -1,0 +1,119 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedkit.data.tree import is_hidden, lay_out
+from embedkit.errors import InvalidInput
+
+
+def test_top_folders_are_classes():
+    layout = lay_out(["dog/2.png", "cat/1.png", "cat/deep/3.png"], None, "x")
+    assert layout.members == (
+        ("cat/1.png", "cat"),
+        ("cat/deep/3.png", "cat"),
+        ("dog/2.png", "dog"),
+    )
+    assert layout.class_names == ("cat", "dog")
+
+
+def test_without_folders_there_are_no_classes():
+    layout = lay_out(["b.png", "a.png"], None, "x")
+    assert layout.members == (("a.png", None), ("b.png", None))
+    assert layout.class_names == ()
+
+
+def test_files_beside_class_folders_are_outside():
+    layout = lay_out(["cat/1.png", "cover.png"], None, "x")
+    assert [item.id for item in layout.outside] == ["cover.png"]
+
+
+def test_numbered_classes_are_in_order_of_number():
+    assert lay_out(["10/a.png", "9/a.png"], None, "x").class_names == ("9", "10")
+
+
+SPLITS = ["train/cat/1.png", "train/dog/2.png", "test/cat/3.png", "test/emu/4.png", "notes.txt"]
+
+
+def test_train_is_the_split_where_every_top_folder_is_one():
+    layout = lay_out(SPLITS, None, "x")
+    assert layout.members == (("train/cat/1.png", "cat"), ("train/dog/2.png", "dog"))
+
+
+def test_another_split_has_the_same_class_indices():
+    layout = lay_out(SPLITS, "test", "x")
+    assert layout.members == (("test/cat/3.png", "cat"), ("test/emu/4.png", "emu"))
+    assert (
+        layout.class_names == lay_out(SPLITS, "train", "x").class_names == ("cat", "dog", "emu")
+    )
+
+
+def test_a_split_may_be_flat():
+    layout = lay_out(["train/1.png", "test/2.png"], "test", "x")
+    assert layout.members == (("test/2.png", None),)
+
+
+def test_files_beside_the_classes_of_a_split_are_outside():
+    layout = lay_out(["train/cat/1.png", "train/cover.png"], None, "x")
+    assert [item.id for item in layout.outside] == ["train/cover.png"]
+
+
+def test_a_class_may_be_called_train_beside_others():
+    layout = lay_out(["train/1.png", "car/2.png", "test/3.png"], None, "x")
+    assert layout.class_names == ("car", "test", "train")
+
+
+def test_any_top_folder_can_be_asked_for():
+    layout = lay_out(["2023/cat/1.png", "2024/dog/2.png"], "2024", "x")
+    assert layout.members == (("2024/dog/2.png", "dog"),)
+    assert layout.class_names == ("dog",)
+
+
+def test_a_missing_split_is_refused_with_the_folders_there_are():
+    with pytest.raises(
+        InvalidInput, match="expected a folder 'val' in x, got the folders test, tr"
+    ):
+        lay_out(SPLITS, "val", "x")
+    with pytest.raises(InvalidInput, match="got the folders none"):
+        lay_out(["1.png"], "val", "x")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ".DS_Store",
+        "cat/.hidden.png",
+        ".git/x",
+        "__MACOSX/cat/1.png",
+        "cat/Thumbs.db",
+        "desktop.ini",
+    ],
+)
+def test_what_systems_leave_behind_is_hidden(path):
+    assert is_hidden(path)
+    assert lay_out([path, "a.png"], None, "x").members == (("a.png", None),)
+
+
+def test_ordinary_names_are_not_hidden():
+    assert not is_hidden("cat/1.5.png")
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.sampled_from(["a", "b", "train", "test", "1", "10"]), min_size=1, max_size=3
+        ),
+        min_size=1,
+        max_size=8,
+        unique_by=tuple,
+    )
+)
+def test_every_file_is_a_member_or_outside_and_the_order_does_not_matter(paths):
+    files = ["/".join(path) + ".png" for path in paths]
+    layout = lay_out(files, None, "x")
+    assert layout == lay_out(reversed(files), None, "x")
+    found = [path for path, _ in layout.members] + [item.id for item in layout.outside]
+    assert len(set(found)) == len(found)
+    tops = {path.split("/")[0] for path in files if "/" in path}
+    if not ("train" in tops and tops <= {"train", "test"}):
+        assert sorted(found) == sorted(files)
+    assert {label for _, label in layout.members} <= {*layout.class_names, None}
