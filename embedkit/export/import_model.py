@@ -96,10 +96,13 @@ def import_torch(
     encoder.load_state_dict(state)
     given = {key: value for key, value in taken.items() if value is not None}
     head = _head(given or rest, encoder.feature_dim, class_names)
-    if rest and head is None:
+    unplaced = {**given, **rest} if head is None else rest if given else {}
+    # Whoever writes a mapping has decided what to leave out.
+    if unplaced and not (mapping and not given):
         raise InvalidInput(
-            f"expected every tensor of {path} to belong to the encoder or to a linear "
-            f"classifier on {encoder.feature_dim} features, got also {sorted(rest)[:8]}"
+            f"expected every tensor of {path} to belong to the encoder or to one linear "
+            f"classifier on {encoder.feature_dim} features, got also {sorted(unplaced)[:8]}; "
+            "name the classifier with --head-keys, or what to take with --mapping FILE"
         )
     return Source(
         encoder=encoder,
