@@ -48,6 +48,7 @@ class Options(TypedDict):
     square_queries: int
     radius: tuple[float, ...]
     cache: Path | None
+    retry_s: float
     token: str | None
 
 
@@ -96,6 +97,9 @@ class Options(TypedDict):
     help="Linf radius of the attacks in steps of 1/255; repeat for more.",
 )
 @click.option("--cache", type=_FOLDER, help="Folder of embeddings.  [default: OUT/cache]")
+@click.option(
+    "--retry-s", type=click.FloatRange(0), default=10.0, help="Seconds to retry a call."
+)
 @click.option("--token", envvar="EMBEDKIT_TOKEN", help="Credential of the server.")
 @click.pass_context
 def command(ctx: click.Context, /, **options: Unpack[Options]) -> None:
@@ -116,10 +120,11 @@ def command(ctx: click.Context, /, **options: Unpack[Options]) -> None:
     suite = tuple(name.strip() for name in options["suite"].split(",") if name.strip())
     gates = [parse_gate(text, suite) for text in options["gate"]]
     data = _load(options, console)
-    with connect(options["server"], token=options["token"]) as client:
+    server, retry_s, token = options["server"], options["retry_s"], options["token"]
+    with connect(server, retry_s=retry_s, token=token) as client:
         served = client.model(options["model"], options["version"])
         info = served.info
-        subject = Subject(info.name, info.version, "grpc", options["server"])
+        subject = Subject(info.name, info.version, "grpc", server)
         with _progress(console, suite) as progress:
             context = _context(options, served, data, subject, progress)
             report = evaluate(context, suite, subject=subject, gates=gates)

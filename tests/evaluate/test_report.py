@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
+from embedkit.evaluate.context import Context
 from embedkit.evaluate.report import Report, Subject, write_report
 from embedkit.evaluate.run import evaluate
 from embedkit.evaluate.task import Metric, TaskResult
+from embedkit.testing import PerfectEmbedder, SyntheticImages
 
 
 @pytest.fixture(scope="module")
@@ -17,11 +19,17 @@ def schema():
     return Draft202012Validator(json.loads(text))
 
 
-@pytest.fixture
-def report(make_context) -> Report:
-    return evaluate(
-        make_context(), ("classify", "knn", "ood", "parity"), subject=Subject("toy", "1")
-    )
+@pytest.fixture(scope="module")
+def context() -> Context:
+    source = SyntheticImages()
+    test = source.dataset(80, seed=1, name="test")
+    train = source.dataset(240, name="train")
+    return Context(PerfectEmbedder(source), train, test, {"halves": source.novel(60)})
+
+
+@pytest.fixture(scope="module")
+def report(context) -> Report:
+    return evaluate(context, ("classify", "knn", "ood", "parity"), subject=Subject("toy", "1"))
 
 
 def test_the_schema_is_a_schema(schema):
@@ -55,17 +63,16 @@ def test_the_schema_refuses_what_is_no_report(report, schema, spoil):
         schema.validate(values)
 
 
-def test_it_says_what_was_measured(report, make_context, perfect):
+def test_it_says_what_was_measured(report, context):
     values = report.to_dict()
-    context = make_context()
     assert values["model"] == {
         "name": "toy",
         "version": "1",
         "transport": "in-process",
         "address": "",
-        "digest": perfect.digest,
+        "digest": context.served.digest,
         "dim": 5,
-        "input": perfect.input.to_dict(),
+        "input": context.spec.to_dict(),
     }
     assert values["data"]["train"]["digest"] == context.train.digest
     assert values["data"]["ood"]["halves"] == {
