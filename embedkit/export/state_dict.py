@@ -122,13 +122,14 @@ def _read_mapping(
         raise InvalidInput(f"expected a JSON mapping in {path}, got {error}") from error
     if not isinstance(names, dict):
         raise InvalidInput(f"expected a JSON object in {path}, got {type(names).__name__}")
+    names = {a: str(b) for a, b in names.items() if not a.endswith(_IGNORED)}
     unknown = [a for a, b in names.items() if a not in given or b not in wanted]
     if unknown:
         raise InvalidInput(
             f"expected names of the file mapped to names of the encoder in {path}, got also "
             f"{_some(unknown)} (encoder: {_some(list(wanted))})"
         )
-    return {str(a): str(b) for a, b in names.items()}
+    return names
 
 
 def _bare(name: str) -> str:
