@@ -1,9 +1,10 @@
 """The server: engine, services, health and metrics behind one address, started and drained."""
 
+import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from embedkit.errors import Unavailable
+from embedkit.errors import DeadlineExceeded, Unavailable
 from embedkit.retrieve.stores.local import LocalStore
 from embedkit.serve.config import ServerConfig
 from embedkit.serve.engine import Engine, choose_bundles
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 
 # The transport lets this much more in, so that the refusal is ours, with its reason.
 _TRANSPORT_MARGIN_BYTES = 1 << 20
+_FAILED_START_GRACE_S = 5.0
 _LOOPBACK = ("127.", "localhost:", "[::1]:", "unix:")
 
 
@@ -83,6 +85,14 @@ class Server:
             NotFound, BundleDamaged: If a model cannot be loaded.
             Unavailable: If the address cannot be bound.
         """
+        try:
+            return self._start()
+        except BaseException:
+            with contextlib.suppress(DeadlineExceeded):  # the first error says more
+                self.stop(_FAILED_START_GRACE_S)
+            raise
+
+    def _start(self) -> int:
         for path in choose_bundles(self.config.models, self.config.load):
             self.engine.load(path)
         self._add_services()
@@ -109,17 +119,22 @@ class Server:
         Args:
             grace_s: Seconds until running calls are cut off; by default the config's.
         """
-        self._guard.is_draining = True
-        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        if self._stopped.is_set():
+            return
         grace = self.config.grace_s if grace_s is None else grace_s
-        self._grpc.stop(grace).wait()
-        self.engine.close(grace)
-        if self._store is not None:
-            self._store.close()
-        if self._sideport is not None:
-            self._sideport.stop()
-        self._pool.shutdown(wait=False)
-        self._stopped.set()
+        with contextlib.ExitStack() as ends:  # from the last to the first, whatever fails
+            ends.callback(self._stopped.set)
+            ends.callback(self._pool.shutdown, wait=False)
+            if self._sideport is not None:
+                ends.callback(self._sideport.stop)
+            if self._store is not None:
+                ends.callback(self._store.close)
+            ends.callback(self.engine.close, grace)
+            began = time.monotonic()
+            self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+            self._guard.drain(grace)
+            left = max(0.0, grace - (time.monotonic() - began))
+            self._grpc.stop(left).wait()
 
     def wait(self) -> None:
         """Block until the server has stopped."""
@@ -199,7 +214,7 @@ class Server:
             self._health.set(name, status)
 
 
-@contextmanager
+@contextlib.contextmanager
 def running_server(
     *, models: str | Path, data_dir: str | Path, config: ServerConfig | None = None
 ) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """What stands before every servicer method: limits, parsing, draining, a record of the call."""
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 
@@ -14,6 +15,9 @@ from embedkit.serve.services.failure import abort
 from embedkit.wire.status import from_status
 
 __all__ = ["Guard"]
+
+# Longer than a caller takes to send what it had decided to send before it was refused.
+_QUIET_S = 0.05
 
 
 class Guard:
@@ -35,10 +39,30 @@ class Guard:
         max_message_bytes: int,
         record: Callable[[CallRecord], None] | None = None,
     ) -> None:
-        self.is_draining = False
+        self._is_draining = False
+        self._running = 0
+        self._last_arrival = 0.0
+        self._changing = threading.Lock()
         self._server = server
         self._max_bytes = max_message_bytes
         self._record = record
+
+    def drain(self, timeout_s: float) -> bool:
+        """Refuse new calls with UNAVAILABLE and wait until none runs and none comes any more.
+
+        The transport cancels, without a reason, calls that it received but nobody took up; so
+        it may only be stopped once callers have heard that they should go elsewhere.
+
+        Returns:
+            Whether that was so within ``timeout_s`` seconds.
+        """
+        self._is_draining = True
+        began = time.perf_counter()
+        while (now := time.perf_counter()) < began + timeout_s:
+            if not self._running and now - max(began, self._last_arrival) > _QUIET_S:
+                return True
+            time.sleep(_QUIET_S / 10)
+        return False
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
         """Ignore the unguarded handlers; the registered ones below serve the same methods."""
@@ -60,6 +84,9 @@ class Guard:
         def answer(data: bytes, context: grpc.ServicerContext) -> Message:
             began = time.perf_counter()
             request_id, code = "", ""
+            with self._changing:
+                self._running += 1
+                self._last_arrival = began
             try:
                 request = self._admit(data, parse, context)
                 request_id = getattr(request, "request_id", "")
@@ -67,6 +94,8 @@ class Guard:
                 code = "OK"
                 return response
             finally:
+                with self._changing:
+                    self._running -= 1
                 self._report(rpc, code, began, data, request_id, context)
 
         return grpc.unary_unary_rpc_method_handler(
@@ -84,7 +113,7 @@ class Guard:
                     f"expected a message of at most {self._max_bytes} bytes, got {len(data)}; "
                     "send fewer images per call"
                 )
-            elif self.is_draining:
+            elif self._is_draining:
                 failure = Unavailable("the server is shutting down; retry elsewhere")
             elif is_shedding():
                 failure = QueueFull("too many calls are waiting already; retry later")

@@ -296,7 +296,7 @@ def test_too_many_images_or_bytes_are_message_too_large(held):
 
 
 def test_what_is_not_ours_says_only_its_type(held, caplog):
-    stub, session, server = held
+    stub, _, server = held
 
     class Broken:
         def run(self, images, outputs):

@@ -1,0 +1,154 @@
+"""``embedkit serve`` as a process: the ready line, its speed, SIGTERM under load."""
+
+import contextlib
+import json
+import logging
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+
+import click
+import grpc
+import numpy as np
+import psutil
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from embedkit.cli.serve import command
+from embedkit.errors import InvalidInput, NotFound, Unavailable
+from embedkit.wire.codec import encode_tensor
+from embedkit.wire.proto import embedding_pb2, embedding_pb2_grpc
+
+
+@contextlib.contextmanager
+def process(models, data_dir, *arguments):
+    words = [sys.executable, "-m", "embedkit", "serve", "--models", str(models)]
+    words += ["--data-dir", str(data_dir), "--bind", "127.0.0.1:0", *arguments]
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+def ready(running):
+    line = running.stdout.readline()
+    assert line, running.stderr.read()
+    return json.loads(line)
+
+
+def test_ready_in_under_two_seconds_and_says_where(tiny_models, tmp_path):
+    with process(tiny_models, tmp_path / "var", "--metrics-bind", "127.0.0.1:0") as running:
+        line = ready(running)
+        with grpc.insecure_channel(line["address"]) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            status = stub.Check(health_pb2.HealthCheckRequest()).status
+        # CPU seconds, because other programs on the machine must not fail this test.
+        spent = psutil.Process(running.pid).cpu_times()
+        seconds = spent.user + spent.system
+        assert status == health_pb2.HealthCheckResponse.SERVING
+        assert (line["event"], line["models"]) == ("ready", ["tiny:1"])
+        assert seconds < 2.0, f"expected ready in under 2 s, got {seconds:.2f}"
+        with urllib.request.urlopen(f"http://{line['metrics']}/readyz") as reply:
+            assert reply.status == 200
+        assert psutil.Process(running.pid).memory_info().rss < 200 << 20
+
+
+def test_sigterm_under_load_loses_no_accepted_call(tiny_models, tmp_path, rng):
+    images = rng.integers(0, 256, (2, 4, 4, 3), dtype=np.uint8)
+    request = embedding_pb2.EmbedRequest(pixels=encode_tensor(images))
+    codes, lock = [], threading.Lock()
+    with process(tiny_models, tmp_path / "var", "--metrics-bind", "off") as running:
+        address = ready(running)["address"]
+        with grpc.insecure_channel(address) as channel:
+            stub = embedding_pb2_grpc.EmbeddingServiceStub(channel)
+
+            def load():
+                while True:
+                    try:
+                        reply, code = stub.Embed(request, timeout=10), None
+                        assert len(reply.embeddings.data) == 2 * 8 * 4
+                    except grpc.RpcError as error:
+                        code = error.code()
+                    with lock:
+                        codes.append(code)
+                    if code is not None:
+                        return
+
+            threads = [threading.Thread(target=load) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            time.sleep(0.3)
+            running.send_signal(signal.SIGTERM)
+            for thread in threads:
+                thread.join(20)
+        assert running.wait(20) == 0
+    assert codes.count(None) > 8
+    assert set(codes) == {None, grpc.StatusCode.UNAVAILABLE}
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Run the command in this process; signals and logging are put back."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    handlers = [signal.getsignal(number) for number in numbers]
+    root = logging.getLogger("embedkit")
+    before = (root.handlers[:], root.level, root.propagate)
+
+    def run(models, *arguments):
+        fixed = ["--data-dir", str(tmp_path / "var"), "--metrics-bind", "off"]
+        fixed += ["--models", str(models), "--bind", "127.0.0.1:0"]
+        command.main([*fixed, *arguments], standalone_mode=False)
+
+    yield run
+    root.handlers[:], root.level, root.propagate = before
+    for number, handler in zip(numbers, handlers, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (("--load", "other"), NotFound, "expected one of the models"),
+        (("--bind", "203.0.113.1:50051"), Unavailable, "expected to bind"),
+        (("--metrics-bind", "nonsense"), InvalidInput, "HOST:PORT"),
+        (("--max-batch", "0"), click.BadParameter, "max-batch|x>=1"),
+    ],
+)
+def test_a_bad_start_says_why(tiny_models, start, arguments, error, message):
+    with pytest.raises(error, match=message):
+        start(tiny_models, *arguments)
+
+
+def test_a_folder_without_models_is_an_error(start, tmp_path):
+    with pytest.raises(NotFound, match="embedkit export"):
+        start(tmp_path / "none")
+
+
+def test_logs_are_json_lines_when_asked(tiny_models, tmp_path):
+    with process(
+        tiny_models, tmp_path / "var", "--metrics-bind", "off", "--log-format", "json"
+    ) as running:
+        ready(running)
+        running.send_signal(signal.SIGINT)
+        assert running.wait(20) == 0
+        lines = [json.loads(line) for line in running.stderr.read().splitlines()]
+    loaded = next(line for line in lines if line["message"] == "loaded")
+    assert (loaded["model"], loaded["provider"]) == ("tiny", "CPUExecutionProvider")
+
+
+def test_the_server_needs_neither_torch_nor_what_is_slow_to_load():
+    code = (
+        "import sys, embedkit.serve.server, embedkit.cli.serve\n"
+        "heavy = {'torch', 'sklearn', 'scipy', 'matplotlib', 'pandas', 'onnx'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True
+    )
+    assert run.stdout == "[]\n", run.stderr
