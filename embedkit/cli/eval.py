@@ -43,6 +43,7 @@ class Options(TypedDict):
     out: Path
     gate: tuple[str, ...]
     seed: int
+    probe_images: int
     limit_attack: int
     pgd_steps: int
     square_queries: int
@@ -77,6 +78,12 @@ class Options(TypedDict):
     help="Exit with 1 unless it holds, e.g. 'knn.top1>=0.95'; repeat for more.",
 )
 @click.option("--seed", default=0, help="Root of every random choice.")
+@click.option(
+    "--probe-images",
+    type=click.IntRange(0),
+    default=10_000,
+    help="Training images of the linear probe; 0 takes all.",
+)
 @click.option(
     "--limit-attack", type=click.IntRange(1), default=200, help="Test images to attack."
 )
@@ -171,6 +178,7 @@ def _context(
 
     bundle, reason = _bundle(options, subject, served.digest)
     settings = Settings(
+        probe_images=options["probe_images"],
         attack_images=options["limit_attack"],
         pgd_steps=options["pgd_steps"],
         square_queries=options["square_queries"],

@@ -35,6 +35,8 @@ class Options:
         radii_255: Linf radii in steps of 1/255.
         parity_images: Test images compared between the runtimes.
         detectors: OOD detectors that are fitted.
+        probe_images: Training images of the linear probe, a seeded choice with every class in
+            proportion; 0 takes all.
         map_points: Test images in the 2-D map.
         grid_rows: Test images in a picture grid.
     """
@@ -45,6 +47,7 @@ class Options:
     radii_255: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
     parity_images: int = 256
     detectors: tuple[str, ...] = ("knn", "mahalanobis")
+    probe_images: int = 10_000
     map_points: int = 1000
     grid_rows: int = 8
 

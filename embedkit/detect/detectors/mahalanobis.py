@@ -116,10 +116,13 @@ class FittedMahalanobis:
                 f"expected {self.source} of {self.means.shape[1]} dimensions, "
                 f"got {vectors.shape[1]}"
             )
+        # Whitened once, around the centre of the means so that no digits are lost.
+        centre = self.means.mean(axis=0)
+        white = (vectors - centre) @ self.whitening.T
         nearest = np.full(len(vectors), np.inf)
-        for mean in self.means:
-            white = (vectors - mean) @ self.whitening.T
-            np.minimum(nearest, np.einsum("nd,nd->n", white, white), out=nearest)
+        for mean in (self.means - centre) @ self.whitening.T:
+            away = white - mean
+            np.minimum(nearest, np.einsum("nd,nd->n", away, away), out=nearest)
         return nearest
 
     def state(self) -> State:

@@ -34,11 +34,16 @@ class Linear:
             return skipped("linear", problem)
         labels = np.asarray(context.test.labels)
         items: dict[str, npt.NDArray[np.generic]] = {"labels": labels}
-        items["predictions"] = _predict(context, "served")
+        rows = _rows(context)
         warnings = list(leakage(context))
+        if len(rows) < len(context.train):
+            warnings.append(f"fitted on {len(rows)} of {len(context.train)} training images")
+        items["predictions"] = _predict(context, "served", rows)
         baselines: dict[str, Metrics] = {}
         for name in BASELINES:
-            predicted = attempt(f"baseline {name}", partial(_predict, context, name), warnings)
+            predicted = attempt(
+                f"baseline {name}", partial(_predict, context, name, rows), warnings
+            )
             if predicted is not None:
                 items[f"predictions_{name}"] = predicted
                 baselines[name] = {"top1": accuracy(predicted == labels)}
@@ -52,14 +57,29 @@ class Linear:
         )
 
 
-def _predict(context: Context, which: Which) -> Labels:
+def _rows(context: Context) -> npt.NDArray[np.int64]:
+    """The training images that are fitted on, ascending; the same for model and baselines."""
+    labels = np.asarray(context.train.labels)
+    limit = context.options.probe_images
+    if not 0 < limit < len(labels):
+        return np.arange(len(labels))
+    rng = np.random.default_rng(context.seed)
+    order = rng.permutation(len(labels))
+    ranks = np.empty(len(labels), np.float64)
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        ranks[members] = (np.arange(len(members)) + rng.random()) / len(members)
+    return np.sort(np.argsort(ranks, kind="stable")[:limit])
+
+
+def _predict(context: Context, which: Which, rows: npt.NDArray[np.int64]) -> Labels:
     """Predicted class of each test image."""
     train = context.embeddings(which, context.train)
     test = context.embeddings(which, context.test)
     context.progress(f"{which}: logistic regression", 0.5)
     probe = fit_probe(
-        train,
-        np.asarray(context.train.labels),
+        train[rows],
+        np.asarray(context.train.labels)[rows],
         class_names=context.train.class_names,
         seed=context.seed,
     )
