@@ -9,6 +9,7 @@ import onnxruntime
 
 from embedkit.errors import BadImage, BundleDamaged, InvalidInput
 from embedkit.preprocess import InputSpec, prepare
+from embedkit.runtime.cores import usable_cores
 from embedkit.types import Embeddings, EncodedImages, Images
 
 __all__ = ["Output", "Session"]
@@ -181,7 +182,7 @@ def _start(
     graph: bytes, providers: Sequence[str], threads: int | None
 ) -> onnxruntime.InferenceSession:
     """An InferenceSession that logs errors only and sleeps when it has nothing to do."""
-    count = len(os.sched_getaffinity(0)) if threads is None else threads
+    count = usable_cores() if threads is None else threads
     if count < 1:
         raise InvalidInput(f"expected at least 1 thread, got {threads}")
     options = onnxruntime.SessionOptions()
