@@ -1,7 +1,10 @@
 """Errors become ``google.rpc.Status`` and back: the one translator, for server and client."""
 
+import contextlib
+
 import grpc
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from embedkit import errors
@@ -28,8 +31,12 @@ _BY_CODE: dict[str, type[EmbedkitError]] = {
     "UNAUTHENTICATED": errors.Unauthenticated,
     "PERMISSION_DENIED": errors.PermissionDenied,
     "DATA_LOSS": errors.BundleDamaged,
-    "RESOURCE_EXHAUSTED": errors.MessageTooLarge,
+    "RESOURCE_EXHAUSTED": errors.QueueFull,
 }
+# Peers drop metadata beyond 8 KiB, and with it the whole status.
+_MESSAGE_BYTES = 800
+# The transport uses the code of overload for this too, but here a retry never helps.
+_TOO_LARGE = "larger than max"
 
 
 def grpc_code(error: BaseException) -> grpc.StatusCode:
@@ -42,11 +49,11 @@ def to_status(error: BaseException) -> status_pb2.Status:
     """Return the status with ``ErrorInfo`` and, where a retry helps, ``RetryInfo``.
 
     An error that is not ours says only its type: its message may hold what no client should
-    see.
+    see. A long message, which may repeat what the caller sent, is cut.
     """
     ours = isinstance(error, EmbedkitError)
     kind = type(error) if isinstance(error, EmbedkitError) else EmbedkitError
-    message = str(error) if ours else f"internal error ({type(error).__name__})"
+    message = _shorten(str(error) if ours else f"internal error ({type(error).__name__})")
     status = status_pb2.Status(code=code_pb2.Code.Value(kind.status), message=message)
     status.details.add().Pack(error_details_pb2.ErrorInfo(reason=kind.reason, domain=DOMAIN))
     if kind.retry_s is not None:
@@ -63,28 +70,51 @@ def from_status(status: status_pb2.Status) -> EmbedkitError:
         info = error_details_pb2.ErrorInfo()
         if detail.Unpack(info) and info.domain == DOMAIN and info.reason in _BY_REASON:
             return _BY_REASON[info.reason](status.message)
-    kind = _BY_CODE.get(code_pb2.Code.Name(status.code), EmbedkitError)
-    return kind(status.message)
+    known = status.code in code_pb2.Code.values()
+    return _from_code(code_pb2.Code.Name(status.code) if known else "", status.message)
 
 
 def from_rpc_error(error: grpc.RpcError) -> EmbedkitError:
     """Return the typed error of a failed call, synchronous or asyncio."""
-    for key, value in error.trailing_metadata() or ():
-        if key == "grpc-status-details-bin":
-            return from_status(status_pb2.Status.FromString(value))
+    status = _details(error)
+    if status is not None:
+        return from_status(status)
     code = error.code()
-    details = error.details() or code.name
-    if code.name == "UNIMPLEMENTED":
-        return EmbedkitError(f"the server does not know this call: {details}")
-    return _BY_CODE.get(code.name, EmbedkitError)(details)
+    return _from_code(code.name, error.details() or code.name)
 
 
 def retry_delay_s(error: grpc.RpcError) -> float | None:
     """Seconds that the server asks to wait before a retry, or None if it does not say."""
+    status = _details(error)
+    for detail in status.details if status is not None else ():
+        info = error_details_pb2.RetryInfo()
+        if detail.Unpack(info):
+            return float(info.retry_delay.seconds + info.retry_delay.nanos / 1e9)
+    return None
+
+
+def _details(error: grpc.RpcError) -> status_pb2.Status | None:
+    """The status that the server sent beside the code, if it arrived whole."""
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin":
-            for detail in status_pb2.Status.FromString(value).details:
-                info = error_details_pb2.RetryInfo()
-                if detail.Unpack(info):
-                    return float(info.retry_delay.seconds + info.retry_delay.nanos / 1e9)
+            with contextlib.suppress(DecodeError):
+                return status_pb2.Status.FromString(value)
     return None
+
+
+def _shorten(message: str) -> str:
+    """A message that fits into the trailing metadata, twice, and once percent-encoded."""
+    data = message.encode(errors="replace")
+    if len(data) <= _MESSAGE_BYTES:
+        return message
+    half = _MESSAGE_BYTES // 2
+    first, last = data[:half].decode(errors="ignore"), data[-half:].decode(errors="ignore")
+    return f"{first} ... {last}"
+
+
+def _from_code(code: str, message: str) -> EmbedkitError:
+    if code == "UNIMPLEMENTED":
+        return EmbedkitError(f"the server does not know this call: {message}")
+    if code == "RESOURCE_EXHAUSTED" and _TOO_LARGE in message:
+        return errors.MessageTooLarge(message)
+    return _BY_CODE.get(code, EmbedkitError)(message)

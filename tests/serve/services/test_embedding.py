@@ -191,6 +191,12 @@ def test_what_is_not_there_is_not_found(stub, request_):
     assert details(error) == ("NOT_FOUND", None)
 
 
+def test_a_long_name_does_not_hide_the_failure(stub):
+    error = failure(stub.Embed, pb.EmbedRequest(model="é" * 100_000))
+    assert error.code() == grpc.StatusCode.NOT_FOUND
+    assert details(error) == ("NOT_FOUND", None)
+
+
 class Held:
     """A session that begins to run only when it may."""
 
