@@ -1,0 +1,247 @@
+"""The robustness task: on models that know nothing, everything, and on a small real one."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save
+from sklearn.datasets import load_digits
+
+from embedkit.bundle import Bundle, Manifest, write_bundle
+from embedkit.data.dataset import Dataset
+from embedkit.encoders.encoder import build_encoder
+from embedkit.errors import InvalidInput, ModelChanged
+from embedkit.evaluate.context import Context, Options
+from embedkit.evaluate.surrogate import TorchEmbedder, twin
+from embedkit.evaluate.task import TaskResult
+from embedkit.evaluate.tasks.robustness import Robustness
+from embedkit.preprocess import InputSpec
+from embedkit.testing import ConstantEmbedder, PerfectEmbedder, SyntheticImages
+from embedkit.types import Embeddings, Images
+
+SPEC = InputSpec(8, 8, 1)
+OPTIONS = Options(
+    attack_images=24, pgd_steps=20, square_queries=40, radii_255=(8.0, 32.0), grid_rows=3
+)
+
+
+def digits() -> tuple[Dataset, Dataset]:
+    data = load_digits()
+    images = np.round(data.images * (255 / 16)).astype(np.uint8)[..., None]
+    labels, names = data.target.astype(np.int64), tuple("0123456789")
+    return (
+        Dataset("digits", images[:600], labels[:600], names),
+        Dataset("digits", images[600:800], labels[600:800], names),
+    )
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    torch.set_num_threads(1)
+    config = {"name": "resnet", "input": SPEC.to_dict(), "width": 8, "blocks": [1, 1]}
+    encoder = build_encoder(config, seed=3)
+    manifest = Manifest("toy", 1, SPEC, encoder.feature_dim, {}, encoder=encoder.config)
+    files = {"model.onnx": b"not read here", "encoder.safetensors": save(encoder.state_dict())}
+    return write_bundle(tmp_path_factory.mktemp("models"), manifest, files)
+
+
+@pytest.fixture(scope="module")
+def context(bundle: Bundle) -> Context:
+    train, test = digits()
+    return Context(twin(bundle), train, test, bundle=bundle, options=OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def result(context: Context) -> TaskResult:
+    return Robustness().run(context)
+
+
+def synthetic(served: ConstantEmbedder, source: SyntheticImages) -> Context:
+    options = replace(OPTIONS, radii_255=(8.0,))
+    return Context(served, source.dataset(80), source.dataset(60, seed=1), options=options)
+
+
+def test_a_constant_model_scores_chance() -> None:
+    source = SyntheticImages()
+    result = Robustness().run(synthetic(ConstantEmbedder(), source))
+    assert result.status == "ok"
+    # It calls everything class 0, whatever is done to the image: 15 of 60 test images.
+    for name in ("accuracy", "square.8.accuracy"):
+        assert result.metrics[name].value == pytest.approx(0.25)
+    assert result.metrics["square.8.cosine_shift"].value == pytest.approx(0, abs=1e-6)
+    assert result.metrics["square.8.median_queries"].value == 40
+
+
+def test_a_perfect_model_scores_one() -> None:
+    source = SyntheticImages()
+    result = Robustness().run(synthetic(PerfectEmbedder(source), source))
+    assert result.metrics["accuracy"].value == 1
+    assert result.metrics["square.8.accuracy"].value == 1
+    assert result.baselines["random_noise"]["square.8.accuracy"].value == 1
+
+
+def test_every_metric_is_there_with_interval_and_n(result: TaskResult) -> None:
+    expected = {"accuracy"}
+    for radius in ("8", "32"):
+        expected |= {
+            f"pgd.{radius}.accuracy",
+            f"pgd.{radius}.twin_accuracy",
+            f"pgd.{radius}.cosine_shift",
+            f"square.{radius}.accuracy",
+            f"square.{radius}.median_queries",
+            f"square.{radius}.cosine_shift",
+        }
+    assert set(result.metrics) == expected
+    assert result.status == "ok"
+    for metric in result.metrics.values():
+        low, high = metric.ci
+        assert low <= metric.value <= high
+        assert metric.n >= 24
+
+
+def test_accuracies_are_shares_of_the_images_examined(result: TaskResult) -> None:
+    handled = result.items["handled"]
+    assert handled.sum() == 24
+    assert handled[-1]
+    assert result.metrics["accuracy"].value == pytest.approx(24 / len(handled))
+    success = result.items["square.32.success"]
+    standing = result.metrics["square.32.accuracy"]
+    assert standing.n == len(handled)
+    assert standing.value == pytest.approx((24 - success.sum()) / len(handled))
+
+
+def test_attacks_are_stronger_than_noise_and_grow_with_the_radius(result: TaskResult) -> None:
+    value = {name: metric.value for name, metric in result.metrics.items()}
+    noise = result.baselines["random_noise"]
+    for attack in ("pgd", "square"):
+        assert value[f"{attack}.32.accuracy"] < value[f"{attack}.8.accuracy"]
+        assert value[f"{attack}.32.accuracy"] < noise[f"{attack}.32.accuracy"].value - 0.1
+    assert value["pgd.32.cosine_shift"] > value["pgd.8.cosine_shift"] > 0
+    # The twin is the served model here, so that only rounding lies between the two.
+    assert abs(value["pgd.32.accuracy"] - value["pgd.32.twin_accuracy"]) < 0.05
+
+
+def test_the_items_are_the_served_models_own_answers(
+    result: TaskResult, context: Context
+) -> None:
+    labels = context.test.labels[result.items["index"]]
+    assert np.array_equal(labels[result.items["handled"]], result.items["labels"])
+    queries = result.items["square.8.queries"]
+    success = result.items["square.8.success"]
+    assert (queries[~success] == 40).all()
+    assert result.cost["queries"] == queries.sum() + result.items["square.32.queries"].sum()
+
+
+def test_baselines_are_attacked_in_the_same_way(result: TaskResult) -> None:
+    assert set(result.baselines) == {"random_noise", "raw_pixels", "random_encoder"}
+    assert "square.32.median_queries" in result.baselines["raw_pixels"]
+    assert "pgd.32.accuracy" in result.baselines["random_encoder"]
+    for metrics in result.baselines.values():
+        assert set(metrics) <= set(result.metrics)
+
+
+def test_figures_hold_what_the_page_draws(result: TaskResult) -> None:
+    accuracy = result.figures["accuracy"]
+    assert accuracy["x"] == [0.0, 8.0, 32.0]
+    assert len(accuracy["series"]) == 3
+    assert set(result.figures["queries"]["series"]) == {"radius 8", "radius 32"}
+    rows = result.figures["attacked"]["rows"]
+    assert len(rows) == 3
+    assert all(len(row["images"]) == 3 for row in rows)
+    assert "read as" in rows[0]["label"]
+
+
+def test_a_second_run_is_identical(result: TaskResult, context: Context) -> None:
+    again = Robustness().run(context)
+    assert again.to_dict() == result.to_dict()
+
+
+def test_without_a_bundle_the_white_box_part_is_left_out(context: Context) -> None:
+    blind = replace(context, bundle=None, without_bundle="--bundle was not given")
+    result = Robustness().run(blind)
+    assert result.status == "ok"
+    assert not any(name.startswith("pgd") for name in result.metrics)
+    assert "square.8.accuracy" in result.metrics
+    assert any("no white-box attack" in w and "--bundle" in w for w in result.warnings)
+
+
+def test_a_bundle_of_another_model_is_not_used(context: Context) -> None:
+    other = TorchEmbedder(context.served.encoder, "sha256:another")
+    result = Robustness().run(replace(context, served=other))
+    assert not any(name.startswith("pgd") for name in result.metrics)
+    assert any("expected the bundle of the served model" in w for w in result.warnings)
+
+
+def test_labels_are_needed(context: Context) -> None:
+    unlabelled = replace(context.test, labels=None, class_names=())
+    result = Robustness().run(replace(context, test=unlabelled))
+    assert result.status == "skipped"
+    assert "expected labels for the test images" in result.warnings[0]
+
+
+def test_a_model_that_gets_nothing_right_cannot_be_attacked(context: Context) -> None:
+    wrong = replace(context.test, labels=(context.test.labels + 1) % 10, digest="")
+
+    class Certain(PerfectEmbedder):
+        def embed(self, images: Images) -> Embeddings:
+            return np.eye(self.dim, dtype=np.float32)[np.zeros(len(images), int)]
+
+    source = SyntheticImages(classes=10)
+    train = replace(context.train, digest="")
+    served = Certain(source)
+    test = wrong.subset(np.flatnonzero(wrong.labels != train.labels[0])[:20])
+    with pytest.raises(
+        InvalidInput, match="expected test images that served handles correctly"
+    ):
+        Robustness().run(Context(served, train, test, options=OPTIONS))
+
+
+def test_too_few_images_are_said_so(context: Context) -> None:
+    few = replace(context, test=context.test.subset(range(12)), bundle=None)
+    result = Robustness().run(few)
+    assert any("images are attacked, not 24" in w for w in result.warnings)
+
+
+def test_a_large_bank_of_pixels_is_left_out(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("embedkit.evaluate.tasks.robustness.RAW_PIXEL_LIMIT", 100)
+    result = Robustness().run(replace(context, bundle=None))
+    assert "raw_pixels" not in result.baselines
+    assert any("no baseline raw_pixels" in w for w in result.warnings)
+
+
+def test_a_model_that_changes_ends_the_run(context: Context) -> None:
+    class Changes(TorchEmbedder):
+        calls = 0
+
+        def embed(self, images: Images) -> Embeddings:
+            self.calls += 1
+            if self.calls > 5:
+                raise ModelChanged("expected the model a, got b")
+            return super().embed(images)
+
+    served = Changes(context.served.encoder, "sha256:changes")
+    with pytest.raises(ModelChanged):
+        Robustness().run(replace(context, served=served, bundle=None))
+
+
+def test_rgb_files_of_another_size_are_attacked_at_the_models_size(tmp_path: Path) -> None:
+    import io
+
+    from PIL import Image
+
+    source = SyntheticImages(classes=3, height=16, width=16, channels=3)
+    data = source.dataset(40)
+
+    def encode(image: np.ndarray) -> bytes:
+        buffer = io.BytesIO()
+        Image.fromarray(image).resize((40, 40)).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    files = Dataset("files", tuple(map(encode, data.images)), data.labels, data.class_names)
+    options = replace(OPTIONS, attack_images=6, radii_255=(8.0,))
+    result = Robustness().run(Context(PerfectEmbedder(source), files, files, options=options))
+    assert result.metrics["square.8.accuracy"].value == 1
