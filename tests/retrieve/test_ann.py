@@ -34,7 +34,8 @@ def test_a_long_life_of_changes(
 ) -> None:
     """Thousands of rows over several small blocks, many replaced: still exact."""
     monkeypatch.setattr(blocks, "_BLOCK_BYTES", 1024 * 4 * 6)
-    index, held, last = FlatIndex(6, metric), {}, 0
+    index, last = FlatIndex(6, metric), 0
+    held: dict[int, np.ndarray] = {}
     for step in range(40):
         count = int(rng.integers(1, 400))
         slots = np.arange(last, last + count)

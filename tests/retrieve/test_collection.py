@@ -1,4 +1,4 @@
-"""Concurrency: answers come from states that existed, and one disk write serves many requests."""
+"""Concurrency: answers are states that existed, and one disk write serves many requests."""
 
 import threading
 import time

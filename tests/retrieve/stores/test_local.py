@@ -151,7 +151,8 @@ from embedkit.retrieve.store import Query
 from embedkit.retrieve.stores.local import LocalStore
 from embedkit.types import Collection
 
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit fails, as on a full disk
+# A write beyond the limit fails, as on a full disk.
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 store = LocalStore(sys.argv[1])
 store.create(Collection("c", 64))
 rng = np.random.default_rng(0)
