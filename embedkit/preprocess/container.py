@@ -7,12 +7,18 @@ about it, and cannot be attacked through it.
 """
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from embedkit.errors import BadImage
+from embedkit.preprocess.exif import read_orientation
 
 __all__ = ["Container", "read_container"]
 
+_Part = TypeVar("_Part")
+
+_MAX_PARTS = 100_000
 _MAGIC = (
     (b"\xff\xd8\xff", "JPEG"),
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -37,9 +43,9 @@ _JPEG_SCAN = 0xDA
 # Every application segment and comment, except JFIF (E0) and Adobe (EE), which say how the
 # colours are coded.
 _JPEG_METADATA = frozenset({0xFE, *range(0xE1, 0xF0)}) - {0xEE}
+_JPEG_DROPPED = _JPEG_METADATA | _JPEG_WITHOUT_LENGTH
 _PNG_PIXEL_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 _PNG_GREY = 0
-_ORIENTATION_TAG = 0x0112
 
 
 @dataclass(frozen=True)
@@ -108,52 +114,71 @@ def _describe(data: bytes) -> str:
     return f"{size} that start with {data[:8].hex(' ')}"
 
 
-def _read_jpeg(data: bytes) -> Container:
-    kept, size, orientation, is_adobe = [data[:2]], (0, 0), 1, False
-    position = 2
-    while (position := data.find(b"\xff", position)) >= 0:  # decoders skip junk here as well
-        marker = data[position + 1]
-        if marker in _JPEG_WITHOUT_LENGTH:
-            position += 1
-            continue
-        if marker == _JPEG_SCAN:
-            return Container(
-                "JPEG", *size, b"".join([*kept, data[position:]]), orientation, is_adobe
+def _bounded(parts: Iterator[_Part], kind: str) -> Iterator[_Part]:
+    """The parts of a file; a file of millions of empty ones would take minutes to walk."""
+    for count, part in enumerate(parts):
+        if count == _MAX_PARTS:
+            raise BadImage(
+                f"expected a {kind} file of at most {_MAX_PARTS:,} parts, got more than that"
             )
-        (length,) = struct.unpack_from(">H", data, position + 2)
-        segment = data[position : position + 2 + length]
-        body = segment[4:]
+        yield part
+
+
+def _read_jpeg(data: bytes) -> Container:
+    kept, size, orientation, is_adobe = [data[:2]], (0, 0), None, False
+    for marker, start, end in _bounded(_jpeg_segments(data), "JPEG"):
+        if marker == _JPEG_SCAN:
+            kept.append(data[start:])
+            return Container("JPEG", *size, b"".join(kept), orientation or 1, is_adobe)
+        if marker not in _JPEG_DROPPED:
+            kept.append(data[start:end])
+        body = data[start + 4 : end]
         if marker in _JPEG_SIZE_MARKERS:
             height, width = struct.unpack_from(">HH", body, 1)
             size = (width, height)
-        elif marker == 0xE1 and body.startswith(b"Exif\0\0"):
-            orientation = _orientation(body[6:])
+        elif marker == 0xE1 and body.startswith(b"Exif\0\0") and orientation is None:
+            orientation = read_orientation(body[6:])
         elif marker == 0xEE and body.startswith(b"Adobe"):
             is_adobe = True
-        if marker not in _JPEG_METADATA:
-            kept.append(segment)
-        position += 2 + length
     raise IndexError("no scan")
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Marker, start and end of each segment up to the first scan."""
+    start = 2
+    while (start := data.find(b"\xff", start)) >= 0:  # decoders skip junk here as well
+        marker, end = data[start + 1], start + 1
+        if marker != _JPEG_SCAN and marker not in _JPEG_WITHOUT_LENGTH:
+            (length,) = struct.unpack_from(">H", data, start + 2)
+            end = start + 2 + length
+        yield marker, start, end
+        start = end
 
 
 def _read_png(data: bytes) -> Container:
     width, height, depth, colour_type = struct.unpack_from(">IIBB", data, 16)
-    kept, orientation, transparent, position = [data[:8]], 1, None, 8
-    while position + 8 <= len(data):
-        (length,) = struct.unpack_from(">I", data, position)
-        name = data[position + 4 : position + 8]
-        end = position + 12 + length
-        body = data[position + 8 : position + 8 + length]
-        if name == b"eXIf":
-            orientation = _orientation(body)
+    kept, orientation, transparent = [data[:8]], None, None
+    for name, start, end in _bounded(_png_chunks(data), "PNG"):
+        body = data[start + 8 : end - 4]
+        if name == b"eXIf" and orientation is None:
+            orientation = read_orientation(body)
         elif name == b"tRNS" and colour_type == _PNG_GREY:
             transparent = _png_level(body, depth)
         elif name in _PNG_PIXEL_CHUNKS:
-            kept.append(data[position:end])
-        position = end
+            kept.append(data[start:end])
     return Container(
-        "PNG", width, height, b"".join(kept), orientation, transparent_grey=transparent
+        "PNG", width, height, b"".join(kept), orientation or 1, transparent_grey=transparent
     )
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Name, start and end of each chunk."""
+    start = 8
+    while start + 8 <= len(data):
+        (length,) = struct.unpack_from(">I", data, start)
+        end = start + 12 + length
+        yield data[start + 4 : start + 8], start, end
+        start = end
 
 
 def _png_level(body: bytes, depth: int) -> int:
@@ -168,16 +193,24 @@ def _png_level(body: bytes, depth: int) -> int:
 def _read_gif(data: bytes) -> Container:
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     position = 13 + (3 << ((flags & 7) + 1) if flags & 0x80 else 0)
-    while data[position] == 0x21:  # extensions before the first frame
-        position += 2
-        while data[position]:
-            position += 1 + data[position]
-        position += 1
+    for end in _bounded(_gif_extensions(data, position), "GIF"):
+        position = end
     if data[position] == 0x2C:
         # A frame may lie outside the screen; the decoder then enlarges the canvas.
         left, top, across, down = struct.unpack_from("<HHHH", data, position + 1)
         width, height = max(width, left + across), max(height, top + down)
     return Container("GIF", width, height, data)
+
+
+def _gif_extensions(data: bytes, position: int) -> Iterator[int]:
+    """Where each block of the extensions before the first frame ends."""
+    while data[position] == 0x21:
+        position += 2
+        while data[position]:
+            position += 1 + data[position]
+            yield position
+        position += 1
+        yield position
 
 
 def _read_bmp(data: bytes) -> Container:
@@ -200,31 +233,19 @@ def _read_webp(data: bytes) -> Container:
 
 
 def _webp_orientation(data: bytes) -> int:
-    position = 12
-    while position + 8 <= len(data):
-        (length,) = struct.unpack_from("<I", data, position + 4)
-        if data[position : position + 4] == b"EXIF":
-            exif = data[position + 8 : position + 8 + length]
-            return _orientation(exif.removeprefix(b"Exif\0\0"))
-        position += 8 + length + (length & 1)
+    for name, start, end in _bounded(_webp_chunks(data), "WebP"):
+        if name == b"EXIF":
+            return read_orientation(data[start + 8 : end].removeprefix(b"Exif\0\0"))
     return 1
 
 
-def _orientation(exif: bytes) -> int:
-    """EXIF orientation of a TIFF block; 1 where the block is damaged or says nothing."""
-    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
-    if order is None:
-        return 1
-    try:
-        (start,) = struct.unpack_from(f"{order}I", exif, 4)
-        (count,) = struct.unpack_from(f"{order}H", exif, start)
-        for entry in range(start + 2, start + 2 + 12 * count, 12):
-            tag, form, _, value = struct.unpack_from(f"{order}HHIH", exif, entry)
-            if tag == _ORIENTATION_TAG and form == 3 and 1 <= value <= 8:
-                return int(value)
-    except struct.error:
-        return 1
-    return 1
+def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Name, start and end of each chunk."""
+    start = 12
+    while start + 8 <= len(data):
+        (length,) = struct.unpack_from("<I", data, start + 4)
+        yield data[start : start + 4], start, start + 8 + length
+        start += 8 + length + (length & 1)
 
 
 _READERS = {

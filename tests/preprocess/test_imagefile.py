@@ -372,6 +372,25 @@ def test_a_file_with_two_sizes_is_refused(encode):
         decode(data[:33] + png_chunk(b"IHDR", header) + data[33:], max_pixels=100)
 
 
+MANY = 3_000_000
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        ("JPEG", b"\xff\xd8" + b"\xff" * MANY),
+        ("JPEG", b"\xff\xd8\xff" + b"\xfe\0\2\xff" * MANY),
+        ("PNG", declares_png(4, 4)[:33] + bytes(12) * MANY),
+        ("GIF", b"GIF89a" + bytes(7) + b"\x21\xfe" + b"\1x" * MANY),
+        ("GIF", b"GIF89a" + bytes(7) + b"\x21\xfe\0" * MANY),
+        ("WebP", HUGE["WebP"][:12] + b"VP8L" + bytes(14) + bytes(8) * MANY),
+    ],
+)
+def test_a_file_of_millions_of_empty_parts_is_refused_soon(kind, data):
+    with pytest.raises(BadImage, match=f"expected a {kind} file of at most 100,000 parts"):
+        decode(data)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
