@@ -121,10 +121,11 @@ def command(ctx: click.Context, /, **options: Unpack[Options]) -> None:
     from embedkit.client.sync import connect
     from embedkit.evaluate.gate import parse_gate
     from embedkit.evaluate.report import Subject, write_report
-    from embedkit.evaluate.run import evaluate
+    from embedkit.evaluate.run import check_suite, evaluate
 
     console = Console(stderr=True)
-    suite = tuple(name.strip() for name in options["suite"].split(",") if name.strip())
+    names = (name.strip() for name in options["suite"].split(","))
+    suite = check_suite([name for name in names if name])
     gates = [parse_gate(text, suite) for text in options["gate"]]
     data = _load(options, console)
     server, retry_s, token = options["server"], options["retry_s"], options["token"]

@@ -12,7 +12,7 @@ from embedkit.evaluate.gate import Gate, check_gates
 from embedkit.evaluate.report import Report, Subject, describe_run
 from embedkit.evaluate.task import TaskResult, tasks
 
-__all__ = ["DEFAULT_SUITE", "evaluate"]
+__all__ = ["DEFAULT_SUITE", "check_suite", "evaluate"]
 
 DEFAULT_SUITE = ("classify", "knn", "linear", "ood", "robustness", "parity")
 
@@ -41,17 +41,27 @@ def evaluate(
     Raises:
         InvalidInput: If a task is unknown or given twice; nothing has run then.
     """
-    names = tuple(suite)
-    if len(set(names)) != len(names) or not names:
-        raise InvalidInput(f"expected each task once and at least one, got {list(names)}")
-    for name in names:
-        tasks.get(name)
+    names = check_suite(suite)
     started = datetime.now(UTC).isoformat(timespec="seconds")
     model, data, run = describe_run(context, subject or Subject(), names, started)
     results, timing, problem = _run_all(names, context)
     problem = problem or _changed(context, str(model["digest"]))
     problems = (problem,) if problem else ()
     return Report(model, data, run, results, timing, problems, check_gates(gates, results))
+
+
+def check_suite(suite: Sequence[str]) -> tuple[str, ...]:
+    """Return the names, if each is a task and occurs once.
+
+    Raises:
+        InvalidInput: If a task is unknown or given twice, or there is none.
+    """
+    names = tuple(suite)
+    if len(set(names)) != len(names) or not names:
+        raise InvalidInput(f"expected each task once and at least one, got {list(names)}")
+    for name in names:
+        tasks.get(name)
+    return names
 
 
 def _run_all(
