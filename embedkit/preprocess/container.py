@@ -184,7 +184,7 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 def _png_level(body: bytes, depth: int) -> int:
     """The level of a grey tRNS chunk; decoders spread 1, 2 and 4 bits over 0 to 255."""
     (level,) = struct.unpack_from(">H", body)
-    if depth >= 8:
+    if depth not in {1, 2, 4}:
         return int(level)
     most = (1 << depth) - 1
     return int(level & most) * 255 // most

@@ -134,6 +134,12 @@ def test_the_transparent_level_of_a_grey_png_shows_the_background(depth, rows, e
     np.testing.assert_array_equal(decode(data, spec)[0, :, 0], expected)
 
 
+def test_a_png_of_a_depth_that_does_not_exist_is_refused():
+    data = png(0, 0, [b"\0"], 1, png_chunk(b"tRNS", b"\0\0"))
+    with pytest.raises(BadImage, match="expected a readable PNG file"):
+        decode(data)
+
+
 def test_the_transparent_colour_of_a_png_shows_the_background():
     row = bytes([1, 2, 3, 4, 5, 6])
     data = png(8, 2, [row], 2, png_chunk(b"tRNS", struct.pack(">HHH", 4, 5, 6)))
