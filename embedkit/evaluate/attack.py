@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.errors import BudgetExhausted, InvalidInput
-from embedkit.evaluate.measurement.randomness import Keys, keys_of
 from embedkit.evaluate.oracle import Oracle, VictimHead
 from embedkit.evaluate.threat import Candidates, Threat
+from embedkit.perturb.randomness import Keys, keys_of
 from embedkit.registry import Registry
 from embedkit.types import Embedder, Embeddings, Images, Scores, Usage
 

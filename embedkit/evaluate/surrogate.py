@@ -12,6 +12,7 @@ import numpy as np
 
 from embedkit.bundle import Bundle
 from embedkit.errors import BundleDamaged, MissingDependency, NotFound
+from embedkit.evaluate.threat import Candidates
 from embedkit.preprocess import InputSpec, prepare
 from embedkit.types import Embeddings, EncodedImages, Images
 
@@ -69,6 +70,18 @@ class TorchEmbedder:
         from torch.nn.functional import normalize
 
         return normalize(self.encoder.encode(pixels).features, dim=1)
+
+    def embed_levels(self, pixels: Candidates) -> Embeddings:
+        """Return unit vectors of pixels in grey levels that need not be whole, (n, h, w, c)."""
+        import torch
+
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, len(pixels), self.batch):
+                part = torch.tensor(pixels[start : start + self.batch]).permute(0, 3, 1, 2)
+                unit = (part / 255).to(self.encoder.mean)
+                parts.append(self.embed_pixels(unit).float().cpu().numpy())
+        return np.concatenate(parts)
 
     def _in_batches(
         self,

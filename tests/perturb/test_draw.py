@@ -63,6 +63,13 @@ def test_ratio_is_kept_where_it_fits_and_log_uniform():
     assert (ratio > 1).float().mean().item() == pytest.approx(0.5, abs=0.04)
 
 
+def test_ratio_is_log_uniform_over_the_part_that_fits():
+    down, across = window_sides(_draw(), (20, 20), (0.8, 0.8), (0.1, 10.0))
+    logarithm = torch.log(across / down) / torch.log(torch.tensor(1.25))
+    quarters = torch.histc(logarithm, bins=4, min=-1, max=1)
+    assert (quarters - 1000).abs().max() < 120
+
+
 def test_ratio_gives_way_where_none_fits():
     down, across = window_sides(_draw(50), (10, 40), (1.0, 1.0), (0.75, 4 / 3))
     torch.testing.assert_close(down, torch.ones(50))

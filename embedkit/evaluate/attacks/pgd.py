@@ -131,12 +131,14 @@ class PGD:
 def _vote_loss(
     head: KnnHead, rows: npt.NDArray[np.int64], device: torch.device
 ) -> Callable[[Tensor], Tensor]:
-    """Log vote of the strongest other class minus the label's, k neighbours of each class.
+    """Log vote of the strongest other class minus the label's, from half of k for each class.
 
-    Neighbours are taken class by class and not over all: the vote is then smooth for every
-    class, near or far. On random and trained encoders this fools more images than the exact
-    vote or the vote of the whole bank.
+    Neighbours are taken class by class and not over all, so that the vote of every class, near
+    or far, has a gradient. Half of k, because where the decision turns the k neighbours are
+    shared between two classes. On untrained and trained encoders this fools more images than
+    the exact vote, k neighbours of each class, or the vote of the whole bank.
     """
+    neighbours = (head.k + 1) // 2
     labels = torch.tensor(head.labels[rows], device=device)[:, None]
     own = labels == torch.arange(head.classes, device=device)
     members = [
@@ -148,7 +150,7 @@ def _vote_loss(
         if not len(bank):
             return torch.full_like(embeddings[:, 0], -torch.inf)
         logits = embeddings @ bank.T / head.temperature
-        return logits.topk(min(head.k, len(bank)), dim=1).values.logsumexp(dim=1)
+        return logits.topk(min(neighbours, len(bank)), dim=1).values.logsumexp(dim=1)
 
     def loss(embeddings: Tensor) -> Tensor:
         votes = torch.stack([vote(embeddings, bank) for bank in members], dim=1)

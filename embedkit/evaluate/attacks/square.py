@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from embedkit.errors import InvalidInput
 from embedkit.evaluate.attack import Found, Need, Problem, attacks
-from embedkit.evaluate.measurement.randomness import uniforms
+from embedkit.perturb.randomness import uniforms
 from embedkit.types import Images
 
 __all__ = ["Square", "patch_side", "patched", "stripes"]

@@ -9,9 +9,9 @@ import pytest
 from embedkit.errors import InvalidInput
 from embedkit.evaluate.attack import Target, run_attack
 from embedkit.evaluate.attacks.square import Square, patch_side, patched, stripes
-from embedkit.evaluate.measurement.randomness import keys_of, uniforms
 from embedkit.evaluate.oracle import CosineHead, KnnHead
 from embedkit.evaluate.threat import Threat
+from embedkit.perturb.randomness import keys_of, uniforms
 
 
 def reference_area(iteration: int, area: float) -> float:

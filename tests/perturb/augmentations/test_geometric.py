@@ -56,6 +56,14 @@ def test_flip_reverses_the_columns():
     np.testing.assert_allclose(changed, pixels[..., ::-1], atol=1e-12)
 
 
+def test_flip_mirrors_whatever_else_is_done():
+    """With equal seeds all other draws are equal."""
+    turned = Geometric(flip=0.0, rotate_deg=20.0, shear_deg=10.0, translate=0.1)
+    _, straight, _ = _run(turned)
+    _, mirrored, _ = _run(replace(turned, flip=1.0))
+    np.testing.assert_allclose(mirrored, straight[..., ::-1], atol=1e-9)
+
+
 def test_flip_is_as_frequent_as_asked():
     _, _, places = _run(replace(STILL, flip=0.3), n=2000, size=(2, 4))
     flipped = places[:, 0, 0, 0] > places[:, 0, 0, -1]

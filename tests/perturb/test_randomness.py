@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.stats import kstest
 
-from embedkit.evaluate.measurement.randomness import keys_of, uniforms
+from embedkit.perturb.randomness import keys_of, uniforms
 
 
 def test_keys_depend_on_id_and_seed_alone() -> None:
