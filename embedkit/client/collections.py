@@ -183,9 +183,9 @@ def _checked_ids(ids: Sequence[str]) -> list[str]:
     if isinstance(ids, str):
         raise InvalidInput(f"expected a list of ids, got the text {ids!r}; write [{ids!r}]")
     checked = list(ids)
-    wrong = next((i for i in checked if not isinstance(i, str)), None)
-    if wrong is not None:
-        raise InvalidInput(f"expected ids as text, got {wrong!r}; write str({wrong!r})")
+    wrong = [i for i in checked if not isinstance(i, str)]
+    if wrong:
+        raise InvalidInput(f"expected ids as text, got {wrong[0]!r}; write str({wrong[0]!r})")
     return checked
 
 

@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeAlias, runtime_checkable
@@ -22,13 +22,16 @@ _EXIF_ORIENTATION = 0x0112
 class PillowImage(Protocol):
     """What is used of ``PIL.Image.Image``, so that Pillow need not be installed."""
 
-    mode: str
+    @property
+    def mode(self) -> str:
+        """Pillow's name of the pixel format."""
+        ...
 
     def save(self, fp: io.BytesIO, format: str, *, exif: object) -> None:
         """Write a file."""
         ...
 
-    def getexif(self) -> dict[int, object]:
+    def getexif(self) -> Mapping[int, object]:
         """The image's EXIF tags."""
         ...
 
@@ -179,11 +182,9 @@ def _read(path: Path, index: int) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
-        raise NotFound(f"expected an image file at {path}, got none (image {index})") from error
+        raise NotFound(f"expected image {index} at {path}, got no file") from error
     except OSError as error:
-        raise InvalidInput(
-            f"expected to read image {index} from {path}, got {error}"
-        ) from error
+        raise InvalidInput(f"expected image {index} at {path}, got {error}") from error
 
 
 def _from_pillow(image: PillowImage) -> Pixels | bytes:
