@@ -60,6 +60,7 @@ class LoadedModel:
         self._decoder = decoder
         # Small requests are copied here, side by side; a batch from one request is not.
         self._slab: Images = np.zeros((limits.max_batch_size, *self.spec.shape), np.uint8)
+        self._image_bytes = self._slab[0].nbytes
         self._template = self._warm_up()
         self.worker: Worker[Work, Rows] = Worker(
             self._run,
@@ -84,13 +85,14 @@ class LoadedModel:
                 f"got {', '.join(sorted(missing))}"
             )
         count = len(query.images)
-        self.worker.check(count, count * self._slab[0].nbytes)
+        if not isinstance(query.images, np.ndarray):  # nothing is decoded in vain
+            self.worker.check(count, count * self._image_bytes)
         began = time.monotonic()
         images, errors = self._pixels(query.images)
         decode_s = time.monotonic() - began
         if count == 1 and errors:
             raise errors[0]
-        if not len(images):
+        if errors and not len(images):
             return Answer(spread({}, (), count, self._like(query.wants)), dict(errors))
         return self._answer(query, self._execute(images, query), errors, decode_s)
 

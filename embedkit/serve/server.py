@@ -54,7 +54,7 @@ class Server:
     def __init__(self, config: ServerConfig) -> None:
         self.config = config
         self.metrics = Metrics(self._gauges())
-        self.engine = Engine(config.engine, self.metrics.batch)
+        self.engine = Engine(config.engine, self.metrics.add)
         self._access = AccessLog(config.access_log)
         self._sideport: SidePort | None = None
         self._store: LocalStore | None = None
@@ -146,7 +146,7 @@ class Server:
         return self._sideport.address if self._sideport is not None else ""
 
     def _record(self, record: CallRecord) -> None:
-        self.metrics.call(record)
+        self.metrics.add(record)
         self._access.call(record)
 
     def _gauges(self) -> tuple[Gauge, ...]:
@@ -181,7 +181,7 @@ class Server:
         config = self.config
         embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(  # type: ignore[no-untyped-call]
             EmbeddingServicer(
-                self.engine, max_images=config.max_images, count_items=self.metrics.items
+                self.engine, max_images=config.max_images, count_items=self.metrics.add
             ),
             self._guard,
         )

@@ -16,7 +16,8 @@ __all__ = [
     "decode_tensor",
     "encode_images",
     "encode_tensor",
-    "encode_vectors",
+    "fill_tensor",
+    "fill_vectors",
 ]
 
 _DTYPES: dict[tensor_pb2.DType, np.dtype[np.generic]] = {
@@ -38,18 +39,39 @@ def encode_tensor(array: npt.NDArray[np.generic], *, scale: float = 0.0) -> tens
     Raises:
         InvalidInput: If the dtype has no code on the wire.
     """
+    message = tensor_pb2.Tensor()
+    fill_tensor(message, array, scale=scale)
+    return message
+
+
+def fill_tensor(
+    message: tensor_pb2.Tensor, array: npt.NDArray[np.generic], *, scale: float = 0.0
+) -> None:
+    """Write an array into an empty message where it stands.
+
+    A message made apart and copied into its place costs twice as much.
+
+    Raises:
+        InvalidInput: If the dtype has no code on the wire.
+    """
     code = _CODES.get(array.dtype.newbyteorder("<"))
     if code is None:
         known = sorted(str(d) for d in _CODES)
         raise InvalidInput(f"expected a dtype of {known}, got {array.dtype}")
-    little = np.ascontiguousarray(array, dtype=_DTYPES[code])
-    return tensor_pb2.Tensor(data=little.tobytes(), dtype=code, shape=array.shape, scale=scale)
+    message.data = np.ascontiguousarray(array, dtype=_DTYPES[code]).tobytes()
+    message.dtype = code
+    message.shape[:] = array.shape
+    if scale:
+        message.scale = scale
 
 
-def encode_vectors(vectors: npt.NDArray[np.float32], dtype: int) -> tensor_pb2.Tensor:
-    """Return the message of vectors in the dtype that a caller asked for.
+def fill_vectors(
+    message: tensor_pb2.Tensor, vectors: npt.NDArray[np.float32], dtype: int
+) -> None:
+    """Write vectors into an empty message in the dtype that a caller asked for.
 
     Args:
+        message: Where to.
         vectors: Any shape, finite.
         dtype: FLOAT32 (also for unspecified), FLOAT16 or INT8; INT8 has one scale for the whole
             tensor, so that its largest value becomes 127.
@@ -58,13 +80,14 @@ def encode_vectors(vectors: npt.NDArray[np.float32], dtype: int) -> tensor_pb2.T
         InvalidInput: If it is another dtype.
     """
     if dtype in (tensor_pb2.DTYPE_UNSPECIFIED, tensor_pb2.FLOAT32):
-        return encode_tensor(vectors)
-    if dtype == tensor_pb2.FLOAT16:
-        return encode_tensor(vectors.astype(np.float16))
-    if dtype == tensor_pb2.INT8:
+        fill_tensor(message, vectors)
+    elif dtype == tensor_pb2.FLOAT16:
+        fill_tensor(message, vectors.astype(np.float16))
+    elif dtype == tensor_pb2.INT8:
         scale = float(np.abs(vectors).max(initial=0.0)) / 127 or 1.0
-        return encode_tensor(np.rint(vectors / scale).astype(np.int8), scale=scale)
-    raise InvalidInput(f"expected dtype FLOAT32, FLOAT16 or INT8, got {dtype}")
+        fill_tensor(message, np.rint(vectors / scale).astype(np.int8), scale=scale)
+    else:
+        raise InvalidInput(f"expected dtype FLOAT32, FLOAT16 or INT8, got {dtype}")
 
 
 def decode_tensor(

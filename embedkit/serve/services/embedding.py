@@ -15,7 +15,7 @@ from embedkit.serve.loaded import LoadedModel
 from embedkit.serve.observe.record import ItemsRecord
 from embedkit.serve.services.failure import answering
 from embedkit.types import EncodedImages, Images
-from embedkit.wire.codec import decode_images, encode_tensor, encode_vectors
+from embedkit.wire.codec import decode_images, fill_tensor, fill_vectors
 from embedkit.wire.proto import embedding_pb2, embedding_pb2_grpc, tensor_pb2
 from embedkit.wire.status import to_status
 
@@ -74,7 +74,7 @@ class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
             bad = len(answer.errors)
             times = (answer.queue_s, answer.decode_s, answer.infer_s)
             self._count_items(ItemsRecord(model.name, len(images) - bad, bad, *times))
-        return _respond(request, answer, model)
+        return _respond(request, wants, answer, model)
 
     def _images(self, request: embedding_pb2.EmbedRequest) -> Images | EncodedImages:
         kind = request.WhichOneof("input")
@@ -117,29 +117,29 @@ def _check_form(request: embedding_pb2.EmbedRequest, model: LoadedModel) -> None
 
 
 def _respond(
-    request: embedding_pb2.EmbedRequest, answer: Answer, model: LoadedModel
+    request: embedding_pb2.EmbedRequest,
+    wants: frozenset[str],
+    answer: Answer,
+    model: LoadedModel,
 ) -> embedding_pb2.EmbedResponse:
     response = embedding_pb2.EmbedResponse(
-        request_id=request.request_id,
-        model_digest=model.digest,
-        timing=embedding_pb2.Timing(
-            queue_ns=int(answer.queue_s * 1e9),
-            decode_ns=int(answer.decode_s * 1e9),
-            infer_ns=int(answer.infer_s * 1e9),
-            batch_size=answer.batch_size,
-        ),
+        request_id=request.request_id, model_digest=model.digest
     )
-    wants = _wants(tuple(request.outputs))
+    timing = response.timing
+    timing.queue_ns = int(answer.queue_s * 1e9)
+    timing.decode_ns = int(answer.decode_s * 1e9)
+    timing.infer_ns = int(answer.infer_s * 1e9)
+    timing.batch_size = answer.batch_size
     if "embedding" in wants:
-        vectors = _shorten(np.asarray(answer.rows["embedding"], np.float32), request.dims)
-        response.embeddings.CopyFrom(encode_vectors(vectors, request.dtype))
+        vectors = np.asarray(answer.rows["embedding"], np.float32)
+        fill_vectors(response.embeddings, _shorten(vectors, request.dims), request.dtype)
     for name in wants & {"features", "tokens"}:
         vectors = np.asarray(answer.rows[name], np.float32)
-        getattr(response, name).CopyFrom(encode_vectors(vectors, request.dtype))
+        fill_vectors(getattr(response, name), vectors, request.dtype)
     if "ood_score" in wants:
-        response.ood_scores.CopyFrom(encode_tensor(answer.rows["ood_score"]))
+        fill_tensor(response.ood_scores, answer.rows["ood_score"])
     if "class" in wants:
-        response.classes.CopyFrom(_predictions(answer, model))
+        _predict(response.classes, answer, model)
     for index in sorted(answer.errors):
         response.errors.add(index=index, status=to_status(answer.errors[index]))
     return response
@@ -156,10 +156,10 @@ def _shorten(vectors: npt.NDArray[np.float32], dims: int) -> npt.NDArray[np.floa
     return shortened
 
 
-def _predictions(answer: Answer, model: LoadedModel) -> embedding_pb2.Predictions:
-    head = model.scoring.head
-    return embedding_pb2.Predictions(
-        labels=encode_tensor(answer.rows["labels"]),
-        probabilities=encode_tensor(answer.rows["probabilities"]),
-        class_names=head.class_names if head is not None else (),
-    )
+def _predict(
+    predictions: embedding_pb2.Predictions, answer: Answer, model: LoadedModel
+) -> None:
+    fill_tensor(predictions.labels, answer.rows["labels"])
+    fill_tensor(predictions.probabilities, answer.rows["probabilities"])
+    if model.scoring.head is not None:
+        predictions.class_names[:] = model.scoring.head.class_names

@@ -1,6 +1,5 @@
 """What stands before every servicer method: limits, parsing, draining, a record of the call."""
 
-import threading
 import time
 from collections.abc import Callable, Mapping
 
@@ -40,9 +39,8 @@ class Guard:
         record: Callable[[CallRecord], None] | None = None,
     ) -> None:
         self._is_draining = False
-        self._running = 0
+        self._running: set[grpc.ServicerContext] = set()
         self._last_arrival = 0.0
-        self._changing = threading.Lock()
         self._server = server
         self._max_bytes = max_message_bytes
         self._record = record
@@ -84,9 +82,8 @@ class Guard:
         def answer(data: bytes, context: grpc.ServicerContext) -> Message:
             began = time.perf_counter()
             request_id, code = "", ""
-            with self._changing:
-                self._running += 1
-                self._last_arrival = began
+            self._running.add(context)
+            self._last_arrival = began
             try:
                 request = self._admit(data, parse, context)
                 request_id = getattr(request, "request_id", "")
@@ -94,8 +91,7 @@ class Guard:
                 code = "OK"
                 return response
             finally:
-                with self._changing:
-                    self._running -= 1
+                self._running.discard(context)
                 self._report(rpc, code, began, data, request_id, context)
 
         return grpc.unary_unary_rpc_method_handler(

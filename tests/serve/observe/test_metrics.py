@@ -27,8 +27,8 @@ def call(code="OK", seconds=0.002, reason=""):
 def test_calls_are_counted_by_code_and_timed():
     metrics = Metrics()
     for seconds in (0.0001, 0.0002, 0.5, 1000.0):
-        metrics.call(call(seconds=seconds))
-    metrics.call(call("RESOURCE_EXHAUSTED", reason="QUEUE_FULL"))
+        metrics.add(call(seconds=seconds))
+    metrics.add(call("RESOURCE_EXHAUSTED", reason="QUEUE_FULL"))
     seen, rpc = samples(metrics), RPC
     assert seen["embedkit_requests_total", rpc, "OK"] == 4
     assert seen["embedkit_requests_total", rpc, "RESOURCE_EXHAUSTED"] == 1
@@ -43,9 +43,9 @@ def test_calls_are_counted_by_code_and_timed():
 
 def test_items_and_stages_and_batches():
     metrics = Metrics()
-    metrics.items(ItemsRecord("tiny", 3, 1, 0.01, 0.02, 0.03))
-    metrics.items(ItemsRecord("tiny", 2, 0, 0.01, 0.02, 0.03))
-    metrics.batch(BatchRecord("tiny", 5, 0.01, 2))
+    metrics.add(ItemsRecord("tiny", 3, 1, 0.01, 0.02, 0.03))
+    metrics.add(ItemsRecord("tiny", 2, 0, 0.01, 0.02, 0.03))
+    metrics.add(BatchRecord("tiny", 5, 0.01, 2))
     seen = samples(metrics)
     assert seen["embedkit_items_total", "ok", "tiny"] == 5
     assert seen["embedkit_items_total", "error", "tiny"] == 1
@@ -70,7 +70,7 @@ def test_nothing_is_lost_between_threads():
 
     def count():
         for _ in range(2000):
-            metrics.call(call())
+            metrics.add(call())
 
     threads = [threading.Thread(target=count) for _ in range(4)]
     for thread in threads:
