@@ -34,7 +34,7 @@ def real(rng: np.random.Generator) -> np.ndarray:
     return rng.integers(100, 156, (20, 4, 4, 1), dtype=np.uint8)
 
 
-EFFORT = Effort(images=20, steps=10)
+EFFORT = Effort(images=20, extreme=32, steps=10)
 
 
 def test_equal_embedders_pass_and_the_record_is_json(real) -> None:
@@ -73,7 +73,7 @@ def test_the_search_finds_what_neither_real_nor_extreme_images_show(real) -> Non
         return 1.2e-5 * np.exp(-((gap / 8) ** 2))
 
     with pytest.raises(ParityFailed, match="on searched images"):
-        measure_parity(Pixels(), Pixels(flaw), real, effort=Effort(20, 40))
+        measure_parity(Pixels(), Pixels(flaw), real, effort=Effort(20, 32, 40))
 
 
 def test_the_search_never_falls_and_is_repeatable(real) -> None:
@@ -107,9 +107,10 @@ def test_patterns_are_extreme_images_of_the_shape(shape) -> None:
 
 
 def test_effort_fits_the_budget_between_its_bounds() -> None:
-    tiny, large = Effort.within_budget(10**6), Effort.within_budget(8 * 10**9)
-    assert (tiny.images, tiny.steps) == (256, 40)
-    assert (large.images, large.steps) == (16, 2)
+    assert Effort.within_budget(10**6) == Effort(256, 32, 40)
+    large = Effort.within_budget(8 * 10**9)
+    assert large == Effort(8, 8, 1)
     counted = Pixels()
     measure_parity(counted, Pixels(), np.zeros((300, 4, 4, 1), np.uint8), effort=large)
-    assert counted.images < 1200
+    # 24 images at sizes 1, 2, 3 and 8, one batch of 64, and 16 + 64 of the search.
+    assert counted.images == 4 * 24 + 64 + 16 + 64

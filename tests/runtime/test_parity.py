@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from embedkit.errors import InvalidInput
-from embedkit.runtime.parity import compare, difference
+from embedkit.runtime.parity import compare, difference, measure_gaps, row_differences
 
 
 class Shifted:
@@ -60,10 +60,23 @@ def test_not_a_number_is_the_largest_difference() -> None:
         assert parity.min_cosine == -1.0
 
 
-def test_two_zero_vectors_agree_and_one_alone_does_not() -> None:
-    zero, one = np.zeros((1, 2), np.float32), np.ones((1, 2), np.float32)
-    assert difference(zero, zero) == (0.0, 1.0)
-    assert difference(zero, one) == (1.0, 0.0)
+def test_differences_of_rows() -> None:
+    first = np.array([[0, 0], [0, 0], [1, 0], [np.nan, 1], [1e30, 0]], np.float32)
+    second = np.array([[0, 0], [1, 1], [0, 2], [1, 1], [1e30, np.inf]], np.float32)
+    errors, cosines = row_differences(first, second)
+    np.testing.assert_array_equal(errors, [0, 1, 2, np.inf, np.inf])
+    np.testing.assert_array_equal(cosines, [1, 0, 0, -1, -1])
+    assert difference(first, second) == (np.inf, -1)
+    assert difference(first[:3], second[:3]) == (2, 0)
+    assert difference(first[:0], second[:0]) == (0, 1)
+
+
+def test_gaps_know_the_images_and_a_repeated_one_keeps_its_worst() -> None:
+    gaps = measure_gaps(Shifted(), Shifted(0.5), images(5), batch_sizes=(1, 2))
+    np.testing.assert_array_equal(gaps.errors, [[0, 0, 0.5, 0, 0]] * 2)
+    assert gaps.summary(slice(3, 5)).max_abs_error == 0
+    assert gaps.summary(slice(2, 4)).max_abs_error == 0.5
+    assert gaps.summary(slice(2, 4)).n == 2
 
 
 def test_nothing_to_compare_is_refused() -> None:
