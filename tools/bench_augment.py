@@ -14,6 +14,7 @@ import json
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 
 import numpy as np
@@ -66,22 +67,25 @@ def _kornia(pixels: torch.Tensor, blur: bool) -> dict[str, Side]:
     jitter = tuple(_JITTER.values())
     taps = _taps(pixels)
 
-    def steps(mode: str, recolour: Callable[..., torch.nn.Module]) -> list[torch.nn.Module]:
-        crop = ka.RandomResizedCrop(size, scale=(0.2, 1.0), cropping_mode=mode)
-        found = [crop, ka.RandomHorizontalFlip(p=0.5), recolour(*jitter, p=0.8)]
-        found.append(ka.RandomGrayscale(p=0.2))
-        if blur:
-            found.append(ka.RandomGaussianBlur((taps, taps), (0.1, 2.0), p=0.5))
-        return found
+    def steps(
+        mode: str, recolour: Callable[..., ka.AugmentationBase2D]
+    ) -> list[ka.AugmentationBase2D]:
+        return [
+            ka.RandomResizedCrop(size, scale=(0.2, 1.0), cropping_mode=mode),
+            ka.RandomHorizontalFlip(p=0.5),
+            recolour(*jitter, p=0.8),
+            ka.RandomGrayscale(p=0.2),
+            *([ka.RandomGaussianBlur((taps, taps), (0.1, 2.0), p=0.5)] if blur else []),
+        ]
 
-    ways = {
+    ways: dict[str, torch.nn.Module] = {
         "kornia container": ka.AugmentationSequential(*steps("slice", ka.ColorJitter)),
         "kornia slice": torch.nn.Sequential(*steps("slice", ka.ColorJitter)),
         "kornia resample": torch.nn.Sequential(*steps("resample", ka.ColorJitter)),
         "kornia resample, jiggle": torch.nn.Sequential(*steps("resample", ka.ColorJiggle)),
         "kornia slice, jiggle": torch.nn.Sequential(*steps("slice", ka.ColorJiggle)),
     }
-    return {name: (lambda way=way: way(pixels)) for name, way in ways.items()}
+    return {name: partial(way, pixels) for name, way in ways.items()}
 
 
 def _taps(pixels: torch.Tensor) -> int:
