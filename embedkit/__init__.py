@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from embedkit.runtime.local import load
     from embedkit.types import Embedder, Hit
 
-__all__ = ["Client", "EmbedkitError", "Embedder", "Hit", "connect", "load"]
+__all__ = ["Client", "Embedder", "EmbedkitError", "Hit", "connect", "load"]
 
 __version__ = "0.1.0"
 
