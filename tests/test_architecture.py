@@ -1,4 +1,4 @@
-"""The structure of the project: public names, import contracts, sizes, stubs and docs in step."""
+"""The structure of the project: public names, contracts, sizes, stubs and docs in step."""
 
 import importlib
 import shutil
