@@ -1,5 +1,6 @@
 """Encoded files become pixels at the model's size, in parallel, each with its own verdict."""
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,10 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from embedkit.errors import BadImage
-from embedkit.preprocess import InputSpec, convert, decode
+from embedkit.preprocess import InputSpec, convert, decode, prepare
 from embedkit.types import EncodedImages, Images, Pixels
 
 __all__ = ["DEFAULT_MAX_PIXELS", "Decoded", "Decoder"]
+
+log = logging.getLogger(__name__)
 
 # Half of Pillow's own bomb limit: 89 megapixels, 268 MB as RGB.
 DEFAULT_MAX_PIXELS = 178_956_970 // 2
@@ -23,11 +26,11 @@ class Decoded:
 
     Attributes:
         images: (m, h, w, c) uint8, the m good images in order.
-        errors: Error of each bad image by its index in the request.
+        errors: Error of each other image by its index in the request.
     """
 
     images: Images
-    errors: dict[int, BadImage]
+    errors: dict[int, Exception]
 
 
 class Decoder:
@@ -51,26 +54,40 @@ class Decoder:
             spec: What the model takes.
         """
         results = self._each(files, lambda data: self._decode_one(data, spec))
-        good = [r for r in results if not isinstance(r, BadImage)]
-        errors = {i: r for i, r in enumerate(results) if isinstance(r, BadImage)}
-        empty = np.empty((0, spec.height, spec.width, spec.channels), np.uint8)
+        good = [r for r in results if isinstance(r, np.ndarray)]
+        errors = {i: r for i, r in enumerate(results) if isinstance(r, Exception)}
+        empty = np.empty((0, *spec.shape), np.uint8)
         return Decoded(np.stack(good) if good else empty, errors)
+
+    def convert(self, images: Images, spec: InputSpec) -> Images:
+        """Return pixels at the model's size: the array itself where it has that already.
+
+        Raises:
+            InvalidInput: If it is not uint8 (n, h, w, 1 or 3).
+        """
+        if images.shape[1:] == spec.shape:
+            return prepare(images, spec)
+        with self._slots:
+            return prepare(images, spec)
 
     def close(self) -> None:
         """End the threads."""
         self._pool.shutdown(wait=True)
 
     def _each(
-        self, files: Sequence[bytes], one: Callable[[bytes], Pixels | BadImage]
-    ) -> list[Pixels | BadImage]:
+        self, files: Sequence[bytes], one: Callable[[bytes], Pixels | Exception]
+    ) -> list[Pixels | Exception]:
         if len(files) > 1:
             return list(self._pool.map(one, files))
         # A lone file is decoded where it is: a hop to the pool costs as much as a small image.
         return [one(data) for data in files]
 
-    def _decode_one(self, data: bytes, spec: InputSpec) -> Pixels | BadImage:
+    def _decode_one(self, data: bytes, spec: InputSpec) -> Pixels | Exception:
         with self._slots:
             try:
-                return convert(decode(data, max_pixels=self.max_pixels, spec=spec), spec)
+                return convert(decode(data, spec, max_pixels=self.max_pixels), spec)
             except BadImage as error:
+                return error
+            except Exception as error:  # a decoder's own fault must not fail the images beside
+                log.exception("decoding %d bytes failed without a verdict", len(data))
                 return error

@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from embedkit.errors import BadImage, Cancelled, NotFound
-from embedkit.preprocess import prepare
+from embedkit.errors import Cancelled, NotFound
 from embedkit.runtime.local import LocalModel
 from embedkit.serve.answer import Answer, Query, collect, spread
 from embedkit.serve.batcher import BatchLimits
@@ -100,9 +99,9 @@ class LoadedModel:
         """Finish what is queued and end the thread; False if that took too long."""
         return self.worker.stop(timeout_s)
 
-    def _pixels(self, images: Images | EncodedImages) -> tuple[Images, Mapping[int, BadImage]]:
+    def _pixels(self, images: Images | EncodedImages) -> tuple[Images, Mapping[int, Exception]]:
         if isinstance(images, np.ndarray):
-            return prepare(images, self.spec), {}
+            return self._decoder.convert(images, self.spec), {}
         decoded = self._decoder.decode(images, self.spec)
         return decoded.images, decoded.errors
 
@@ -119,7 +118,7 @@ class LoadedModel:
         self,
         query: Query,
         job: Job[Work, Rows],
-        bad: Mapping[int, BadImage],
+        bad: Mapping[int, Exception],
         decode_s: float,
     ) -> Answer:
         """Put a job's parts, the scores and the failures together."""

@@ -26,6 +26,7 @@ from embedkit.serve.services.embedding import EmbeddingServicer
 from embedkit.serve.services.guard import Guard
 from embedkit.serve.services.index import add_index_service
 from embedkit.serve.services.model import ModelServicer
+from embedkit.types import Collection
 from embedkit.wire.proto import (
     embedding_pb2,
     embedding_pb2_grpc,
@@ -149,6 +150,9 @@ class Server:
         self.metrics.add(record)
         self._access.call(record)
 
+    def _collections(self) -> list[Collection]:
+        return [] if self._store is None else list(self._store.collections())
+
     def _gauges(self) -> tuple[Gauge, ...]:
         def per_model(
             read: Callable[[LoadedModel], float],
@@ -174,6 +178,12 @@ class Server:
                 "Execution provider of each model.",
                 (*model, "provider"),
                 lambda: [((m.name, m.version, m.provider), 1.0) for m in self.engine.models],
+            ),
+            Gauge(
+                "embedkit_index_vectors",
+                "Vectors in each collection.",
+                ("collection",),
+                lambda: [((c.name,), c.count) for c in self._collections()],
             ),
         )
 

@@ -136,7 +136,12 @@ class Worker(Generic[P, R]):
 
     def _loop(self) -> None:
         while (batch := self._next()) is not None:
-            self._execute(batch)
+            try:
+                self._execute(batch)
+            except Exception as error:  # whatever it was, the next batch is not to blame
+                log.exception("a batch of %d failed outside the model", batch.size)
+                with self._changed:
+                    self.batcher.settle(batch, error=error)
             del batch  # its slices hold the callers' pixels
 
     def _next(self) -> Batch[P, R] | None:

@@ -67,3 +67,27 @@ def test_too_many_declared_pixels_are_refused_before_decoding(decoder):
     decoded = decoder.decode([png_header(101, 100), png_header(60_000, 60_000)], SPEC)
     assert all("10000" in str(e).replace(",", "") for e in decoded.errors.values())
     assert sorted(decoded.errors) == [0, 1]
+
+
+def test_a_fault_of_the_decoder_itself_stays_with_its_image(decoder, rng, monkeypatch, caplog):
+    import embedkit.serve.decode as module
+
+    original, images = module.decode, rng.integers(0, 256, (2, 4, 4, 3), dtype=np.uint8)
+    files = [png(image) for image in images]
+
+    def decode(data, spec, **kw):
+        if data == files[0]:
+            raise RuntimeError("no verdict")
+        return original(data, spec, **kw)
+
+    monkeypatch.setattr(module, "decode", decode)
+    decoded = decoder.decode(files, SPEC)
+    assert isinstance(decoded.errors[0], RuntimeError)
+    np.testing.assert_array_equal(decoded.images, images[1:])
+    assert "without a verdict" in caplog.text
+
+
+def test_pixels_are_converted_only_where_they_must_be(decoder, rng):
+    right = rng.integers(0, 256, (2, 4, 4, 3), dtype=np.uint8)
+    assert decoder.convert(right, SPEC) is right
+    assert decoder.convert(right[:, :3], SPEC).shape == (2, 4, 4, 3)

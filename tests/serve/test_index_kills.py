@@ -37,7 +37,6 @@ def spawn(models: Path, data_dir: Path) -> subprocess.Popen[str]:
         [sys.executable, "-c", SERVE, str(models), str(data_dir)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
         text=True,
     )
 

@@ -181,6 +181,7 @@ def test_collections_are_filled_and_searched_by_image(start, channel, images):
     found = stub.Search(index_pb2.SearchRequest(collection="photos", pixels=pixels, k=1))
     assert [hits.hits[0].id for hits in found.results] == ids
     np.testing.assert_allclose([hits.hits[0].score for hits in found.results], 1, atol=1e-5)
+    assert b'embedkit_index_vectors{collection="photos"} 5.0' in server.metrics.render()
 
 
 def test_binding_wider_than_loopback_is_said_loudly(start, caplog):

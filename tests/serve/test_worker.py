@@ -138,3 +138,20 @@ def test_each_batch_is_reported_with_its_size_and_reruns():
     assert [(r.model, r.size) for r in seen] == [("tiny", 3)]
     assert seen[0].reruns > 0
     assert seen[0].seconds > 0
+
+
+def test_a_failure_outside_the_model_does_not_end_the_thread(caplog):
+    seen = []
+
+    def observe(record):
+        seen.append(record)
+        if len(seen) == 1:
+            raise RuntimeError("no disk")
+
+    worker = Worker(
+        lambda batch: ["ok"] * batch.size, BatchLimits(4, 8, 100), name="x", observe=observe
+    )
+    assert rows(put(worker, "a").wait()) == ["ok"]
+    assert rows(put(worker, "b").wait()) == ["ok"]
+    assert worker.stop(10)
+    assert "outside the model" in caplog.text

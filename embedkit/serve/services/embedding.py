@@ -34,6 +34,9 @@ _VECTOR_DTYPES = (
     tensor_pb2.FLOAT16,
     tensor_pb2.INT8,
 )
+# Each output may be named a few times; a longer list is not worth remembering.
+_MAX_OUTPUTS = 16
+_MAX_ID = 256
 # gRPC gives a call without deadline some centuries.
 _FOREVER_S = 1e8
 
@@ -64,7 +67,7 @@ class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
     ) -> embedding_pb2.EmbedResponse:
         """Embed one or many images; a bad one among several fails alone."""
         model = self._engine.get(request.model, request.version)
-        wants = _wants(tuple(request.outputs))
+        wants = _wants(tuple(request.outputs[:_MAX_OUTPUTS]))
         _check_form(request, model)
         images = self._images(request)
         left_s = time_left(context)
@@ -108,8 +111,17 @@ def _wants(outputs: tuple[int, ...]) -> frozenset[str]:
 
 
 def _check_form(request: embedding_pb2.EmbedRequest, model: LoadedModel) -> None:
+    if len(request.request_id) > _MAX_ID:
+        raise InvalidInput(
+            f"expected a request_id of at most {_MAX_ID} characters, "
+            f"got {len(request.request_id)}"
+        )
     if request.dtype not in _VECTOR_DTYPES:
         raise InvalidInput(f"expected dtype FLOAT32, FLOAT16 or INT8, got {request.dtype}")
+    if len(request.outputs) > _MAX_OUTPUTS:
+        raise InvalidInput(
+            f"expected at most {_MAX_OUTPUTS} outputs, got {len(request.outputs)}"
+        )
     if request.dims > model.bundle.manifest.dim:
         raise InvalidInput(
             f"expected dims of at most {model.bundle.manifest.dim}, got {request.dims}"

@@ -17,6 +17,8 @@ __all__ = ["Guard"]
 
 # Longer than a caller takes to send what it had decided to send before it was refused.
 _QUIET_S = 0.05
+# Characters of a caller's id that are kept.
+_MAX_ID = 256
 
 
 class Guard:
@@ -86,7 +88,7 @@ class Guard:
             self._last_arrival = began
             try:
                 request = self._admit(data, parse, context)
-                request_id = getattr(request, "request_id", "")
+                request_id = getattr(request, "request_id", "")[:_MAX_ID]
                 response = behaviour(request, context)
                 code = "OK"
                 return response

@@ -167,6 +167,8 @@ def pixels(shape, dtype=tensor_pb2.UINT8, size=None):
         (pb.EmbedRequest(pixels=pixels((1, 4, 4, 3)), outputs=[99]), "99"),
         (pb.EmbedRequest(pixels=pixels((1, 4, 4, 3)), dtype=tensor_pb2.INT64), "dtype"),
         (pb.EmbedRequest(pixels=pixels((1, 4, 4, 3)), dims=9), "at most 8"),
+        (pb.EmbedRequest(pixels=pixels((1, 4, 4, 3)), outputs=[1] * 17), "16 outputs"),
+        (pb.EmbedRequest(pixels=pixels((1, 4, 4, 3)), request_id="x" * 257), "256 char"),
     ],
 )
 def test_malformed_requests_are_the_callers_fault(stub, request_, message):
