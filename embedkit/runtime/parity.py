@@ -165,13 +165,11 @@ def row_differences(
     A row with a coordinate that is not finite is infinitely far, at cosine -1; two zero vectors
     are equal, hence of cosine 1.
     """
-    wrong = ~np.isfinite(first).all(axis=1, keepdims=True)
-    wrong |= ~np.isfinite(second).all(axis=1, keepdims=True)
-    a = np.where(wrong, 0, first).astype(np.float64)
-    b = np.where(wrong, 0, second).astype(np.float64)
+    wrong = np.asarray(~(np.isfinite(first) & np.isfinite(second)).all(axis=1))
+    a = np.where(wrong[:, np.newaxis], 0, first).astype(np.float64)
+    b = np.where(wrong[:, np.newaxis], 0, second).astype(np.float64)
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     cosines = (a * b).sum(axis=1) / np.where(norms > 0, norms, 1)
     cosines[~a.any(axis=1) & ~b.any(axis=1)] = 1.0
     errors = np.abs(a - b).max(axis=1, initial=0.0)
-    errors[wrong[:, 0]], cosines[wrong[:, 0]] = np.inf, -1.0
-    return errors, cosines
+    return np.where(wrong, np.inf, errors), np.where(wrong, -1.0, cosines)
