@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from embedkit.errors import InvalidInput
-from embedkit.evaluate.measurement.metric import Metric
+from embedkit.evaluate.statistics import Metric
 from embedkit.evaluate.task import TaskResult
 
 __all__ = ["Gate", "GateResult", "check_gates", "parse_gate"]

@@ -1,4 +1,4 @@
-"""How sure is a number: intervals for shares, ranks and anything that can be resampled.
+"""Metrics and how sure they are: intervals for shares, ranks and whatever can be resampled.
 
 Every interval is two-sided with 95 % coverage unless told otherwise. Seeds come from the
 content that a number was computed from, so that whoever recomputes it gets the same interval.
@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.errors import InvalidInput
-from embedkit.evaluate.measurement.metric import Metric
 from embedkit.types import Scores
 
 __all__ = [
     "Interval",
+    "Metric",
+    "Metrics",
     "accuracy",
     "bootstrap",
     "clopper_pearson",
@@ -33,6 +34,42 @@ Interval = tuple[float, float]
 Counts = npt.NDArray[np.int64]
 
 LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of a report.
+
+    Attributes:
+        value: The point estimate.
+        ci: 95 % interval (low, high), or None where there is no sampling error to state.
+        n: Items that the value was computed from.
+        unit: ``fraction``, ``count``, ``cosine``, ... ; empty for a bare number.
+        higher_is_better: Whether a larger value is the better one.
+        ci_method: ``wilson``, ``clopper_pearson``, ``delong``, ``bootstrap``, or empty.
+    """
+
+    value: float
+    ci: tuple[float, float] | None
+    n: int
+    unit: str = "fraction"
+    higher_is_better: bool = True
+    ci_method: str = ""
+
+    def to_dict(self) -> dict[str, object]:
+        """The form in ``report.json``; a value that is not finite becomes null."""
+        return {
+            "value": _finite(self.value),
+            "ci": None if self.ci is None else [_finite(v) for v in self.ci],
+            "n": int(self.n),
+            "unit": self.unit,
+            "higher_is_better": self.higher_is_better,
+            "ci_method": self.ci_method,
+        }
+
+
+Metrics = dict[str, Metric]
+"""Metrics by their path without the task's name."""
 
 
 def wilson(successes: int, n: int, *, level: float = LEVEL) -> Interval:
@@ -192,3 +229,7 @@ def _midranks(values: Scores) -> npt.NDArray[np.float64]:
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     return np.asarray((ends - (counts - 1) / 2)[inverse])
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.evaluate.context import Context
-from embedkit.evaluate.measurement.metric import Metric, Metrics
+from embedkit.evaluate.statistics import Metric, Metrics
 from embedkit.registry import Registry
 
 __all__ = ["Figure", "Metric", "Metrics", "Status", "Task", "TaskResult", "skipped", "tasks"]

@@ -16,8 +16,15 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from embedkit.evaluate.measurement.metric import Metric, Metrics
-from embedkit.evaluate.statistics import Counts, bootstrap, content_seed, delong, wilson
+from embedkit.evaluate.statistics import (
+    Counts,
+    Metric,
+    Metrics,
+    bootstrap,
+    content_seed,
+    delong,
+    wilson,
+)
 from embedkit.types import Scores
 
 __all__ = ["Separation", "separation_metrics"]

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from embedkit.evaluate.measurement.metric import Metric
-from embedkit.evaluate.statistics import clopper_pearson
+from embedkit.evaluate.statistics import Metric, clopper_pearson
 
 __all__ = ["censored_median", "success_by_queries"]
 

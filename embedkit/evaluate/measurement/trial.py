@@ -20,9 +20,8 @@ from embedkit.evaluate.attack import (
     worst_of,
 )
 from embedkit.evaluate.context import Context, Which
-from embedkit.evaluate.measurement.metric import Metric
 from embedkit.evaluate.oracle import KnnHead
-from embedkit.evaluate.statistics import bootstrap, content_seed, robust_accuracy
+from embedkit.evaluate.statistics import Metric, bootstrap, content_seed, robust_accuracy
 from embedkit.evaluate.surrogate import TorchEmbedder
 from embedkit.evaluate.threat import Threat
 from embedkit.perturb.randomness import uniforms

@@ -9,9 +9,8 @@ import numpy.typing as npt
 from embedkit.evaluate.context import BASELINES, Context, Which
 from embedkit.evaluate.measurement.checks import class_problem, leakage
 from embedkit.evaluate.measurement.figures import embedding_map, image_grid
-from embedkit.evaluate.measurement.metric import Metrics
 from embedkit.evaluate.measurement.partial import attempt
-from embedkit.evaluate.statistics import accuracy
+from embedkit.evaluate.statistics import Metrics, accuracy
 from embedkit.evaluate.task import Figure, TaskResult, skipped, tasks
 from embedkit.measures.knn import nearest, weighted_knn
 from embedkit.types import Labels

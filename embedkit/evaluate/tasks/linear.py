@@ -8,9 +8,8 @@ import numpy.typing as npt
 
 from embedkit.evaluate.context import BASELINES, Context, Which
 from embedkit.evaluate.measurement.checks import class_problem, leakage
-from embedkit.evaluate.measurement.metric import Metrics
 from embedkit.evaluate.measurement.partial import attempt
-from embedkit.evaluate.statistics import accuracy
+from embedkit.evaluate.statistics import Metrics, accuracy
 from embedkit.evaluate.task import TaskResult, skipped, tasks
 from embedkit.runtime.probe import fit_probe
 from embedkit.types import Labels

@@ -12,9 +12,9 @@ from embedkit.errors import InvalidInput, NotFound
 from embedkit.evaluate.context import BASELINES, CHUNK, Context, Which
 from embedkit.evaluate.measurement.checks import leakage, shared_images
 from embedkit.evaluate.measurement.figures import histogram
-from embedkit.evaluate.measurement.metric import Metric, Metrics
 from embedkit.evaluate.measurement.novelty import Separation, separation_metrics
 from embedkit.evaluate.measurement.partial import attempt
+from embedkit.evaluate.statistics import Metric, Metrics
 from embedkit.evaluate.task import Figure, TaskResult, skipped, tasks
 from embedkit.types import Scorer, Scores
 

@@ -8,9 +8,8 @@ import numpy as np
 from embedkit.data.dataset import Dataset
 from embedkit.evaluate.context import Context, Which
 from embedkit.evaluate.measurement.checks import class_problem
-from embedkit.evaluate.measurement.metric import Metric, Metrics
 from embedkit.evaluate.measurement.partial import attempt
-from embedkit.evaluate.statistics import clopper_pearson
+from embedkit.evaluate.statistics import Metric, Metrics, clopper_pearson
 from embedkit.evaluate.task import Figure, TaskResult, skipped, tasks
 from embedkit.measures.knn import weighted_knn
 from embedkit.runtime.parity import Parity, compare, difference

@@ -12,7 +12,6 @@ from embedkit.errors import InvalidInput, ModelMismatch, NotFound
 from embedkit.evaluate.attack import Attack, attacks
 from embedkit.evaluate.context import Context, Which
 from embedkit.evaluate.measurement.checks import class_problem
-from embedkit.evaluate.measurement.metric import Metrics
 from embedkit.evaluate.measurement.partial import attempt
 from embedkit.evaluate.measurement.survival import censored_median
 from embedkit.evaluate.measurement.trial import (
@@ -24,6 +23,7 @@ from embedkit.evaluate.measurement.trial import (
     prepare_trial,
 )
 from embedkit.evaluate.measurement.trial_report import Runs, attack_figures, weaknesses
+from embedkit.evaluate.statistics import Metrics
 from embedkit.evaluate.surrogate import TorchEmbedder
 from embedkit.evaluate.task import TaskResult, skipped, tasks
 from embedkit.evaluate.threat import Threat

@@ -53,7 +53,7 @@ def test_without_labels_it_is_the_textbook_distance(known):
 def test_an_invertible_map_of_the_space_changes_nothing(known):
     rng = np.random.default_rng(2)
     mapping = rng.normal(size=(6, 6))
-    moved = Observation((known.embeddings @ mapping).astype(np.float64), labels=known.labels)
+    moved = Observation((known.embeddings @ mapping).astype(np.float32), labels=known.labels)
     before = Mahalanobis().fit(known).score(known)
     np.testing.assert_allclose(Mahalanobis().fit(moved).score(moved), before, rtol=1e-4)
 
@@ -70,7 +70,7 @@ def test_ledoit_wolf_agrees_with_sklearn(n, d):
 def test_fewer_images_than_dimensions_are_shrunk():
     rng = np.random.default_rng(0)
     few = Observation(rng.normal(size=(20, 40)).astype(np.float32))
-    far = Observation((rng.normal(size=(20, 40)) * 5).astype(np.float32))
+    far = Observation(rng.normal(size=(20, 40), scale=5).astype(np.float32))
     fitted = Mahalanobis().fit(few)
     assert np.isfinite(fitted.score(far)).all()
     assert fitted.score(far).min() > fitted.score(few).max()
@@ -85,7 +85,7 @@ def test_a_dimension_that_never_varies_is_no_obstacle(known):
 
 
 def test_a_collapsed_encoder_scores_zero():
-    same = Observation(np.ones((30, 4), np.float32) / 2)
+    same = Observation(np.full((30, 4), 0.5, np.float32))
     np.testing.assert_allclose(Mahalanobis().fit(same).score(same), 0, atol=1e-12)
 
 
