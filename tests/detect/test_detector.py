@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,9 +24,10 @@ def test_an_observation_has_images(shape):
 
 
 @pytest.mark.parametrize("field", ["features", "logits", "labels"])
-def test_all_fields_have_one_row_per_image(field):
+def test_all_fields_have_one_row_per_image(field: str):
+    rows: Any = np.zeros(3)
     with pytest.raises(InvalidInput, match=f"expected {field} for 2 embeddings, got 3"):
-        Observation(np.zeros((2, 3), np.float32), **{field: np.zeros(3)})
+        Observation(np.zeros((2, 3), np.float32), **{field: rows})
 
 
 def test_loading_an_unknown_method_suggests_the_near_one():

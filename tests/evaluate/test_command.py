@@ -29,8 +29,9 @@ def server(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory):
 def data(tmp_path: Path, source: SyntheticImages, files) -> dict[str, str]:
     """A training .npz, test images as a folder of PNG files, and a novel .npz."""
     train, test = source.dataset(240), source.dataset(60, seed=1)
-    np.savez(tmp_path / "train.npz", images=train.images, labels=train.labels)
-    for i, (content, label) in enumerate(zip(files(test.images), test.labels, strict=True)):
+    np.savez(tmp_path / "train.npz", images=train.images, labels=np.asarray(train.labels))
+    for i, content in enumerate(files(test.images)):
+        label = np.asarray(test.labels)[i]
         folder = tmp_path / "test" / str(label)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{i}.png").write_bytes(content)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from embedkit.errors import InvalidInput
-from embedkit.evaluate.features import FeatureCache, RawPixels
+from embedkit.evaluate.features import FeatureCache, Output, RawPixels
 from embedkit.preprocess import InputSpec
 from embedkit.types import Embedder
 
@@ -37,10 +37,11 @@ def test_computed_once_per_run(tmp_path, vectors, on_disk):
 @pytest.mark.parametrize(
     "key", [("n", "d", "embedding"), ("m", "e", "embedding"), ("m", "d", "features")]
 )
-def test_model_data_and_output_are_the_key(tmp_path, vectors, key):
+def test_model_data_and_output_are_the_key(tmp_path, vectors, key: tuple[str, str, Output]):
     cache, compute = FeatureCache(tmp_path), Counted(vectors)
     cache.get("m", "d", "embedding", 6, compute)
-    cache.get(*key, 6, compute)
+    model, data, output = key
+    cache.get(model, data, output, 6, compute)
     assert compute.calls == 2
 
 

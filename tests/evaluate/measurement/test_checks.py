@@ -14,7 +14,7 @@ def test_two_labelled_sets_are_no_problem(make_context):
 @pytest.mark.parametrize("role", ["train", "test"])
 def test_labels_are_needed(make_context, role):
     bare = Dataset("bare", np.zeros((4, 8, 8, 1), np.uint8))
-    problem = class_problem(make_context(**{role: bare}))
+    problem = str(class_problem(make_context(**{role: bare})))
     assert "got none in 'bare'" in problem
     assert "training" in problem if role == "train" else "test" in problem
 
@@ -22,8 +22,8 @@ def test_labels_are_needed(make_context, role):
 @pytest.mark.parametrize("role", ["train", "test"])
 def test_one_class_is_no_question(make_context, source, role):
     one = source.dataset(80, seed=3).subset(np.arange(0, 80, 4))
-    assert "got one: with one class every prediction is right" in class_problem(
-        make_context(**{role: one})
+    assert "got one: with one class every prediction is right" in str(
+        class_problem(make_context(**{role: one}))
     )
 
 

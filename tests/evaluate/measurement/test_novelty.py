@@ -58,11 +58,12 @@ def test_counting_an_image_twice_is_having_it_twice(scores):
 
 
 def test_intervals_hold_the_value_and_are_reproducible(scores):
-    metrics = separation_metrics(*scores, "p", resamples=300)
+    metrics = separation_metrics(scores[0], scores[1], "p", resamples=300)
     for metric in metrics.values():
+        assert metric.ci
         assert metric.ci[0] <= metric.value <= metric.ci[1]
         assert metric.n == 440
-    assert separation_metrics(*scores, "p", resamples=300) == metrics
+    assert separation_metrics(scores[0], scores[1], "p", resamples=300) == metrics
 
 
 def test_roc_runs_from_corner_to_corner(scores):
@@ -73,5 +74,5 @@ def test_roc_runs_from_corner_to_corner(scores):
     assert (np.diff(tpr) >= 0).all()
     assert len(fpr) <= 200
     area = np.trapezoid(tpr, fpr)
-    metrics = separation_metrics(*scores, "p", resamples=20)
+    metrics = separation_metrics(scores[0], scores[1], "p", resamples=20)
     assert area == pytest.approx(metrics["p.auroc"].value, abs=2e-3)

@@ -9,7 +9,7 @@ def fail(error):
 
 
 def test_what_works_is_returned():
-    warnings = []
+    warnings: list[str] = []
     assert attempt("part", lambda: 3, warnings) == 3
     assert warnings == []
 

@@ -1,6 +1,7 @@
 import base64
 import io
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,7 +90,7 @@ def test_leakage_is_warned_about(make_context, source):
 
 def test_map_and_pictures(make_context, source):
     context = make_context(options=Options(map_points=30, grid_rows=3))
-    figures = NearestNeighbours().run(context).figures
+    figures: Any = NearestNeighbours().run(context).figures
     assert len(figures["map"]["x"]) == len(figures["map"]["labels"]) == 30
     rows = figures["neighbours"]["rows"]
     assert [len(row["images"]) for row in rows] == [7, 7, 7]

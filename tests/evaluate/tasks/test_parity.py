@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,10 +41,12 @@ def test_the_same_model_three_times(make_context, bundle, session):
         assert result.metrics[f"{pair}.min_cosine"].value > 1 - 1e-6
         flips = result.metrics[f"{pair}.knn_flips"]
         assert (flips.value, flips.n, flips.unit) == (0, 20, "count")
+        assert flips.ci
         assert flips.ci[0] == 0 < flips.ci[1]
     assert result.metrics["local_vs_served.max_abs_error"].value == 0
-    assert result.figures["error"]["x"] == [1, 2, 3, 8, 64]
-    assert set(result.figures["error"]["series"]) == set(PAIRS)
+    figure: Any = result.figures["error"]
+    assert figure["x"] == [1, 2, 3, 8, 64]
+    assert set(figure["series"]) == set(PAIRS)
 
 
 def test_a_difference_is_found_and_measured(make_context, bundle, session):
