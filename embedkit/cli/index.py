@@ -1,6 +1,7 @@
 """``embedkit index``: collections of a server, filled from DATA and searched by image."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -88,8 +89,8 @@ def add(
 ) -> None:
     """Embed the images of DATA on the server and store them in the collection NAME.
 
-    Ids are those of DATA: paths within a folder or archive, positions in an array. Payloads
-    hold the label, and the path of image files.
+    Ids are those of DATA: paths within a folder or archive, split and position in arrays.
+    Payloads hold the label, and the path of image files.
     """
     from rich.console import Console
     from rich.progress import track
@@ -101,8 +102,6 @@ def add(
         client.describe(name)  # before the images are read
         with console.status("reading the images"):
             dataset = load_dataset(data, strict=strict)
-        for skipped in dataset.skipped:
-            console.print(f"skipped {skipped.id}: {skipped.reason}", markup=False)
         starts = range(0, len(dataset), _IMAGES_AT_ONCE)
         for start in track(starts, "embedding and storing", console=console):
             part = slice(start, start + _IMAGES_AT_ONCE)
@@ -113,7 +112,8 @@ def add(
                 payloads=_payloads(dataset, data, part),
             )
         count = client.describe(name).count
-    click.echo(f"stored {len(dataset):,} images; {name} holds {count:,}")
+    skipped = f", left out {len(dataset.skipped):,}" if dataset.skipped else ""
+    click.echo(f"stored {len(dataset):,} images{skipped}; {name} holds {count:,}")
 
 
 def _payloads(dataset: "Dataset", data: str, part: slice) -> list[dict[str, object]]:
@@ -255,4 +255,6 @@ def _print_table(headings: list[str], rows: list[list[str]], *, right: set[str])
         )
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    Console().print(table)
+    # A file or a pipe gets whole lines; a terminal folds them.
+    console = Console() if sys.stdout.isatty() else Console(width=10_000)
+    console.print(table)

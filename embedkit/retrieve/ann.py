@@ -178,7 +178,7 @@ def _compared(
     scores: npt.NDArray[np.float64]
     if metric == "l2":
         vectors -= queries[:, None, :]
-        scores = -np.einsum("nmd,nmd->nm", vectors, vectors)
+        scores = 0.0 - np.einsum("nmd,nmd->nm", vectors, vectors)
         return scores
     scores = np.einsum("nmd,nd->nm", vectors, queries)
     if metric == "cosine":

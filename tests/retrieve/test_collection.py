@@ -95,6 +95,48 @@ def test_every_answer_is_one_state_that_existed(
         )
 
 
+def test_compaction_disturbs_neither_readers_nor_writers(
+    opened: OpenCollection, rng: np.random.Generator
+) -> None:
+    """Ids 0 to 9 never change, whatever is removed beside them."""
+    kept = vectors(rng, 10) + 100
+    opened.write(Write([f"kept-{i}" for i in range(10)], kept, [None] * 10))
+    failures: list[BaseException] = []
+    stop = threading.Event()
+
+    def read() -> None:
+        try:
+            while not stop.is_set():
+                answer = opened.search(Query(kept, k=1))
+                assert [rows[0].id for rows in answer.rows] == [f"kept-{i}" for i in range(10)]
+                assert None not in opened.get(
+                    [f"kept-{i}" for i in range(10)], with_vectors=True
+                )
+        except BaseException as error:
+            failures.append(error)
+
+    def change() -> None:
+        mine = np.random.default_rng(1)
+        try:
+            while not stop.is_set():
+                ids = [f"id-{i}" for i in mine.integers(0, 500, 50)]
+                ids = list(dict.fromkeys(ids))
+                opened.write(Write(ids, -vectors(mine, len(ids)) - 100, [None] * len(ids)))
+                opened.write(Write(ids[:30]))
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=act) for act in (read, read, change)]
+    for thread in threads:
+        thread.start()
+    for _ in range(15):
+        opened.compact()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
 def test_a_write_is_seen_by_the_next_read_of_any_thread(
     opened: OpenCollection, rng: np.random.Generator
 ) -> None:

@@ -80,6 +80,7 @@ class LocalStore:
             with truth.refusing_writes():
                 staging = Path(tempfile.mkdtemp(prefix=".making-", dir=self._folder))
                 truth.create(staging, collection)
+                _synchronise(staging)
                 staging.rename(self._folder / collection.name)
                 _synchronise(self._folder)
             opened = OpenCollection(self._folder / collection.name)

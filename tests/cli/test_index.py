@@ -1,0 +1,176 @@
+"""``embedkit index`` from a folder of image files to a search result, on a real server."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner, Result
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from embedkit.bundle import Golden, Manifest, write_bundle
+from embedkit.cli import cli
+from embedkit.errors import AlreadyExists, InvalidInput, NotFound
+from embedkit.preprocess import InputSpec
+from embedkit.serve.server import running_server
+
+SIDE = 4
+Run = Callable[..., Result]
+
+
+def graph() -> bytes:
+    """The embedding is the image itself, as a unit vector."""
+    size = SIDE * SIDE * 3
+    nodes = [
+        helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Reshape", ["float", "flat"], ["features"]),
+        helper.make_node("ReduceL2", ["features"], ["norm"], axes=[1], keepdims=1),
+        helper.make_node("Max", ["norm", "tiny"], ["safe"]),
+        helper.make_node("Div", ["features", "safe"], ["embedding"]),
+    ]
+    constants = [
+        numpy_helper.from_array(np.array([-1, size], np.int64), "flat"),
+        numpy_helper.from_array(np.array(1e-12, np.float32), "tiny"),
+    ]
+    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", SIDE, SIDE, 3])
+    outputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", size])
+        for name in ("embedding", "features")
+    ]
+    made = helper.make_graph(nodes, "pixels", [images], outputs, constants)
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def write_model(models: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2, SIDE, SIDE, 3), dtype=np.uint8)
+    rows = images.reshape(2, -1).astype(np.float32)
+    embeddings = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    size = SIDE * SIDE * 3
+    outputs = {"embedding": [size], "features": [size]}
+    manifest = Manifest("pixels", 1, InputSpec(SIDE, SIDE, 3), size, outputs)
+    golden = Golden(images, embeddings).to_bytes()
+    write_bundle(models, manifest, {"model.onnx": graph(), "golden.npz": golden})
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    """Run ``embedkit index`` against a server."""
+    write_model(tmp_path / "models")
+    with running_server(models=tmp_path / "models", data_dir=tmp_path / "var") as address:
+
+        def invoke(command: str, *arguments: str, **options: str) -> Result:
+            line = ["index", command, *arguments, "--server", address]
+            return CliRunner().invoke(cli, line, **options)  # type: ignore[arg-type]
+
+        yield invoke
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Two classes of JPEG files of several sizes, and one file that is no image."""
+    rng = np.random.default_rng(1)
+    for name, colour in (("red", (220, 30, 30)), ("blue", (30, 30, 220))):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(5):
+            pixels = np.full((20 + i, 30, 3), colour) + rng.integers(-20, 20, (20 + i, 30, 3))
+            image = Image.fromarray(pixels.astype(np.uint8))
+            image.save(tmp_path / "photos" / name / f"{i}.jpg", quality=90)
+    (tmp_path / "photos" / "red" / "broken.jpg").write_bytes(b"\xff\xd8 no image")
+    return tmp_path / "photos"
+
+
+def ok(result: Result) -> str:
+    assert result.exit_code == 0, f"{result.output}\n{result.exception!r}"
+    return result.stdout
+
+
+def test_from_a_folder_of_files_to_a_search_result(run: Run, photos: Path) -> None:
+    assert "48 dimensions of pixels" in ok(run("create", "photos", "--model", "pixels"))
+    added = run("add", "photos", str(photos))
+    assert "stored 10 images, left out 1; photos holds 10" in ok(added)
+    query = photos / "red" / "3.jpg"
+    table = ok(run("search", "photos", str(query), "-k", "5"))
+    lines = table.splitlines()
+    assert lines[0].split() == ["#", "score", "id", "label", "path"]
+    assert len(lines) == 6
+    assert "red/3.jpg" in lines[1]
+    assert "1.0000" in lines[1]
+    hits = [
+        json.loads(line)
+        for line in ok(run("search", "photos", str(query), "--json")).splitlines()
+    ]
+    assert len(hits) == 10
+    assert [hit["payload"]["label"] for hit in hits] == ["red"] * 5 + ["blue"] * 5
+    assert hits[0]["id"] == "red/3.jpg"
+    assert Path(hits[0]["payload"]["path"]) == query
+
+
+def test_adding_again_replaces_and_a_prefix_keeps_apart(run: Run, photos: Path) -> None:
+    ok(run("create", "photos", "--model", "pixels"))
+    ok(run("add", "photos", str(photos)))
+    assert "holds 10" in ok(run("add", "photos", str(photos)))
+    assert "holds 20" in ok(run("add", "photos", str(photos), "--prefix", "again/"))
+
+
+def test_arrays_have_split_and_position_for_ids(run: Run, tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    images = rng.integers(0, 256, (7, 9, 9, 3), dtype=np.uint8)
+    np.savez(tmp_path / "set.npz", x_train=images, y_train=np.arange(7) % 2)
+    ok(run("create", "c", "--model", "pixels"))
+    ok(run("add", "c", str(tmp_path / "set.npz")))
+    Image.fromarray(images[4]).save(tmp_path / "query.png")
+    lines = ok(run("search", "c", str(tmp_path / "query.png"), "-k", "1", "--json"))
+    hit = json.loads(lines)
+    assert (hit["id"], hit["payload"]) == ("train/4", {"label": "0"})
+
+
+def test_collections_are_listed_described_emptied_and_dropped(run: Run, photos: Path) -> None:
+    ok(run("create", "b", "--dim", "3", "--metric", "l2"))
+    ok(run("create", "a", "--model", "pixels"))
+    ok(run("add", "a", str(photos)))
+    listed = json.loads(ok(run("list", "--json")))
+    assert [(c["name"], c["count"], c["metric"]) for c in listed] == [
+        ("a", 10, "cosine"),
+        ("b", 0, "l2"),
+    ]
+    assert [line.split()[0] for line in ok(run("list")).splitlines()] == ["name", "a", "b"]
+    facts = ok(run("stats", "a"))
+    assert "vectors       10" in facts
+    assert "sha256:" in facts
+    assert json.loads(ok(run("stats", "a", "--json")))["dim"] == 48
+    assert ok(run("delete", "a", "red/0.jpg", "nobody")) == "deleted 1 of 2\n"
+    assert "reclaimed" in ok(run("compact", "a"))
+    kept = run("drop", "a", input="n\n")
+    assert kept.exit_code == 1
+    assert "9 vectors" in kept.output
+    assert ok(run("drop", "a", "--yes")) == "dropped a\n"
+    assert [c["name"] for c in json.loads(ok(run("list", "--json")))] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["stats", "nothing"], NotFound),
+        (["add", "nothing", "digits"], NotFound),
+        (["create", "c"], InvalidInput),
+        (["create", "c", "--model", "nothing"], NotFound),
+        (["create", "taken", "--dim", "3"], AlreadyExists),
+        (["create", "c", "--dim", "3", "--kind", "hnsw"], InvalidInput),
+        (["search", "taken", "{image}", "--filter", "a = 1"], InvalidInput),
+        (["add", "taken", "no such data"], NotFound),
+        (["drop", "nothing", "--yes"], NotFound),
+    ],
+)
+def test_errors_are_those_of_the_server(
+    run: Run, photos: Path, arguments: list[str], error: type[Exception]
+) -> None:
+    ok(run("create", "taken", "--model", "pixels"))
+    image = str(photos / "red" / "1.jpg")
+    result = run(*[argument.replace("{image}", image) for argument in arguments])
+    assert isinstance(result.exception, error), result.exception
