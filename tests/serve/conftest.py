@@ -22,9 +22,9 @@ def build_graph(seed: int = 0, *, dim: int = DIM, tokens: bool = False) -> bytes
     weight = rng.standard_normal((pixels, dim)).astype(np.float32)
     constants = [
         numpy_helper.from_array(weight, "weight"),
-        numpy_helper.from_array(np.float32(255.0), "scale"),
+        numpy_helper.from_array(np.array(255, np.float32), "scale"),
         numpy_helper.from_array(np.array([0, -1], np.int64), "flat"),
-        numpy_helper.from_array(np.float32(1e-12), "tiny"),
+        numpy_helper.from_array(np.array(1e-12, np.float32), "tiny"),
         numpy_helper.from_array(np.array([0, 2, dim // 2], np.int64), "token_shape"),
     ]
     nodes = [

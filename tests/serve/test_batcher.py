@@ -37,12 +37,23 @@ class Line:
     def __post_init__(self) -> None:
         self.batcher = Batcher(self.limits, self.clock)
 
-    def offer(self, name: str, count: int = 1, size: int | None = None, **kw: float) -> Job:
+    def offer(
+        self,
+        name: str,
+        count: int = 1,
+        size: int | None = None,
+        deadline: float | None = None,
+    ) -> Job:
         images = [f"{name}{i}" for i in range(count)]
         size_bytes = count if size is None else size
         return self.batcher.offer(
-            images, count, size_bytes, on_finish=self.finished.append, **kw
+            images, count, size_bytes, deadline=deadline, on_finish=self.finished.append
         )
+
+    def take(self) -> Batch:
+        batch = self.batcher.take()
+        assert batch is not None
+        return batch
 
 
 def names(batch: Batch | None) -> list[str]:
@@ -52,7 +63,7 @@ def names(batch: Batch | None) -> list[str]:
 
 def answers(job: Job) -> list[str]:
     assert job.error is None
-    return [p.result[p.row + i] for p in job.parts for i in range(p.stop - p.start)]
+    return [(p.result or [])[p.row + i] for p in job.parts for i in range(p.stop - p.start)]
 
 
 def test_an_idle_engine_gets_a_lone_request_at_once():
@@ -97,7 +108,7 @@ def test_a_full_batch_does_not_wait_for_the_window():
 def test_parts_that_come_back_out_of_order_are_put_in_order():
     line = Line()
     job = line.offer("a", 6)
-    first, second = line.batcher.take(), line.batcher.take()
+    first, second = line.take(), line.take()
     line.batcher.settle(second, names(second))
     assert not job.is_finished
     line.batcher.settle(first, names(first))
@@ -135,7 +146,7 @@ def test_what_is_expired_on_arrival_does_not_stand_in_line():
 def test_the_rest_of_a_split_request_expires_too():
     line = Line()
     job = line.offer("a", 6, deadline=101.0)
-    batch = line.batcher.take()
+    batch = line.take()
     line.clock.now = 101.0
     assert line.batcher.take() is None
     assert isinstance(job.error, DeadlineExceeded)
@@ -206,7 +217,7 @@ def test_limits_that_can_never_be_met_are_refused(values):
 def test_a_failure_reaches_exactly_the_images_of_its_batch():
     line = Line()
     job = line.offer("a", 6)
-    first, second = line.batcher.take(), line.batcher.take()
+    first, second = line.take(), line.take()
     line.batcher.settle(first, names(first))
     broken = RuntimeError("broken")
     line.batcher.settle(second, error=broken)
@@ -218,7 +229,7 @@ def test_halves_cut_through_a_request_and_keep_the_order():
     line.offer("a", 1)
     line.offer("b", 4)
     line.offer("c", 2)
-    batch = line.batcher.take()
+    batch = line.take()
     left, right = batch.halves()
     assert (names(left), names(right)) == (["a0", "b0", "b1"], ["b2", "b3", "c0", "c1"])
     assert (left.size, right.size) == (3, 4)
@@ -255,10 +266,10 @@ class Traffic(Line):
             self.do_settle(0)
 
     def do_offer(self, count: int, patience: int | None) -> None:
-        deadline = {} if patience is None else {"deadline": self.clock.now + patience}
+        deadline = None if patience is None else self.clock.now + patience
         queued = self.batcher.queued_images
         try:
-            self.jobs.append(self.offer(f"{len(self.jobs)}:", count, **deadline))
+            self.jobs.append(self.offer(f"{len(self.jobs)}:", count, deadline=deadline))
         except QueueFull:
             assert queued + count > self.limits.max_queue_images
         except MessageTooLarge:
@@ -321,7 +332,7 @@ def test_the_engine_is_never_idle_and_batches_are_as_full_as_they_can_be(sizes, 
         line.offer(f"{index}:", count)
     left = sum(sizes)
     while left:
-        batch = line.batcher.take()
+        batch = line.take()
         assert batch.size == min(limit, left)
         left -= batch.size
 
@@ -332,7 +343,7 @@ def test_halves_cover_every_image_once_in_order(sizes):
     line = Line(BatchLimits(100, 100, 1000))
     for index, count in enumerate(sizes):
         line.offer(f"{index}:", count)
-    batch = line.batcher.take()
+    batch = line.take()
     if batch.size < 2:
         return
     left, right = batch.halves()

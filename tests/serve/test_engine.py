@@ -20,7 +20,7 @@ from embedkit.errors import (
     NotFound,
     QueueFull,
 )
-from embedkit.serve.answer import Query
+from embedkit.serve.answer import Answer, Query
 from embedkit.serve.batcher import BatchLimits
 from embedkit.serve.engine import Engine, EngineConfig, choose_bundles
 
@@ -93,7 +93,7 @@ def test_pixels_of_another_size_are_converted_as_a_file_would_be(model, rng):
 def test_requests_of_many_threads_merge_and_stay_apart(engine, model, reference, rng):
     sets = [rng.integers(0, 256, (n, 4, 4, 3), dtype=np.uint8) for n in (1, 2, 1, 3, 1)]
     may_run = block(model)
-    answers = [None] * len(sets)
+    answers: dict[int, Answer] = {}
 
     def ask(i):
         answers[i] = model.infer(Query(sets[i]))
@@ -105,9 +105,11 @@ def test_requests_of_many_threads_merge_and_stay_apart(engine, model, reference,
     may_run.set()
     for thread in threads:
         thread.join(10)
-    for images, answer in zip(sets, answers, strict=True):
-        np.testing.assert_allclose(answer.rows["embedding"], unit(reference(images)), atol=1e-6)
-    assert max(a.batch_size for a in answers) == 4
+    for i, images in enumerate(sets):
+        np.testing.assert_allclose(
+            np.asarray(answers[i].rows["embedding"], float), unit(reference(images)), atol=1e-6
+        )
+    assert max(a.batch_size for a in answers.values()) == 4
 
 
 def test_a_bad_file_among_several_fails_alone(model, images):
@@ -273,9 +275,9 @@ def test_models_are_found_by_name_and_version(tmp_path, write_tiny, images, refe
     vectors, digest = engine.embed("tiny", images)
     np.testing.assert_allclose(vectors, unit(reference(images, 2)), atol=1e-6)
     assert digest == engine.get("tiny").digest
-    for name, version in (("tiny", "3"), ("other", "")):
+    for name, wanted in (("tiny", "3"), ("other", "")):
         with pytest.raises(NotFound, match="tiny:1"):
-            engine.get(name, version)
+            engine.get(name, wanted)
     engine.close(10)
 
 

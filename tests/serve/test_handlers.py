@@ -33,8 +33,13 @@ def test_tasks_run_with_their_arguments():
 def test_the_thread_that_finished_last_goes_on_first():
     pool, done = HandlerPool(8), threading.Semaphore(0)
     used = []
+
+    def task():
+        used.append(threading.current_thread().name)
+        done.release()
+
     for _ in range(20):
-        pool.submit(lambda: (used.append(threading.current_thread().name), done.release()))
+        pool.submit(task)
         assert done.acquire(timeout=10)
         while len(pool._handlers._idle) < len(pool._handlers._threads):
             pass
@@ -68,9 +73,14 @@ def test_no_more_threads_than_asked_for(gate):
 
 def test_what_exceeds_the_backlog_runs_at_once_and_knows_that_it_must_refuse(gate):
     pool, seen, done = HandlerPool(1, backlog=1), [], threading.Semaphore(0)
+
+    def refused():
+        seen.append(("shed", is_shedding()))
+        done.release()
+
     pool.submit(gate.wait, 10)
     pool.submit(lambda: seen.append(("waited", is_shedding())))
-    pool.submit(lambda: (seen.append(("shed", is_shedding())), done.release()))
+    pool.submit(refused)
     assert done.acquire(timeout=10)
     assert seen == [("shed", True)]
     gate.set()
@@ -93,7 +103,7 @@ def test_a_task_that_raises_does_not_cost_a_thread(caplog):
 
 def test_a_future_forgets_who_waits_for_it():
     pool = HandlerPool(1)
-    called = []
+    called: list[object] = []
     pool.submit(int).add_done_callback(called.append)
     pool.shutdown()
     assert called == []

@@ -9,7 +9,7 @@ from embedkit.serve.isolation import run_isolating
 
 
 def batch_of(sizes):
-    batcher = Batcher(BatchLimits(200, 200, 10_000))
+    batcher: Batcher[list[str], list[str]] = Batcher(BatchLimits(200, 200, 10_000))
     for index, count in enumerate(sizes):
         names = [f"{index}:{i}" for i in range(count)]
         batcher.offer(names, count, count, on_finish=lambda job: None)

@@ -33,6 +33,7 @@ def test_class_is_the_softmax_of_the_head(tiny_models, rows):
     assert scoring.answers == ("class",)
     features = rows["features"]
     scoring.add_to(rows, frozenset({"class"}))
+    assert local.head is not None
     logits = features.astype(np.float64) @ local.head.weight.T + local.head.bias
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(rows["probabilities"], expected, rtol=1e-4, atol=1e-6)

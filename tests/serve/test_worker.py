@@ -7,6 +7,7 @@ import pytest
 
 from embedkit.errors import Cancelled, DeadlineExceeded, QueueFull, Unavailable
 from embedkit.serve.batcher import BatchLimits
+from embedkit.serve.observe.record import BatchRecord
 from embedkit.serve.worker import Worker
 
 
@@ -125,7 +126,7 @@ def test_a_failing_run_does_not_end_the_thread(caplog):
 
 
 def test_each_batch_is_reported_with_its_size_and_reruns():
-    seen = []
+    seen: list[BatchRecord] = []
 
     def run(batch):
         if any("bad" in s.payload[s.start : s.stop] for s in batch.slices):
@@ -141,14 +142,14 @@ def test_each_batch_is_reported_with_its_size_and_reruns():
 
 
 def test_a_failure_outside_the_model_does_not_end_the_thread(caplog):
-    seen = []
+    seen: list[BatchRecord] = []
 
     def observe(record):
         seen.append(record)
         if len(seen) == 1:
             raise RuntimeError("no disk")
 
-    worker = Worker(
+    worker: Worker[list[str], list[str]] = Worker(
         lambda batch: ["ok"] * batch.size, BatchLimits(4, 8, 100), name="x", observe=observe
     )
     assert rows(put(worker, "a").wait()) == ["ok"]

@@ -151,6 +151,12 @@ def pixels(shape, dtype=tensor_pb2.UINT8, size=None):
     return tensor_pb2.Tensor(data=data, dtype=dtype, shape=shape)
 
 
+def request_of(more: bytes):
+    """A good request with fields behind it that only bytes can have."""
+    good = pb.EmbedRequest(pixels=pixels((1, 4, 4, 3)))
+    return pb.EmbedRequest.FromString(good.SerializeToString() + more)
+
+
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
@@ -163,11 +169,11 @@ def pixels(shape, dtype=tensor_pb2.UINT8, size=None):
         (pb.EmbedRequest(pixels=pixels((1, -4, -4, 3), size=48)), "axes"),
         (pb.EmbedRequest(pixels=pixels((1 << 40, 1 << 40, 1 << 40, 3), size=1)), "bytes"),
         (pb.EmbedRequest(pixels=pixels((1, 4, 4, 3), tensor_pb2.FLOAT32)), "uint8"),
-        (pb.EmbedRequest(pixels=pixels((1, 4, 4, 3), 77)), "77"),
-        (pb.EmbedRequest(pixels=pixels((1, 4, 4, 3)), outputs=[99]), "99"),
+        (request_of(b"\x2a\x02\x10\x4d"), "dtype 77"),
+        (request_of(b"\x32\x01\x63"), "99"),
         (pb.EmbedRequest(pixels=pixels((1, 4, 4, 3)), dtype=tensor_pb2.INT64), "dtype"),
         (pb.EmbedRequest(pixels=pixels((1, 4, 4, 3)), dims=9), "at most 8"),
-        (pb.EmbedRequest(pixels=pixels((1, 4, 4, 3)), outputs=[1] * 17), "16 outputs"),
+        (pb.EmbedRequest(pixels=pixels((1, 4, 4, 3)), outputs=[pb.CLASS] * 17), "16 outputs"),
         (pb.EmbedRequest(pixels=pixels((1, 4, 4, 3)), request_id="x" * 257), "256 char"),
     ],
 )

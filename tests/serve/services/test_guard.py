@@ -8,6 +8,7 @@ import pytest
 
 from embedkit.errors import NotFound
 from embedkit.serve.handlers import HandlerPool
+from embedkit.serve.observe.record import CallRecord
 from embedkit.serve.services.failure import answering
 from embedkit.serve.services.guard import Guard
 from embedkit.wire.proto import model_pb2, model_pb2_grpc
@@ -35,7 +36,8 @@ class Echo(model_pb2_grpc.ModelServiceServicer):
 @pytest.fixture
 def served(channel):
     """Call GetModel with bytes; also the servicer, the guard and the records."""
-    records, servicer = [], Echo()
+    servicer = Echo()
+    records: list[CallRecord] = []
     pool = HandlerPool(2, backlog=1)
     server = grpc.server(pool)
     guard = Guard(server, max_message_bytes=100, record=records.append)
