@@ -365,60 +365,61 @@ def test_images_are_stored_and_searched(ask: Ask, rng) -> None:
 def test_large_upserts_searches_and_lookups_are_cut(ask: Ask, rng, script) -> None:
     script.max_message_bytes = 1_000_000
     ask("create_collection", "c", dim=64)
-    vectors = rng.standard_normal((9000, 64)).astype(np.float32)
-    ids = [f"id-{i}" for i in range(9000)]
-    payloads = [{"text": "x" * int(n)} for n in rng.integers(0, 300, 9000)]
+    vectors = rng.standard_normal((5000, 64)).astype(np.float32)
+    ids = [f"id-{i}" for i in range(5000)]
+    payloads = [{"text": "x" * int(n)} for n in rng.integers(0, 300, 5000)]
     sequence = ask("upsert", "c", ids, vectors=vectors, payloads=payloads)
     after = ask("describe", "c")
-    assert after.count == 9000
-    assert after.sequence == sequence > 4
+    assert after.count == 5000
+    assert after.sequence == sequence > 2
     got = ask("get", "c", ids)
     assert all(r.vector.tobytes() == v.tobytes() for r, v in zip(got, vectors, strict=True))
     assert [r.payload for r in got] == payloads
     hits = ask("search", "c", vectors=vectors[:700], k=3)
     assert [h[0].id for h in hits] == ids[:700]
-    assert ask("delete", "c", ids[:8000]) == 8000
+    assert ask("delete", "c", ids[:4000]) == 4000
     assert ask("describe", "c").count == 1000
 
 
-@pytest.mark.parametrize(
-    ("method", "values", "message"),
-    [
-        ("upsert", {"ids": "a", "vectors": np.ones((1, 4))}, r"write \['a'\]"),
-        ("upsert", {"ids": [1], "vectors": np.ones((1, 4))}, r"str\(1\)"),
-        ("upsert", {"ids": ["a", "b"], "vectors": np.ones((1, 4))}, "2 vectors"),
-        ("upsert", {"ids": ["a", "a"], "vectors": np.ones((2, 4))}, "'a' twice"),
-        ("upsert", {"ids": ["a"]}, "neither"),
-        ("upsert", {"ids": ["a"], "vectors": np.ones((1, 4)), "images": b"x"}, "both"),
-        ("upsert", {"ids": ["a"], "vectors": np.ones((1, 1, 4))}, r"\(n, d\)"),
-        ("upsert", {"ids": ["a"], "vectors": [["x"]]}, r"\(n, d\)"),
-        ("upsert", {"ids": ["a"], "vectors": np.ones(4), "payloads": [1]}, "payload 0"),
-        (
-            "upsert",
-            {"ids": ["a"], "vectors": np.ones(4), "payloads": [{"x": {1}}]},
-            "payload 0",
-        ),
-        (
-            "upsert",
-            {"ids": ["a"], "vectors": np.ones(4), "payloads": [{"x": float("nan")}]},
-            "payload 0",
-        ),
-        ("upsert", {"ids": ["a"], "vectors": np.ones(4), "payloads": []}, "1 payloads"),
-        ("upsert", {"ids": ["a"], "vectors": np.zeros(4)}, "zeros in row 0"),
-        ("upsert", {"ids": ["a"], "vectors": np.ones(5)}, r"\(n, 4\)"),
-        ("search", {"vectors": np.ones(4), "k": 0}, "k of at least 1"),
-        ("search", {"vectors": np.ones(4), "k": -1}, "k of at least 1"),
-        ("search", {"vectors": np.ones(4), "filter": "a = 1"}, "filters are not available"),
-        ("search", {}, "neither"),
-        ("delete", {"ids": "a"}, r"write \['a'\]"),
-        ("get", {"ids": [None]}, "ids as text"),
-    ],
+ONE = np.ones(4)
+REFUSED: tuple[tuple[str, dict[str, Any], str], ...] = (
+    ("upsert", {"ids": "a", "vectors": np.ones((1, 4))}, r"write \['a'\]"),
+    ("upsert", {"ids": [1], "vectors": np.ones((1, 4))}, r"str\(1\)"),
+    ("upsert", {"ids": ["a", "b"], "vectors": np.ones((1, 4))}, "2 vectors"),
+    ("upsert", {"ids": ["a", "a"], "vectors": np.ones((2, 4))}, "'a' twice"),
+    ("upsert", {"ids": ["a"]}, "neither"),
+    ("upsert", {"ids": ["a"], "vectors": np.ones((1, 4)), "images": b"x"}, "both"),
+    ("upsert", {"ids": ["a"], "vectors": np.ones((1, 1, 4))}, r"\(n, d\)"),
+    ("upsert", {"ids": ["a"], "vectors": [["x"]]}, r"\(n, d\)"),
+    ("upsert", {"ids": ["a"], "vectors": ONE, "payloads": [1]}, "payload 0"),
+    (
+        "upsert",
+        {"ids": ["a"], "vectors": ONE, "payloads": [{"x": {1}}]},
+        "payload 0",
+    ),
+    (
+        "upsert",
+        {"ids": ["a"], "vectors": ONE, "payloads": [{"x": float("nan")}]},
+        "payload 0",
+    ),
+    ("upsert", {"ids": ["a"], "vectors": ONE, "payloads": []}, "1 payloads"),
+    ("upsert", {"ids": ["a"], "vectors": np.zeros(4)}, "zeros in row 0"),
+    ("upsert", {"ids": ["a"], "vectors": np.ones(5)}, r"\(n, 4\)"),
+    ("search", {"vectors": ONE, "k": 0}, "k of at least 1"),
+    ("search", {"vectors": ONE, "k": -1}, "k of at least 1"),
+    ("search", {"vectors": ONE, "filter": "a = 1"}, "filters are not available"),
+    ("search", {}, "neither"),
+    ("delete", {"ids": "a"}, r"write \['a'\]"),
+    ("get", {"ids": [None]}, "ids as text"),
 )
-def test_what_does_not_fit_is_refused(ask: Ask, method: str, values, message: str) -> None:
+
+
+def test_what_does_not_fit_is_refused(ask: Ask) -> None:
     ask("create_collection", "c", dim=4)
-    with pytest.raises(InvalidInput, match=message):
-        ask(method, "c", **values)
-    assert ask("describe", "c").count == 0
+    for method, values, message in REFUSED:
+        with pytest.raises(InvalidInput, match=message):
+            ask(method, "c", **values)
+    assert ask("describe", "c") == Collection("c", 4)
     with pytest.raises(InvalidInput, match="metric"):
         ask("create_collection", "d", dim=4, metric="hamming")
 

@@ -95,10 +95,10 @@ def test_more_queries_than_are_searched_at_once(
 ) -> None:
     base = rng.standard_normal((50, 4)).astype(np.float32)
     index = FlatIndex(4, "cosine").changed(np.arange(50), base, NONE)
-    queries = rng.standard_normal((600, 4)).astype(np.float32)
+    queries = rng.standard_normal((300, 4)).astype(np.float32)
     whole = index.search(queries, 3)
     monkeypatch.setattr(ann, "_VALUES_AT_ONCE", 1)
-    monkeypatch.setattr(ann, "_QUERIES_AT_ONCE", 7)
+    monkeypatch.setattr(ann, "_QUERIES_AT_ONCE", 37)
     parts = index.search(queries, 3)
     assert np.array_equal(whole.slots, parts.slots)
     assert np.array_equal(whole.scores, parts.scores)
