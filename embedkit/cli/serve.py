@@ -46,7 +46,7 @@ class Options(TypedDict):
 @click.command(name="serve", context_settings={"show_default": True})
 @click.option("--models", type=_FOLDER, default="models", help="Folder of all models.")
 @click.option("--data-dir", type=_FOLDER, default="var", help="Folder of the collections.")
-@click.option("--bind", default="127.0.0.1:50051", help="HOST:PORT; port 0 takes a free one.")
+@click.option("--bind", default="127.0.0.1:50051", help="HOST:PORT, or unix:PATH; port 0: any.")
 @click.option("--metrics-bind", default="127.0.0.1:9090", help="HOST:PORT of /metrics, or off.")
 @click.option(
     "--load",
@@ -172,10 +172,11 @@ def _watch_signals() -> threading.Event:
 
 def _announce(server: "Server", port: int, seconds: float) -> None:
     """Print the one line that scripts wait for."""
-    host = server.config.bind.rpartition(":")[0]
+    bind = server.config.bind
+    address = bind if bind.startswith("unix:") else f"{bind.rpartition(':')[0]}:{port}"
     line = {
         "event": "ready",
-        "address": f"{host}:{port}",
+        "address": address,
         "metrics": server.metrics_address or None,
         "models": [f"{model.name}:{model.version}" for model in server.engine.models],
         "seconds": round(seconds, 3),

@@ -59,6 +59,15 @@ def test_ready_in_under_two_seconds_and_says_where(tiny_models, tmp_path):
         assert psutil.Process(running.pid).memory_info().rss < 200 << 20
 
 
+def test_a_unix_socket_is_an_address_too(tiny_models, tmp_path):
+    bind = f"unix:{tmp_path}/s"
+    with process(tiny_models, tmp_path / "var", "--bind", bind, "--metrics-bind", "off") as it:
+        assert ready(it)["address"] == bind
+        with grpc.insecure_channel(bind) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            assert stub.Check(health_pb2.HealthCheckRequest()).status == 1
+
+
 def test_sigterm_under_load_loses_no_accepted_call(tiny_models, tmp_path, rng):
     images = rng.integers(0, 256, (2, 4, 4, 3), dtype=np.uint8)
     request = embedding_pb2.EmbedRequest(pixels=encode_tensor(images))
