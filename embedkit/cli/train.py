@@ -33,9 +33,9 @@ def command(
     """
     from rich.console import Console
 
-    from embedkit.train.console import reporting
     from embedkit.train.loop import train
     from embedkit.train.recipe import Recipe
+    from embedkit.train.run.console import reporting
 
     settings = Recipe.load(recipe, overrides)
     with reporting(Console(stderr=True)) as report:

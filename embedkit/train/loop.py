@@ -9,15 +9,15 @@ import torch
 
 from embedkit.errors import Cancelled, InvalidInput, MissingDependency
 from embedkit.perturb.augmentation import Augmentation, build_augmentation, preset, views
-from embedkit.train.divergence import diverged
 from embedkit.train.images import TrainingImages, load_images, seed_of
-from embedkit.train.interrupt import interruptible
 from embedkit.train.learner import Learner, State, Viewed, build_state
 from embedkit.train.monitor import Monitor, Report
 from embedkit.train.objective import Batch, Loss, Objective, Taught, build_objective
 from embedkit.train.optim import average, learning_rate, set_learning_rate
 from embedkit.train.recipe import Recipe
-from embedkit.train.run_folder import RunFolder, RunResult, versions
+from embedkit.train.run.divergence import diverged
+from embedkit.train.run.folder import RunFolder, RunResult, versions
+from embedkit.train.run.interrupt import interruptible
 
 __all__ = ["train"]
 

@@ -1,5 +1,7 @@
 """The contract of every objective, built-in or third-party."""
 
+import inspect
+
 import pytest
 import torch
 
@@ -45,7 +47,8 @@ def test_it_is_a_frozen_value(objective):
 
 
 def test_it_is_documented(objective):
-    assert type(objective).__doc__.splitlines()[0].endswith(".")
+    documentation = inspect.getdoc(type(objective)) or ""
+    assert documentation.splitlines()[0].endswith(".")
 
 
 def test_unknown_argument_gets_a_suggestion(objective):
@@ -135,7 +138,11 @@ def test_whatever_it_needs_must_be_there(objective):
 @pytest.mark.parametrize("name", CLASSIFYING)
 def test_a_classifier_fits_the_features(name):
     objective = build_objective(name, {})
-    linear = objective.classifier(objective.build(SIZES))
+    assert isinstance(objective, Objective)
+    assert isinstance(objective, Classifying)
+    module = objective.build(SIZES)
+    assert module is not None
+    linear = objective.classifier(module)
     assert linear.weight.shape == (SIZES.classes, SIZES.feature_dim)
 
 

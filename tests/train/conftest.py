@@ -20,7 +20,7 @@ def small():
     """Returns a function from overrides (nested tables) to a recipe of 8 steps."""
 
     def build(**sections):
-        table = {
+        table: dict[str, object] = {
             "seed": 1,
             "data": {"source": "digits", "limit": 70},
             "encoder": {"name": "resnet", "blocks": [1, 1], "width": 4},
@@ -30,8 +30,10 @@ def small():
             "run": {"log_steps": 1, "checkpoint_steps": 3},
         }
         for name, value in sections.items():
-            merges = isinstance(value, dict) and isinstance(table.get(name), dict)
-            table[name] = {**table[name], **value} if merges else value
+            before = table.get(name)
+            if isinstance(value, dict) and isinstance(before, dict):
+                value = before | value
+            table[name] = value
         return Recipe.from_dict(table)
 
     return build

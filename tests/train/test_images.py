@@ -18,6 +18,7 @@ def test_digits(small):
     images = load_images(small(data={"limit": 0}), LABELLED, CPU)
     assert images.images.shape == (1297, 8, 8, 1)
     assert images.images.dtype == torch.uint8
+    assert images.labels is not None
     assert images.labels.shape == (1297,)
     assert len(images.class_names) == 10
     pixels = images.images.numpy() / 255

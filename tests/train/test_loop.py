@@ -20,6 +20,7 @@ from embedkit.errors import (
     TrainingDiverged,
 )
 from embedkit.train.loop import train
+from embedkit.train.monitor import Progress
 from embedkit.train.objective import Loss, objectives
 
 STEPS = 8
@@ -84,7 +85,7 @@ def test_the_saved_encoder_can_be_rebuilt(small, tmp_path):
 
 
 def test_metrics_have_every_step_and_measure(small, tmp_path):
-    seen = []
+    seen: list[Progress] = []
     train(small(), tmp_path / "run", report=seen.append)
     lines = metrics(tmp_path / "run")
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
@@ -236,7 +237,7 @@ def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(small, tmp_path):
     with pytest.raises(Cancelled, match=r"step 4 of 8.*--resume"):
         train(small(), tmp_path / "run", report=report)
     assert [line["step"] for line in metrics(tmp_path / "run")] == [1, 2, 3, 4]
-    seen = []
+    seen: list[Progress] = []
     train(small(), tmp_path / "run", resume=True, report=seen.append)
     assert [progress.step for progress in seen] == [5, 6, 7, 8]
     assert_same_weights(weights(tmp_path / "whole"), weights(tmp_path / "run"))

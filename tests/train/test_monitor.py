@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from embedkit.train.monitor import Monitor, measure
+from embedkit.train.monitor import Monitor, Progress, measure
 from embedkit.train.objective import Loss
 
 
@@ -56,7 +56,7 @@ def test_a_line_is_a_collapse():
 
 
 def test_lines_add_up_and_warn_once(tmp_path, spread):
-    seen = []
+    seen: list[Progress] = []
     monitor = Monitor(tmp_path / "metrics.jsonl", 10, 4, 32, seen.append, seconds=100.0)
     monitor.start(2)
     loss = Loss.sum(a=torch.tensor(1.5), b=torch.tensor(0.25))

@@ -111,14 +111,15 @@ def test_learning_rate_reaches_every_group(module):
 def test_average_moves_parameters_and_copies_buffers(module, momentum):
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        target = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+        linear, norm = nn.Linear(3, 4), nn.BatchNorm1d(4)
+    target = nn.Sequential(linear, norm)
     module(torch.randn(8, 3, generator=torch.Generator().manual_seed(2)))
-    before = target[0].weight.detach().clone()
+    before = linear.weight.detach().clone()
     average(target, module, momentum)
     expected = momentum * before + (1 - momentum) * module[0].weight
-    assert torch.allclose(target[0].weight, expected, atol=1e-7)
-    assert torch.equal(target[1].running_mean, module[1].running_mean)
-    assert target[1].num_batches_tracked == 1
+    assert torch.allclose(linear.weight, expected, atol=1e-7)
+    assert torch.equal(norm.get_buffer("running_mean"), module[1].running_mean)
+    assert norm.num_batches_tracked == 1
 
 
 def _norm(matrix):

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from embedkit.errors import InvalidInput, NotFound
+from embedkit.perturb.augmentation import build_augmentation
+from embedkit.train.objective import build_objective
 from embedkit.train.recipe import Recipe
 
 SMALL = """
@@ -45,7 +47,10 @@ def test_values_and_defaults(path):
     assert recipe.encoder.name == "resnet"
     assert recipe.encoder.arguments == {"preset": "tiny", "blocks": [1, 1]}
     assert recipe.objective.arguments == {"temperature": 0.5}
-    assert [step["name"] for step in recipe.augmentation] == ["geometric", "erase"]
+    assert recipe.augmentation == (
+        {"name": "geometric", "area": [0.5, 1.0]},
+        {"name": "erase"},
+    )
     assert recipe.schedule.epochs == 4
     assert recipe.optimiser.name == "adamw"
 
@@ -146,11 +151,15 @@ def test_missing_file():
 
 
 def test_every_committed_recipe_reads_and_names_what_exists(repository):
-    from embedkit.train.objective import build_objective
-
-    files = sorted((repository / "recipes").glob("*.toml"))
-    assert files
-    for file in files:
-        recipe = Recipe.load(file)
+    recipes = {file.stem: Recipe.load(file) for file in (repository / "recipes").glob("*.toml")}
+    assert {"digits", "fashion"} <= recipes.keys()
+    for recipe in recipes.values():
         assert build_objective(recipe.objective.name, recipe.objective.arguments)
-        assert recipe.expected, f"{file.name} states no expected result"
+        if not isinstance(recipe.augmentation, str):
+            assert build_augmentation(recipe.augmentation)
+
+
+@pytest.mark.parametrize("name", ["digits", "fashion"])
+def test_recipes_on_known_data_state_what_they_reach(repository, name):
+    recipe = Recipe.load(repository / "recipes" / f"{name}.toml")
+    assert {"knn.top1", "knn.top1_ci", "seconds", "memory_mib"} <= recipe.expected.keys()

@@ -55,13 +55,13 @@ def test_parse_names_the_source():
     ],
 )
 def test_override_values(text, value):
-    values = {}
+    values: dict[str, object] = {}
     apply_override(values, text)
     assert values == {"a": value}
 
 
 def test_override_makes_the_tables_it_needs():
-    values = {"b": [1, {"c": 2}]}
+    values: dict[str, object] = {"b": [1, {"c": 2}]}
     apply_override(values, "x.y.z=1")
     apply_override(values, "b.1.c=3")
     apply_override(values, "b.0=5")

@@ -63,6 +63,7 @@ def test_momentum_rises_along_a_cosine():
 
 def test_the_predictor_keeps_the_dimensions():
     predictor = BYOL(hidden=16).build(Sizes(dim=6, feature_dim=9))
+    assert predictor is not None
     assert predictor(torch.zeros(3, 6)).shape == (3, 6)
 
 

@@ -44,6 +44,7 @@ def test_an_undecided_classifier_is_at_chance(rng):
 def test_the_classifier_is_on_features():
     objective = CrossEntropy()
     module = objective.build(Sizes(dim=7, feature_dim=4, classes=3))
+    assert module is not None
     assert objective.classifier(module).weight.shape == (3, 4)
     with pytest.raises(InvalidInput, match="linear classifier"):
         objective.classifier(nn.Identity())

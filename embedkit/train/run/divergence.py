@@ -7,9 +7,9 @@ import torch
 
 from embedkit.bundle import pack_arrays
 from embedkit.errors import TrainingDiverged
-from embedkit.train.checkpoint import write_file
 from embedkit.train.images import TrainingImages
 from embedkit.train.objective import Loss
+from embedkit.train.run.checkpoint import write_file
 
 __all__ = ["diverged"]
 

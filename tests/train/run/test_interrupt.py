@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from embedkit.train.interrupt import interruptible
+from embedkit.train.run.interrupt import interruptible
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -11,11 +11,11 @@ from safetensors.torch import save
 
 from embedkit.bundle import Head
 from embedkit.errors import AlreadyExists, BundleDamaged, InvalidInput
-from embedkit.train.checkpoint import read_checkpoint, write_checkpoint, write_file
 from embedkit.train.images import TrainingImages
 from embedkit.train.learner import Learner, State
 from embedkit.train.objective import Classifying, Objective
 from embedkit.train.recipe import Recipe
+from embedkit.train.run.checkpoint import read_checkpoint, write_checkpoint, write_file
 
 __all__ = ["RunFolder", "RunResult"]
 

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from embedkit.errors import BundleDamaged
-from embedkit.train.checkpoint import read_checkpoint, write_checkpoint, write_file
+from embedkit.train.run.checkpoint import read_checkpoint, write_checkpoint, write_file
 
 
 def test_round_trip_is_exact(tmp_path):
-    values = {
-        "weights": {"a": torch.randn(3, 2), "b": torch.tensor(7)},
+    weights = {"a": torch.randn(3, 2), "b": torch.tensor(7)}
+    values: dict[str, object] = {
+        "weights": weights,
         "step": 12,
         "rate": 0.1,
         "texts": ["x"],
@@ -20,7 +21,9 @@ def test_round_trip_is_exact(tmp_path):
     }
     write_checkpoint(tmp_path / "c.pt", values)
     read = read_checkpoint(tmp_path / "c.pt")
-    assert torch.equal(read["weights"]["a"], values["weights"]["a"])
+    restored = read["weights"]
+    assert isinstance(restored, dict)
+    assert all(torch.equal(restored[name], value) for name, value in weights.items())
     assert {k: read[k] for k in ("step", "rate", "texts", "none")} == {
         k: values[k] for k in ("step", "rate", "texts", "none")
     }
