@@ -8,8 +8,8 @@ from markupsafe import Markup, escape
 
 __all__ = ["Frame", "Scale", "number", "path", "span"]
 
-WIDTH, HEIGHT = 480, 300
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 46
+WIDTH, HEIGHT = 400, 264
+LEFT, RIGHT, TOP, BOTTOM = 60, 12, 10, 46
 _TICKS = 5
 
 Point = tuple[float, float]

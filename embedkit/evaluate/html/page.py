@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from embedkit.errors import MissingDependency
 from embedkit.evaluate.html.plots import Drawing, Grid, draw_figures
 from embedkit.evaluate.html.strip import draw_strip
 from embedkit.evaluate.html.verdict import Reading, Verdict, judge
@@ -89,16 +89,7 @@ def render(report: Json) -> str:
 
     Returns:
         The page; it needs no other file.
-
-    Raises:
-        MissingDependency: If jinja2 is not installed.
     """
-    try:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    except ModuleNotFoundError as error:
-        raise MissingDependency(
-            f"expected jinja2 for the page, got {error}; pip install 'embedkit[eval]'"
-        ) from error
     environment = Environment(
         loader=FileSystemLoader(FOLDER),
         autoescape=True,
@@ -175,7 +166,8 @@ def _in_unit(value: float, reading: Reading) -> str:
         return f"{value:.3f}"
     if reading.unit in ("count", "queries"):
         return f"{value:,.0f}"
-    return f"{value:.3g}"
+    # A cosine near 1 is all about its distance from 1.
+    return f"{value:.8g}" if reading.unit == "cosine" and value > 0.99 else f"{value:.3g}"
 
 
 def _cost(cost: Json, seconds: object) -> str:

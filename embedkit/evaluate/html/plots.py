@@ -115,7 +115,7 @@ def _curve(title: str, figure: Figure) -> Drawing:
         v for s in series.values() for key in ("y", "lo", "hi") for v in _floats(s[key])
     ]
     log = bool(x) and min(x) > 0 and max(x) / min(x) >= 50
-    few = not log and len(x) <= 8
+    few = len(x) <= 8
     frame = Frame.around(span(x), _vertical(everything), log_x=log, ticks_x=x if few else ())
     content = []
     for index, values in enumerate(series.values()):
