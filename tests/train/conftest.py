@@ -31,9 +31,8 @@ def small():
         }
         for name, value in sections.items():
             before = table.get(name)
-            if isinstance(value, dict) and isinstance(before, dict):
-                value = before | value
-            table[name] = value
+            merges = isinstance(value, dict) and isinstance(before, dict)
+            table[name] = before | value if merges else value
         return Recipe.from_dict(table)
 
     return build
