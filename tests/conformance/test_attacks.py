@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 
 import embedkit.evaluate.attacks
 from embedkit.encoders.encoder import build_encoder
-from embedkit.evaluate.attack import Attack, Target, attacks, run_attack
+from embedkit.evaluate.attack import Target, attacks, run_attack
 from embedkit.evaluate.oracle import KnnHead
 from embedkit.evaluate.surrogate import TorchEmbedder
 from embedkit.evaluate.threat import Threat
@@ -22,24 +22,24 @@ QUERIES = 60
 
 
 @pytest.fixture(params=NAMES)
-def name(request: pytest.FixtureRequest) -> str:
+def name(request):
     return request.param
 
 
 @pytest.fixture
-def method(name: str) -> Attack:
+def method(name):
     return attacks.get(name)()
 
 
 @pytest.fixture(params=["linf", "l2"])
-def threat(request: pytest.FixtureRequest, method: Attack) -> Threat:
+def threat(request, method):
     if request.param not in method.norms:
         pytest.skip(f"{type(method).__name__} does not know {request.param}")
     return Threat(request.param, RADII[request.param], query_limit=QUERIES)
 
 
 @pytest.fixture(scope="session")
-def target() -> Target:
+def target():
     """24 digits that an untrained encoder classifies correctly from 500 others."""
     torch.set_num_threads(1)
     digits = load_digits()
@@ -66,33 +66,31 @@ class Stubborn:
     dim: int
     digest: str = "sha256:stubborn"
 
-    def embed(self, images: np.ndarray) -> np.ndarray:
+    def embed(self, images):
         return self.clean[: len(images)]
 
 
-def test_each_file_registers_its_own_name(name: str) -> None:
+def test_each_file_registers_its_own_name(name):
     files = {p.stem for p in Path(embedkit.evaluate.attacks.__path__[0]).glob("[!_]*.py")}
     assert name in files
     assert attacks.get(name).__module__ == f"embedkit.evaluate.attacks.{name}"
     assert attacks.summary(name)
 
 
-def test_it_declares_what_it_needs(method: Attack) -> None:
+def test_it_declares_what_it_needs(method):
     assert method.needs <= {"scores", "decisions", "gradient"}
     assert method.needs
     assert method.norms <= {"linf", "l2"}
     assert method.norms
 
 
-def test_it_is_a_frozen_value(method: Attack) -> None:
+def test_it_is_a_frozen_value(method):
     with pytest.raises((FrozenInstanceError, AttributeError)):
         method.anything = 1
     assert method == type(method)()
 
 
-def test_it_stays_in_the_threat_and_in_range(
-    method: Attack, threat: Threat, target: Target
-) -> None:
+def test_it_stays_in_the_threat_and_in_range(method, threat, target):
     outcome = run_attack(method, target, threat)
     delta = outcome.adversarial.astype(int) - target.images
     size = np.abs(delta) if threat.norm == "linf" else (delta**2).sum(axis=(1, 2, 3)) ** 0.5
@@ -101,23 +99,19 @@ def test_it_stays_in_the_threat_and_in_range(
     np.testing.assert_allclose(outcome.distances.max(), size.max())
 
 
-def test_success_is_what_the_victim_says(
-    method: Attack, threat: Threat, target: Target
-) -> None:
+def test_success_is_what_the_victim_says(method, threat, target):
     outcome = run_attack(method, target, threat)
     decided = target.head.decide(target.victim.embed(outcome.adversarial))
     assert np.array_equal(outcome.success, decided != target.head.labels)
 
 
-def test_it_never_reports_a_false_success(
-    method: Attack, threat: Threat, target: Target
-) -> None:
+def test_it_never_reports_a_false_success(method, threat, target):
     clean = target.victim.embed(target.images)
     stubborn = replace(target, victim=Stubborn(clean, target.victim.dim))
     assert not run_attack(method, stubborn, threat).success.any()
 
 
-def test_it_counts_and_respects_queries(method: Attack, threat: Threat, target: Target) -> None:
+def test_it_counts_and_respects_queries(method, threat, target):
     outcome = run_attack(method, target, threat)
     assert outcome.usage.images == outcome.queries.sum()
     assert outcome.queries.max() <= QUERIES
@@ -125,12 +119,12 @@ def test_it_counts_and_respects_queries(method: Attack, threat: Threat, target: 
     assert (outcome.queries.min() > 0) == asks
 
 
-def test_it_beats_random_noise(method: Attack, threat: Threat, target: Target) -> None:
+def test_it_beats_random_noise(method, threat, target):
     rng = np.random.default_rng(0)
     signs = 255 * rng.choice([-1.0, 1.0], (20, *target.images.shape))
     rows = np.arange(len(target.images))
 
-    def fooled(one: np.ndarray) -> float:
+    def fooled(one):
         noisy = threat.quantise((target.images + one).astype(np.float32), target.images)
         margins = target.head.margins(target.victim.embed(noisy), rows)
         return float((margins <= 0).mean())
@@ -139,16 +133,14 @@ def test_it_beats_random_noise(method: Attack, threat: Threat, target: Target) -
     assert run_attack(method, target, threat).success.mean() > by_noise + 0.1
 
 
-def test_it_repeats_and_depends_on_the_seed(
-    method: Attack, threat: Threat, target: Target
-) -> None:
+def test_it_repeats_and_depends_on_the_seed(method, threat, target):
     first, again = (run_attack(method, target, threat, seed=3) for _ in range(2))
     other = run_attack(method, target, threat, seed=4)
     assert np.array_equal(first.adversarial, again.adversarial)
     assert not np.array_equal(first.adversarial, other.adversarial)
 
 
-def test_it_leaves_the_originals_alone(method: Attack, threat: Threat, target: Target) -> None:
+def test_it_leaves_the_originals_alone(method, threat, target):
     before = target.images.copy()
     run_attack(method, target, threat)
     assert np.array_equal(target.images, before)

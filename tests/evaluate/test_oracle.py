@@ -12,7 +12,7 @@ from embedkit.testing import ConstantEmbedder
 from embedkit.types import Usage
 
 
-def unit(vectors: np.ndarray) -> np.ndarray:
+def unit(vectors):
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
@@ -22,15 +22,15 @@ class PixelEmbedder:
     dim = 2
     digest = "sha256:pixels"
 
-    def embed(self, images: np.ndarray) -> np.ndarray:
+    def embed(self, images):
         return unit(images.reshape(len(images), -1)[:, :2] + 1e-3)
 
 
-def blank(n: int) -> np.ndarray:
+def blank(n):
     return np.zeros((n, 1, 2, 1), np.uint8)
 
 
-def head_and_queries(rng: np.random.Generator, *, k: int = 20) -> tuple[KnnHead, np.ndarray]:
+def head_and_queries(rng, *, k=20):
     centres = rng.standard_normal((5, 6))
     labels = rng.integers(0, 5, 300)
     bank = unit(centres[labels] + rng.standard_normal((300, 6)))
@@ -40,7 +40,7 @@ def head_and_queries(rng: np.random.Generator, *, k: int = 20) -> tuple[KnnHead,
 
 
 @pytest.mark.parametrize("k", [1, 5, 20, 1000])
-def test_knn_decides_as_scikit_learn(rng: np.random.Generator, k: int) -> None:
+def test_knn_decides_as_scikit_learn(rng, k):
     head, queries = head_and_queries(rng, k=k)
     reference = KNeighborsClassifier(
         min(k, 300),
@@ -52,8 +52,8 @@ def test_knn_decides_as_scikit_learn(rng: np.random.Generator, k: int) -> None:
 
 
 def test_knn_margin_is_positive_exactly_while_the_decision_stands(
-    rng: np.random.Generator,
-) -> None:
+    rng,
+):
     head, queries = head_and_queries(rng)
     margins = head.margins(queries, np.arange(200))
     kept = head.decide(queries) == head.labels
@@ -62,7 +62,7 @@ def test_knn_margin_is_positive_exactly_while_the_decision_stands(
     assert np.isfinite(margins).all()
 
 
-def test_knn_margin_is_the_log_ratio_of_the_votes(rng: np.random.Generator) -> None:
+def test_knn_margin_is_the_log_ratio_of_the_votes(rng):
     head, queries = head_and_queries(rng, k=300)
     votes = np.exp(queries.astype(np.float64) @ head.bank.T / 0.07)
     per_class = np.stack([votes[:, head.bank_labels == c].sum(axis=1) for c in range(5)], 1)
@@ -73,7 +73,7 @@ def test_knn_margin_is_the_log_ratio_of_the_votes(rng: np.random.Generator) -> N
     np.testing.assert_allclose(head.margins(queries, rows), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_class_without_a_vote_counts_with_its_nearest_image() -> None:
+def test_a_class_without_a_vote_counts_with_its_nearest_image():
     """Three neighbours of class 0; class 1 is farther and still gives the margin a slope."""
     bank = unit(np.array([[1, 0], [1, 0.01], [1, 0.02], [0, 1]]))
     head = KnnHead(bank, np.array([0, 0, 0, 1]), np.array([0, 0]), k=3)
@@ -81,7 +81,7 @@ def test_a_class_without_a_vote_counts_with_its_nearest_image() -> None:
     assert 0 < near < far < np.inf
 
 
-def test_ties_are_decided_once_for_decision_and_margin() -> None:
+def test_ties_are_decided_once_for_decision_and_margin():
     bank = unit(np.array([[1, 0], [1, 0]]))
     head = KnnHead(bank, np.array([0, 1]), np.array([0, 1]), k=2)
     same = unit(np.array([[1, 0], [1, 0]]))
@@ -89,13 +89,13 @@ def test_ties_are_decided_once_for_decision_and_margin() -> None:
     assert (head.margins(same, np.array([0, 1])) > 0).tolist() == [True, False]
 
 
-def test_a_label_that_the_bank_lacks_is_never_right() -> None:
+def test_a_label_that_the_bank_lacks_is_never_right():
     bank = unit(np.array([[1, 0], [0, 1]]))
     head = KnnHead(bank, np.array([0, 1]), np.array([7]))
     assert head.margins(bank[:1], np.array([0]))[0] <= 0
 
 
-def test_one_class_cannot_be_fooled() -> None:
+def test_one_class_cannot_be_fooled():
     head = KnnHead(unit(np.eye(3)), np.zeros(3, np.int64), np.zeros(1, np.int64))
     assert head.margins(unit(-np.ones((1, 3))), np.array([0]))[0] > 0
 
@@ -108,13 +108,13 @@ def test_one_class_cannot_be_fooled() -> None:
         ({"temperature": 0.0}, "temperature > 0"),
     ],
 )
-def test_impossible_heads_are_refused(change: dict, message: str) -> None:
+def test_impossible_heads_are_refused(change, message):
     good = KnnHead(unit(np.eye(2)), np.array([0, 1]), np.array([0]))
     with pytest.raises(InvalidInput, match=message):
         replace(good, **change)
 
 
-def test_cosine_head_compares_with_the_own_anchor() -> None:
+def test_cosine_head_compares_with_the_own_anchor():
     head = CosineHead(unit(np.eye(2)), threshold=0.5)
     turned = unit(np.array([[1.0, 1.0], [1.0, 3.0]]))
     margins = head.margins(turned[[0, 1, 1]], np.array([0, 0, 1]))
@@ -122,7 +122,7 @@ def test_cosine_head_compares_with_the_own_anchor() -> None:
     np.testing.assert_allclose(margins, expected, atol=1e-6)
 
 
-def test_meter_counts_each_image_sent() -> None:
+def test_meter_counts_each_image_sent():
     meter = QueryMeter(PixelEmbedder(), 3)
     meter.embed(blank(2), np.array([0, 2]))
     meter.embed(blank(3), np.array([2, 2, 1]))
@@ -130,7 +130,7 @@ def test_meter_counts_each_image_sent() -> None:
     assert meter.usage == Usage(images=5, calls=2, bytes_sent=10)
 
 
-def test_meter_takes_calls_from_a_victim_that_counts_them() -> None:
+def test_meter_takes_calls_from_a_victim_that_counts_them():
     victim = ConstantEmbedder()
     images = np.zeros((2, 8, 8, 1), np.uint8)
     victim.embed(images)
@@ -139,7 +139,7 @@ def test_meter_takes_calls_from_a_victim_that_counts_them() -> None:
     assert meter.usage == Usage(images=2, calls=1, bytes_sent=128)
 
 
-def test_the_limit_is_hard_and_nothing_is_sent_over_it() -> None:
+def test_the_limit_is_hard_and_nothing_is_sent_over_it():
     victim = ConstantEmbedder()
     meter = QueryMeter(victim, 2, limit=2)
     images = np.zeros((2, 8, 8, 1), np.uint8)
@@ -150,7 +150,7 @@ def test_the_limit_is_hard_and_nothing_is_sent_over_it() -> None:
     assert meter.per_image.tolist() == [2, 0]
 
 
-def test_oracle_remembers_the_best_image_shown() -> None:
+def test_oracle_remembers_the_best_image_shown():
     head = CosineHead(unit(np.array([[1, 0], [1, 0]])), threshold=0.0)
     oracle = Oracle(PixelEmbedder(), head, blank(2))
     shown = np.array([[9, 3], [9, 6], [9, 1]], np.uint8).reshape(3, 1, 2, 1)
@@ -160,7 +160,7 @@ def test_oracle_remembers_the_best_image_shown() -> None:
     np.testing.assert_allclose(oracle.best_margins, [9 / 117**0.5, 9 / 82**0.5], atol=1e-3)
 
 
-def test_an_oracle_of_decisions_gives_no_scores() -> None:
+def test_an_oracle_of_decisions_gives_no_scores():
     head = CosineHead(unit(np.array([[1, 0]])), threshold=0.5)
     oracle = Oracle(PixelEmbedder(), head, blank(1), answers="decisions")
     with pytest.raises(InvalidInput, match="got one for scores"):

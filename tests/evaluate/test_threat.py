@@ -21,12 +21,12 @@ from embedkit.evaluate.threat import Threat
         (("linf", 8, 0), "expected query_limit >= 1 or None, got 0"),
     ],
 )
-def test_impossible_threats_are_refused(arguments: tuple, message: str) -> None:
+def test_impossible_threats_are_refused(arguments, message):
     with pytest.raises(InvalidInput, match=message):
         Threat(*arguments)
 
 
-def test_distances_do_not_wrap_around() -> None:
+def test_distances_do_not_wrap_around():
     black = np.zeros((1, 2, 2, 1), np.uint8)
     other = np.array([[[[255], [3]], [[4], [0]]]], np.uint8)
     assert Threat("linf", 8).distances(other, black) == [255.0]
@@ -34,7 +34,7 @@ def test_distances_do_not_wrap_around() -> None:
     assert Threat("l2", 8).distances(other, black) == [5.0]
 
 
-def test_contains_sees_the_ball_and_the_range() -> None:
+def test_contains_sees_the_ball_and_the_range():
     white = np.full((3, 1, 1, 1), 255, np.uint8)
     pixels = np.array([250.0, 240.0, 256.0], np.float32).reshape(3, 1, 1, 1)
     assert Threat("linf", 8).contains(pixels, white).tolist() == [True, False, False]
@@ -47,7 +47,7 @@ def test_contains_sees_the_ball_and_the_range() -> None:
     radius=st.integers(1, 60),
     spread=st.floats(0.1, 400),
 )
-def test_rounded_images_stay_inside(seed: int, norm: str, radius: int, spread: float) -> None:
+def test_rounded_images_stay_inside(seed, norm, radius, spread):
     rng = np.random.default_rng(seed)
     originals = rng.integers(0, 256, (3, 4, 3, 2), dtype=np.uint8)
     noise = spread * rng.standard_normal(originals.shape)
@@ -61,14 +61,14 @@ def test_rounded_images_stay_inside(seed: int, norm: str, radius: int, spread: f
     assert threat.contains(threat.project(candidates, originals), originals).all()
 
 
-def test_rounding_is_exact_inside_the_ball() -> None:
+def test_rounding_is_exact_inside_the_ball():
     originals = np.full((1, 1, 3, 1), 100, np.uint8)
     candidates = np.array([100.4, 97.6, 103.5], np.float32).reshape(originals.shape)
     rounded = Threat("linf", 8).quantise(candidates, originals)
     assert rounded.ravel().tolist() == [100, 98, 104]
 
 
-def test_l2_rounding_is_near_the_best_lattice_point() -> None:
+def test_l2_rounding_is_near_the_best_lattice_point():
     """The closest 8-bit image in the ball, by enumeration, is at most a little closer."""
     rng = np.random.default_rng(0)
     originals = np.full((20, 1, 4, 1), 100, np.uint8)
@@ -85,12 +85,12 @@ def test_l2_rounding_is_near_the_best_lattice_point() -> None:
         assert np.linalg.norm(r - e) <= nearest + 0.35
 
 
-def test_candidates_that_are_not_numbers_fall_back_to_the_original() -> None:
+def test_candidates_that_are_not_numbers_fall_back_to_the_original():
     originals = np.full((1, 1, 2, 1), 50, np.uint8)
     candidates = np.array([np.nan, np.inf], np.float32).reshape(originals.shape)
     assert Threat("linf", 4).quantise(candidates, originals).ravel().tolist() == [50, 54]
 
 
-def test_no_images_are_fine() -> None:
+def test_no_images_are_fine():
     none = np.zeros((0, 2, 2, 1), np.uint8)
     assert Threat("l2", 4).quantise(none.astype(np.float32), none).shape == (0, 2, 2, 1)

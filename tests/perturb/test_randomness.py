@@ -6,7 +6,7 @@ from scipy.stats import kstest
 from embedkit.perturb.randomness import keys_of, uniforms
 
 
-def test_keys_depend_on_id_and_seed_alone() -> None:
+def test_keys_depend_on_id_and_seed_alone():
     assert keys_of(("a", "b"), 0)[1] == keys_of(("b",), 0)[0]
     assert keys_of(("a",), 0) != keys_of(("a",), 1)
     assert keys_of((), 0).shape == (0,)
@@ -14,7 +14,7 @@ def test_keys_depend_on_id_and_seed_alone() -> None:
     assert keys_of(("2a",), 1) != keys_of(("a",), 12)
 
 
-def test_uniforms_are_uniform_and_keyed() -> None:
+def test_uniforms_are_uniform_and_keyed():
     keys = keys_of(tuple(map(str, range(200))), 0)
     draws = uniforms(keys, 5, 50)
     assert draws.shape == (200, 50)

@@ -13,7 +13,7 @@ from embedkit.preprocess import InputSpec
 
 
 @pytest.fixture(scope="session")
-def toy() -> Target:
+def toy():
     """40 digits that an untrained encoder classifies correctly from 600 others."""
     torch.set_num_threads(1)
     digits = load_digits()

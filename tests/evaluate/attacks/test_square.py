@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from embedkit.errors import InvalidInput
-from embedkit.evaluate.attack import Target, run_attack
+from embedkit.evaluate.attack import run_attack
 from embedkit.evaluate.attacks.square import Square, patch_side, patched, stripes
 from embedkit.evaluate.oracle import CosineHead, KnnHead
 from embedkit.evaluate.threat import Threat
 from embedkit.perturb.randomness import keys_of, uniforms
 
 
-def reference_area(iteration: int, area: float) -> float:
+def reference_area(iteration, area):
     """The schedule for 10,000 queries as the paper states it (section 3.1)."""
     table = [(10, 1), (50, 2), (200, 4), (500, 8), (1000, 16), (2000, 32), (4000, 64)]
     table += [(6000, 128), (8000, 256), (10_000, 512)]
@@ -23,7 +23,7 @@ def reference_area(iteration: int, area: float) -> float:
 
 @pytest.mark.parametrize("queries", [10_000, 500])
 @pytest.mark.parametrize("size", [(224, 224), (32, 32), (8, 8)])
-def test_schedule_is_the_papers(queries: int, size: tuple[int, int]) -> None:
+def test_schedule_is_the_papers(queries, size):
     height, width = size
     for step in range(queries):
         area = reference_area(int(step / queries * 10_000), 0.8)
@@ -31,19 +31,17 @@ def test_schedule_is_the_papers(queries: int, size: tuple[int, int]) -> None:
         assert patch_side(step, queries, 0.8, size) == expected
 
 
-def test_the_square_fits_a_narrow_image() -> None:
+def test_the_square_fits_a_narrow_image():
     assert patch_side(0, 100, 1.0, (4, 64)) == 4
 
 
-def reference_patch(
-    original: np.ndarray, best: np.ndarray, draws: np.ndarray, side: int, radius: int
-) -> np.ndarray:
+def reference_patch(original, best, draws, side, radius):
     """One image of ``patched``, one pixel at a time, with plain integers."""
     height, width, channels = original.shape
     top = int(draws[0] * (height - side + 1))
     left = int(draws[1] * (width - side + 1))
 
-    def place(sign_of: list[int]) -> np.ndarray:
+    def place(sign_of):
         tried = best.copy()
         for row in range(top, top + side):
             for column in range(left, left + side):
@@ -58,7 +56,7 @@ def reference_patch(
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_step_equals_its_transcription(rng: np.random.Generator, channels: int) -> None:
+def test_a_step_equals_its_transcription(rng, channels):
     originals = rng.integers(0, 256, (60, 6, 5, channels), dtype=np.uint8)
     keys = keys_of(tuple(map(str, range(60))), 0)
     best = stripes(originals, uniforms(keys, 0, 5 * channels), 12)
@@ -71,7 +69,7 @@ def test_a_step_equals_its_transcription(rng: np.random.Generator, channels: int
         best = tried
 
 
-def test_stripes_are_vertical_and_on_the_edge_of_the_ball(rng: np.random.Generator) -> None:
+def test_stripes_are_vertical_and_on_the_edge_of_the_ball(rng):
     originals = rng.integers(20, 230, (50, 4, 6, 3), dtype=np.uint8)
     delta = stripes(originals, rng.random((50, 18)), 9).astype(int) - originals
     assert set(np.unique(delta)) == {-9, 9}
@@ -79,7 +77,7 @@ def test_stripes_are_vertical_and_on_the_edge_of_the_ball(rng: np.random.Generat
     assert abs(delta.mean()) < 1
 
 
-def test_the_window_reaches_every_pixel(rng: np.random.Generator) -> None:
+def test_the_window_reaches_every_pixel(rng):
     originals = np.full((500, 5, 5, 1), 100, np.uint8)
     tried = patched(originals, originals, rng.random((500, 3)), 4, 3)
     touched = (tried != originals).mean(axis=0)[..., 0]
@@ -87,7 +85,7 @@ def test_the_window_reaches_every_pixel(rng: np.random.Generator) -> None:
     assert touched[2, 2] == 1
 
 
-def test_no_query_is_wasted_on_an_unchanged_image(rng: np.random.Generator) -> None:
+def test_no_query_is_wasted_on_an_unchanged_image(rng):
     originals = rng.integers(0, 256, (200, 4, 4, 1), dtype=np.uint8)
     best = stripes(originals, rng.random((200, 4)), 5)
     for side in (1, 2, 4):
@@ -95,14 +93,14 @@ def test_no_query_is_wasted_on_an_unchanged_image(rng: np.random.Generator) -> N
         assert (tried != best).reshape(200, -1).any(axis=1).all()
 
 
-def reference_run(target: Target, queries: int, radius: int) -> tuple[np.ndarray, list[int]]:
+def reference_run(target, queries, radius):
     """The whole search, one image after the other, one query at a time."""
     found, counts = [], []
     for index, original in enumerate(target.images):
         key = keys_of((target.ids[index],), 0)
         height, width, channels = original.shape
 
-        def ask(image: np.ndarray, index: int = index) -> float:
+        def ask(image, index=index):
             embedding = target.victim.embed(image[None])
             return float(target.head.margins(embedding, np.array([index]))[0])
 
@@ -122,7 +120,7 @@ def reference_run(target: Target, queries: int, radius: int) -> tuple[np.ndarray
     return np.stack(found), counts
 
 
-def test_a_run_equals_its_transcription(toy: Target) -> None:
+def test_a_run_equals_its_transcription(toy):
     few = _part(toy, np.arange(8))
     outcome = run_attack(Square(queries=40), few, Threat("linf", 24))
     images, counts = reference_run(few, 40, 24)
@@ -130,7 +128,7 @@ def test_a_run_equals_its_transcription(toy: Target) -> None:
     assert np.array_equal(outcome.adversarial, images)
 
 
-def test_queries_are_counted_exactly_and_stop_at_success(toy: Target) -> None:
+def test_queries_are_counted_exactly_and_stop_at_success(toy):
     outcome = run_attack(Square(queries=60), toy, Threat("linf", 48, query_limit=50))
     assert outcome.usage.images == outcome.queries.sum()
     assert outcome.usage.calls == outcome.queries.max() <= 50
@@ -139,8 +137,8 @@ def test_queries_are_counted_exactly_and_stop_at_success(toy: Target) -> None:
     assert not outcome.exhausted
 
 
-def test_success_grows_with_queries_and_radius(toy: Target) -> None:
-    def rate(queries: int, radius: int) -> float:
+def test_success_grows_with_queries_and_radius(toy):
+    def rate(queries, radius):
         threat = Threat("linf", radius)
         return float(run_attack(Square(queries=queries), toy, threat).success.mean())
 
@@ -149,7 +147,7 @@ def test_success_grows_with_queries_and_radius(toy: Target) -> None:
     assert rate(100, 120) >= 0.95
 
 
-def test_results_depend_neither_on_the_batch_nor_on_the_order(toy: Target) -> None:
+def test_results_depend_neither_on_the_batch_nor_on_the_order(toy):
     order = np.random.default_rng(0).permutation(40)[:15]
     whole = run_attack(Square(queries=30), toy, Threat("linf", 16))
     part = run_attack(Square(queries=30), _part(toy, order), Threat("linf", 16))
@@ -157,7 +155,7 @@ def test_results_depend_neither_on_the_batch_nor_on_the_order(toy: Target) -> No
     assert np.array_equal(part.adversarial, whole.adversarial[order])
 
 
-def test_any_head_with_a_margin_can_be_attacked(toy: Target) -> None:
+def test_any_head_with_a_margin_can_be_attacked(toy):
     anchors = CosineHead(toy.victim.embed(toy.images), threshold=0.995)
     target = replace(toy, head=anchors)
     outcome = run_attack(Square(queries=100), target, Threat("linf", 32))
@@ -167,12 +165,12 @@ def test_any_head_with_a_margin_can_be_attacked(toy: Target) -> None:
 
 
 @pytest.mark.parametrize("settings", [{"queries": 0}, {"area": 0.0}, {"area": 1.1}])
-def test_impossible_settings_are_refused(settings: dict) -> None:
+def test_impossible_settings_are_refused(settings):
     with pytest.raises(InvalidInput, match="expected queries >= 1 and area in"):
         Square(**settings)
 
 
-def _part(target: Target, rows: np.ndarray) -> Target:
+def _part(target, rows):
     head = KnnHead(target.head.bank, target.head.bank_labels, target.head.labels[rows])
     ids = tuple(target.ids[i] for i in rows)
     return replace(target, head=head, images=target.images[rows], ids=ids)

@@ -21,7 +21,7 @@ HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>&amp;{{ 7*7 
 class Page(HTMLParser):
     """What a browser would see: tags in balance, attributes, visible text."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text):
         super().__init__()
         self.tags: list[str] = []
         self.attributes: list[tuple[str, str | None]] = []
@@ -31,29 +31,29 @@ class Page(HTMLParser):
         self.close()
         assert self._open == []
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.attributes += attrs
         if tag not in VOID:
             self._open.append(tag)
 
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def handle_startendtag(self, tag, attrs):
         self.tags.append(tag)
         self.attributes += attrs
 
-    def handle_endtag(self, tag: str) -> None:
+    def handle_endtag(self, tag):
         assert self._open.pop() == tag
 
-    def handle_data(self, data: str) -> None:
+    def handle_data(self, data):
         if self._open and self._open[-1] != "style":
             self.visible.append(data)
 
     @property
-    def text(self) -> str:
+    def text(self):
         return " ".join(" ".join(self.visible).split())
 
 
-def dataset(name: str) -> dict[str, object]:
+def dataset(name):
     return {
         "name": name,
         "n": 1234,
@@ -63,7 +63,7 @@ def dataset(name: str) -> dict[str, object]:
     }
 
 
-def make_report(name: str = "digits", **changes: object) -> Report:
+def make_report(name="digits", **changes):
     """A report with every kind of figure, in which all text is ``name``."""
     share = Metric(0.9, (0.85, 0.95), 500, ci_method="wilson")
     rival = Metric(0.7, (0.6, 0.8), 500, ci_method="wilson")
@@ -113,11 +113,11 @@ def make_report(name: str = "digits", **changes: object) -> Report:
 
 
 @pytest.fixture
-def page() -> Page:
+def page():
     return Page(render(make_report().to_dict()))
 
 
-def test_every_part_is_on_the_page(page: Page) -> None:
+def test_every_part_is_on_the_page(page):
     for part in (
         "digits version 1",
         "Measured through gRPC at digits",
@@ -138,7 +138,7 @@ def test_every_part_is_on_the_page(page: Page) -> None:
     assert page.tags.count("img") == 1
 
 
-def test_the_page_needs_no_network_and_no_script(page: Page) -> None:
+def test_the_page_needs_no_network_and_no_script(page):
     assert not {"script", "link", "iframe", "object", "base", "form"} & set(page.tags)
     for name, value in page.attributes:
         assert not name.startswith("on")
@@ -153,17 +153,17 @@ def test_the_page_needs_no_network_and_no_script(page: Page) -> None:
     assert "@import" not in text
 
 
-def test_every_anchor_has_a_target(page: Page) -> None:
+def test_every_anchor_has_a_target(page):
     targets = {value for name, value in page.attributes if name == "id"}
     for name, value in page.attributes:
         if name == "href":
             assert str(value)[1:] in targets
 
 
-def test_hostile_names_stay_text() -> None:
+def test_hostile_names_stay_text():
     """The page of hostile names has the tags and attributes of one with honest names."""
 
-    def draw(name: str) -> Page:
+    def draw(name):
         report = make_report(name, problems=(name,)).to_dict()
         report["results"][0]["task"] = name
         report["figures"] = {name: report["figures"]["knn"]}
@@ -177,7 +177,7 @@ def test_hostile_names_stay_text() -> None:
     assert "{{ 7*7 }}" in page.text
 
 
-def test_images_that_are_not_base64_are_left_out() -> None:
+def test_images_that_are_not_base64_are_left_out():
     report = make_report().to_dict()
     report["figures"]["knn"]["grid"]["rows"][0]["images"] = ["x' onload='y", 5, "aGk="]
     page = Page(render(report))
@@ -186,51 +186,51 @@ def test_images_that_are_not_base64_are_left_out() -> None:
     assert base64.b64decode("aGk=") == b"hi"
 
 
-def test_an_invalid_run_says_so_first() -> None:
+def test_an_invalid_run_says_so_first():
     text = Page(render(make_report(problems=("the served model changed",)).to_dict())).text
     assert text.index("This run is not valid") < text.index("Summary")
     assert "the served model changed" in text
 
 
-def test_numbers_that_are_not_finite_are_named() -> None:
+def test_numbers_that_are_not_finite_are_named():
     broken = TaskResult("knn", {"top1": Metric(float("nan"), None, 0)})
     assert "not finite" in Page(render(make_report(results=(broken,)).to_dict())).text
 
 
-def test_a_report_of_nothing_still_renders() -> None:
+def test_a_report_of_nothing_still_renders():
     empty = make_report(results=(), gates=(), timing={})
     page = Page(render(empty.to_dict()))
     assert "Summary" in page.text
     assert page.tags.count("figure") == 0
 
 
-def test_a_page_in_process_does_not_claim_a_server() -> None:
+def test_a_page_in_process_does_not_claim_a_server():
     model = {**make_report().model, "transport": "in-process", "address": ""}
     text = Page(render(make_report(model=model).to_dict())).text
     assert "not through a server" in text
     assert "gRPC" not in text
 
 
-def test_a_task_that_the_page_does_not_know_is_shown_by_its_name() -> None:
+def test_a_task_that_the_page_does_not_know_is_shown_by_its_name():
     other = TaskResult("latency", {"p50_ms": Metric(1.5, None, 10, "ms")})
     text = Page(render(make_report(results=(other,)).to_dict())).text
     assert "latency.p50_ms" in text
     assert "1.5" in text
 
 
-def test_the_page_is_the_same_after_json() -> None:
+def test_the_page_is_the_same_after_json():
     values = make_report().to_dict()
     assert render(json.loads(json.dumps(values))) == render(values)
 
 
-def test_long_tables_start_folded() -> None:
+def test_long_tables_start_folded():
     many = {f"m{i}": Metric(0.5, (0.4, 0.6), 10) for i in range(20)}
     folded = render(make_report(results=(TaskResult("knn", many),)).to_dict())
     assert "<details>\n<summary>20 metrics" in folded
     assert "<details open>\n<summary>2 metrics" in render(make_report().to_dict())
 
 
-def test_the_picture_survives() -> None:
+def test_the_picture_survives():
     import io
 
     page = Page(render(make_report().to_dict()))

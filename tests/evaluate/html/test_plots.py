@@ -10,30 +10,30 @@ from embedkit.evaluate.html.axes import Frame, Scale, number, path, span
 from embedkit.evaluate.html.plots import Drawing, Grid, draw_figures
 
 
-def parse(drawing: Drawing) -> ElementTree.Element:
+def parse(drawing):
     return ElementTree.fromstring(str(drawing.svg))
 
 
-def points(element: ElementTree.Element) -> np.ndarray:
+def points(element):
     return np.array([pair.split(",") for pair in element.get("points").split()], float)
 
 
-def of_class(root: ElementTree.Element, name: str) -> list[ElementTree.Element]:
+def of_class(root, name):
     return [node for node in root.iter() if name in (node.get("class") or "").split()]
 
 
-def draw(figure: dict) -> Drawing:
+def draw(figure):
     (drawing,) = draw_figures({"one": figure})
     assert isinstance(drawing, Drawing)
     return drawing
 
 
-def test_linear_scale_maps_its_ends_and_clips_beyond() -> None:
+def test_linear_scale_maps_its_ends_and_clips_beyond():
     scale = Scale(2, 4, 100, 300)
     assert [scale(v) for v in (2, 3, 4, 9, -1)] == [100, 200, 300, 300, 100]
 
 
-def test_log_scale_is_even_per_decade() -> None:
+def test_log_scale_is_even_per_decade():
     scale = Scale(1, 1000, 0, 300, log=True)
     assert [round(scale(v), 6) for v in (1, 10, 100, 1000)] == [0, 100, 200, 300]
     assert scale.ticks() == (1, 10, 100, 1000)
@@ -42,7 +42,7 @@ def test_log_scale_is_even_per_decade() -> None:
 @pytest.mark.parametrize(
     ("low", "high"), [(0, 1), (-0.4, 0.55), (3, 70_000), (1e-8, 1.5e-7), (-5, -4)]
 )
-def test_ticks_are_few_round_and_inside(low: float, high: float) -> None:
+def test_ticks_are_few_round_and_inside(low, high):
     ticks = Scale(low, high, 0, 100).ticks()
     assert 2 <= len(ticks) <= 7
     slack = (high - low) * 1e-6
@@ -61,22 +61,22 @@ def test_ticks_are_few_round_and_inside(low: float, high: float) -> None:
         (1e-16, "1e-16"),
     ],
 )
-def test_numbers_are_short(value: float, text: str) -> None:
+def test_numbers_are_short(value, text):
     assert number(value) == text
 
 
-def test_span_of_nothing_and_of_one_value_is_not_empty() -> None:
+def test_span_of_nothing_and_of_one_value_is_not_empty():
     for values in ([], [3.0], [0.0, 0.0], [float("nan")]):
         low, high = span(values)
         assert low < high
     assert span([1.0, 3.0], margin=0.5) == (0.0, 4.0)
 
 
-def test_an_empty_path_is_nothing() -> None:
+def test_an_empty_path_is_nothing():
     assert path([], "line") == ""
 
 
-def test_roc_starts_and_ends_in_the_corners() -> None:
+def test_roc_starts_and_ends_in_the_corners():
     figure = {"kind": "roc", "fpr": [0, 0.25, 1], "tpr": [0, 1, 1], "label": "far.knn"}
     drawing = draw(figure)
     (line,) = of_class(parse(drawing), "line")
@@ -87,13 +87,13 @@ def test_roc_starts_and_ends_in_the_corners() -> None:
     assert len(of_class(parse(drawing), "chance")) == 1
 
 
-def test_roc_curves_share_a_plot_up_to_six() -> None:
+def test_roc_curves_share_a_plot_up_to_six():
     one = {"kind": "roc", "fpr": [0, 1], "tpr": [0, 1], "label": "x"}
     drawings = draw_figures({str(i): one for i in range(8)})
-    assert [len(d.legend) for d in drawings] == [6, 2]
+    assert [len(d.legend) for d in drawings if isinstance(d, Drawing)] == [6, 2]
 
 
-def test_histogram_bars_are_shares_of_each_series() -> None:
+def test_histogram_bars_are_shares_of_each_series():
     series = {"known": [0.0] * 3 + [1.0], "novel": [1.0] * 10}
     drawing = draw({"kind": "histogram", "title": "t", "series": series})
     known, novel = of_class(parse(drawing), "line")
@@ -103,7 +103,7 @@ def test_histogram_bars_are_shares_of_each_series() -> None:
     assert [name for _, name in drawing.legend] == ["known", "novel"]
 
 
-def test_curve_has_a_line_in_its_band() -> None:
+def test_curve_has_a_line_in_its_band():
     values = {"y": [1.0, 0.5, 0.2], "lo": [0.9, 0.4, 0.1], "hi": [1.0, 0.6, 0.3]}
     figure = {
         "kind": "curve",
@@ -123,7 +123,7 @@ def test_curve_has_a_line_in_its_band() -> None:
     assert root.get("aria-label") == "Accuracy"
 
 
-def test_a_long_range_of_x_is_logarithmic() -> None:
+def test_a_long_range_of_x_is_logarithmic():
     x = list(range(1, 501))
     values = {"y": [0.5] * 500, "lo": [0.5] * 500, "hi": [0.5] * 500}
     figure = {"kind": "curve", "x": x, "series": {"a": values}, "xlabel": "", "ylabel": ""}
@@ -134,7 +134,7 @@ def test_a_long_range_of_x_is_logarithmic() -> None:
     assert placed[9] - placed[0] > 3 * (placed[499] - placed[400])
 
 
-def test_scatter_groups_points_by_label() -> None:
+def test_scatter_groups_points_by_label():
     labels = [f"class {i % 14:02}" for i in range(42)]
     rng = np.random.default_rng(0)
     figure = {
@@ -150,7 +150,7 @@ def test_scatter_groups_points_by_label() -> None:
     assert drawing.more == 2
 
 
-def test_an_image_grid_keeps_its_rows() -> None:
+def test_an_image_grid_keeps_its_rows():
     rows = [{"label": "a", "images": ["aGk=", "aGk="]}, {"label": "b", "images": []}]
     (grid,) = draw_figures({"g": {"kind": "image_grid", "title": "t", "rows": rows}})
     assert grid == Grid("t", (("a", ("aGk=", "aGk=")), ("b", ())))
@@ -175,13 +175,13 @@ def test_an_image_grid_keeps_its_rows() -> None:
         {"kind": "scatter2d", "x": [1.0], "y": [1.0], "labels": ["a"]},
     ],
 )
-def test_odd_data_gives_a_plot_without_nan(figure: dict) -> None:
+def test_odd_data_gives_a_plot_without_nan(figure):
     drawing = draw(figure)
     parse(drawing)
     assert not re.search(r"\bnan\b|\binf\b", str(drawing.svg))
 
 
-def test_series_beyond_the_palette_start_over() -> None:
+def test_series_beyond_the_palette_start_over():
     series = {f"s{i:02}": [float(i), i + 1.0] for i in range(12)}
     drawing = draw({"kind": "histogram", "series": series})
     assert [css for css, _ in drawing.legend][-2:] == ["c0", "c1"]

@@ -6,9 +6,7 @@ from embedkit.evaluate.html.strip import draw_strip
 from embedkit.evaluate.html.verdict import Reading, judge
 
 
-def reading(
-    value: float | None, low: float | None = None, high: float | None = None, *, up: bool = True
-) -> Reading:
+def reading(value, low=None, high=None, *, up=True):
     ci = None if low is None else [low, high]
     return Reading.of(
         {"value": value, "ci": ci, "n": 9, "unit": "fraction", "higher_is_better": up}
@@ -35,31 +33,31 @@ def reading(
         ),
     ],
 )
-def test_lights(metric: Reading, baselines: dict[str, Reading], light: str) -> None:
+def test_lights(metric, baselines, light):
     assert judge(metric, baselines).light == light
 
 
-def test_the_reason_names_the_baseline() -> None:
+def test_the_reason_names_the_baseline():
     verdict = judge(reading(0.5, 0.4, 0.6), {"random_encoder": reading(0.8, 0.7, 0.9)})
     assert verdict.reason == "not better than random encoder"
 
 
-def test_a_reading_without_interval_is_a_point() -> None:
+def test_a_reading_without_interval_is_a_point():
     point = Reading.of({"value": 2, "ci": None, "n": 3})
     assert (point.low, point.high, point.has_interval) == (2, 2, False)
 
 
-def test_an_interval_with_a_missing_end_is_none() -> None:
+def test_an_interval_with_a_missing_end_is_none():
     assert not Reading.of({"value": 2, "ci": [1, None], "n": 3}).has_interval
 
 
-def test_the_strip_places_value_interval_and_baselines() -> None:
+def test_the_strip_places_value_interval_and_baselines():
     strip = str(draw_strip(reading(0.5, 0.25, 0.75), [reading(0.0), reading(1.0)]))
     assert 'cx="60.0"' in strip
     assert 'x1="32.0" x2="88.0"' in strip
     assert strip.count('class="rival"') == 2
 
 
-def test_only_shares_have_a_strip() -> None:
+def test_only_shares_have_a_strip():
     assert draw_strip(Reading.of({"value": 3.0, "unit": "count"}), []) == ""
     assert draw_strip(reading(None), []) == ""

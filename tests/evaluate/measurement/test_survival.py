@@ -1,12 +1,14 @@
 """Censored medians and success curves, by hand and by simulation."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from embedkit.evaluate.measurement.survival import censored_median, success_by_queries
 
 
-def test_median_of_uncensored_queries() -> None:
+def test_median_of_uncensored_queries():
     queries = np.array([5, 1, 9, 7, 3])
     metric = censored_median(queries, np.ones(5, bool), 100)
     assert metric.value == 5
@@ -14,35 +16,36 @@ def test_median_of_uncensored_queries() -> None:
     assert metric.higher_is_better
 
 
-def test_images_never_fooled_count_as_the_limit() -> None:
+def test_images_never_fooled_count_as_the_limit():
     queries = np.array([10, 100, 100, 20])
     success = np.array([True, False, True, True])
     assert censored_median(queries, success, 200).value == 60
     assert censored_median(queries, np.zeros(4, bool), 200).value == 200
 
 
-def test_interval_covers_the_median_of_the_population() -> None:
+def test_interval_covers_the_median_of_the_population():
     """95 % or a little more of samples of a known distribution; exact, so never far less."""
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(600):
         queries = rng.geometric(0.01, 51)
         found = censored_median(np.minimum(queries, 200), queries <= 200, 200)
-        covered += found.ci[0] <= 69 <= found.ci[1]
+        low, high = found.ci or (0, 0)
+        covered += low <= 69 <= high
     assert 0.93 <= covered / 600 <= 0.995
 
 
-def test_interval_of_one_image() -> None:
+def test_interval_of_one_image():
     metric = censored_median(np.array([7]), np.array([True]), 10)
     assert (metric.value, metric.ci) == (7, (7, 7))
 
 
-def test_curve_counts_images_fooled_so_far() -> None:
+def test_curve_counts_images_fooled_so_far():
     runs = [
         ("radius 8", np.array([1, 4, 50, 50]), np.array([True, True, True, False])),
         ("radius 2", np.array([50] * 4), np.zeros(4, bool)),
     ]
-    curve = success_by_queries(runs, 50)
+    curve: Any = success_by_queries(runs, 50)
     at = dict(zip(curve["x"], curve["series"]["radius 8"]["y"], strict=True))
     assert (at[1], at[4], at[50]) == (0.25, 0.5, 0.75)
     assert set(curve["series"]["radius 2"]["y"]) == {0}
@@ -54,8 +57,8 @@ def test_curve_counts_images_fooled_so_far() -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 2, 1000])
-def test_curve_ends_at_the_limit(limit: int) -> None:
-    curve = success_by_queries([("all", np.array([1]), np.array([True]))], limit)
+def test_curve_ends_at_the_limit(limit):
+    curve: Any = success_by_queries([("all", np.array([1]), np.array([True]))], limit)
     assert curve["x"][0] == 1
     assert curve["x"][-1] == limit
     assert len(curve["x"]) <= 60

@@ -1,7 +1,6 @@
 """The robustness task: on models that know nothing, everything, and on a small real one."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,17 +8,15 @@ import torch
 from safetensors.torch import save
 from sklearn.datasets import load_digits
 
-from embedkit.bundle import Bundle, Manifest, write_bundle
+from embedkit.bundle import Manifest, write_bundle
 from embedkit.data.dataset import Dataset
 from embedkit.encoders.encoder import build_encoder
 from embedkit.errors import InvalidInput, ModelChanged
 from embedkit.evaluate.context import Context, Options
 from embedkit.evaluate.surrogate import TorchEmbedder, twin
-from embedkit.evaluate.task import TaskResult
 from embedkit.evaluate.tasks.robustness import Robustness
 from embedkit.preprocess import InputSpec
 from embedkit.testing import ConstantEmbedder, PerfectEmbedder, SyntheticImages
-from embedkit.types import Embeddings, Images
 
 SPEC = InputSpec(8, 8, 1)
 OPTIONS = Options(
@@ -27,7 +24,7 @@ OPTIONS = Options(
 )
 
 
-def digits() -> tuple[Dataset, Dataset]:
+def digits():
     data = load_digits()
     images = np.round(data.images * (255 / 16)).astype(np.uint8)[..., None]
     labels, names = data.target.astype(np.int64), tuple("0123456789")
@@ -38,7 +35,7 @@ def digits() -> tuple[Dataset, Dataset]:
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def bundle(tmp_path_factory):
     torch.set_num_threads(1)
     config = {"name": "resnet", "input": SPEC.to_dict(), "width": 8, "blocks": [1, 1]}
     encoder = build_encoder(config, seed=3)
@@ -48,22 +45,22 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def context(bundle: Bundle) -> Context:
+def context(bundle):
     train, test = digits()
     return Context(twin(bundle), train, test, bundle=bundle, options=OPTIONS)
 
 
 @pytest.fixture(scope="module")
-def result(context: Context) -> TaskResult:
+def result(context):
     return Robustness().run(context)
 
 
-def synthetic(served: ConstantEmbedder, source: SyntheticImages) -> Context:
+def synthetic(served, source):
     options = replace(OPTIONS, radii_255=(8.0,))
     return Context(served, source.dataset(80), source.dataset(60, seed=1), options=options)
 
 
-def test_a_constant_model_scores_chance() -> None:
+def test_a_constant_model_scores_chance():
     source = SyntheticImages()
     result = Robustness().run(synthetic(ConstantEmbedder(), source))
     assert result.status == "ok"
@@ -74,7 +71,7 @@ def test_a_constant_model_scores_chance() -> None:
     assert result.metrics["square.8.median_queries"].value == 40
 
 
-def test_a_perfect_model_scores_one() -> None:
+def test_a_perfect_model_scores_one():
     source = SyntheticImages()
     result = Robustness().run(synthetic(PerfectEmbedder(source), source))
     assert result.metrics["accuracy"].value == 1
@@ -82,7 +79,7 @@ def test_a_perfect_model_scores_one() -> None:
     assert result.baselines["random_noise"]["square.8.accuracy"].value == 1
 
 
-def test_every_metric_is_there_with_interval_and_n(result: TaskResult) -> None:
+def test_every_metric_is_there_with_interval_and_n(result):
     expected = {"accuracy"}
     for radius in ("8", "32"):
         expected |= {
@@ -101,7 +98,7 @@ def test_every_metric_is_there_with_interval_and_n(result: TaskResult) -> None:
         assert metric.n >= 24
 
 
-def test_accuracies_are_shares_of_the_images_examined(result: TaskResult) -> None:
+def test_accuracies_are_shares_of_the_images_examined(result):
     handled = result.items["handled"]
     assert handled.sum() == 24
     assert handled[-1]
@@ -112,7 +109,7 @@ def test_accuracies_are_shares_of_the_images_examined(result: TaskResult) -> Non
     assert standing.value == pytest.approx((24 - success.sum()) / len(handled))
 
 
-def test_attacks_are_stronger_than_noise_and_grow_with_the_radius(result: TaskResult) -> None:
+def test_attacks_are_stronger_than_noise_and_grow_with_the_radius(result):
     value = {name: metric.value for name, metric in result.metrics.items()}
     noise = result.baselines["random_noise"]
     for attack in ("pgd", "square"):
@@ -123,9 +120,7 @@ def test_attacks_are_stronger_than_noise_and_grow_with_the_radius(result: TaskRe
     assert abs(value["pgd.32.accuracy"] - value["pgd.32.twin_accuracy"]) < 0.05
 
 
-def test_the_items_are_the_served_models_own_answers(
-    result: TaskResult, context: Context
-) -> None:
+def test_the_items_are_the_served_models_own_answers(result, context):
     labels = context.test.labels[result.items["index"]]
     assert np.array_equal(labels[result.items["handled"]], result.items["labels"])
     queries = result.items["square.8.queries"]
@@ -134,7 +129,7 @@ def test_the_items_are_the_served_models_own_answers(
     assert result.cost["queries"] == queries.sum() + result.items["square.32.queries"].sum()
 
 
-def test_baselines_are_attacked_in_the_same_way(result: TaskResult) -> None:
+def test_baselines_are_attacked_in_the_same_way(result):
     assert set(result.baselines) == {"random_noise", "raw_pixels", "random_encoder"}
     assert "square.32.median_queries" in result.baselines["raw_pixels"]
     assert "pgd.32.accuracy" in result.baselines["random_encoder"]
@@ -142,7 +137,7 @@ def test_baselines_are_attacked_in_the_same_way(result: TaskResult) -> None:
         assert set(metrics) <= set(result.metrics)
 
 
-def test_figures_hold_what_the_page_draws(result: TaskResult) -> None:
+def test_figures_hold_what_the_page_draws(result):
     accuracy = result.figures["accuracy"]
     assert accuracy["x"] == [0.0, 8.0, 32.0]
     assert len(accuracy["series"]) == 3
@@ -153,12 +148,12 @@ def test_figures_hold_what_the_page_draws(result: TaskResult) -> None:
     assert "read as" in rows[0]["label"]
 
 
-def test_a_second_run_is_identical(result: TaskResult, context: Context) -> None:
+def test_a_second_run_is_identical(result, context):
     again = Robustness().run(context)
     assert again.to_dict() == result.to_dict()
 
 
-def test_without_a_bundle_the_white_box_part_is_left_out(context: Context) -> None:
+def test_without_a_bundle_the_white_box_part_is_left_out(context):
     blind = replace(context, bundle=None, without_bundle="--bundle was not given")
     result = Robustness().run(blind)
     assert result.status == "ok"
@@ -167,25 +162,25 @@ def test_without_a_bundle_the_white_box_part_is_left_out(context: Context) -> No
     assert any("no white-box attack" in w and "--bundle" in w for w in result.warnings)
 
 
-def test_a_bundle_of_another_model_is_not_used(context: Context) -> None:
+def test_a_bundle_of_another_model_is_not_used(context):
     other = TorchEmbedder(context.served.encoder, "sha256:another")
     result = Robustness().run(replace(context, served=other))
     assert not any(name.startswith("pgd") for name in result.metrics)
     assert any("expected the bundle of the served model" in w for w in result.warnings)
 
 
-def test_labels_are_needed(context: Context) -> None:
+def test_labels_are_needed(context):
     unlabelled = replace(context.test, labels=None, class_names=())
     result = Robustness().run(replace(context, test=unlabelled))
     assert result.status == "skipped"
     assert "expected labels for the test images" in result.warnings[0]
 
 
-def test_a_model_that_gets_nothing_right_cannot_be_attacked(context: Context) -> None:
+def test_a_model_that_gets_nothing_right_cannot_be_attacked(context):
     wrong = replace(context.test, labels=(context.test.labels + 1) % 10, digest="")
 
     class Certain(PerfectEmbedder):
-        def embed(self, images: Images) -> Embeddings:
+        def embed(self, images):
             return np.eye(self.dim, dtype=np.float32)[np.zeros(len(images), int)]
 
     source = SyntheticImages(classes=10)
@@ -198,26 +193,24 @@ def test_a_model_that_gets_nothing_right_cannot_be_attacked(context: Context) ->
         Robustness().run(Context(served, train, test, options=OPTIONS))
 
 
-def test_too_few_images_are_said_so(context: Context) -> None:
+def test_too_few_images_are_said_so(context):
     few = replace(context, test=context.test.subset(range(12)), bundle=None)
     result = Robustness().run(few)
     assert any("images are attacked, not 24" in w for w in result.warnings)
 
 
-def test_a_large_bank_of_pixels_is_left_out(
-    context: Context, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_bank_of_pixels_is_left_out(context, monkeypatch):
     monkeypatch.setattr("embedkit.evaluate.tasks.robustness.RAW_PIXEL_LIMIT", 100)
     result = Robustness().run(replace(context, bundle=None))
     assert "raw_pixels" not in result.baselines
     assert any("no baseline raw_pixels" in w for w in result.warnings)
 
 
-def test_a_model_that_changes_ends_the_run(context: Context) -> None:
+def test_a_model_that_changes_ends_the_run(context):
     class Changes(TorchEmbedder):
         calls = 0
 
-        def embed(self, images: Images) -> Embeddings:
+        def embed(self, images):
             self.calls += 1
             if self.calls > 5:
                 raise ModelChanged("expected the model a, got b")
@@ -228,7 +221,7 @@ def test_a_model_that_changes_ends_the_run(context: Context) -> None:
         Robustness().run(replace(context, served=served, bundle=None))
 
 
-def test_rgb_files_of_another_size_are_attacked_at_the_models_size(tmp_path: Path) -> None:
+def test_rgb_files_of_another_size_are_attacked_at_the_models_size(tmp_path):
     import io
 
     from PIL import Image
@@ -236,7 +229,7 @@ def test_rgb_files_of_another_size_are_attacked_at_the_models_size(tmp_path: Pat
     source = SyntheticImages(classes=3, height=16, width=16, channels=3)
     data = source.dataset(40)
 
-    def encode(image: np.ndarray) -> bytes:
+    def encode(image):
         buffer = io.BytesIO()
         Image.fromarray(image).resize((40, 40)).save(buffer, "PNG")
         return buffer.getvalue()
