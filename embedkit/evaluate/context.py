@@ -182,4 +182,7 @@ class Context:
             return np.concatenate(parts)
 
         model = f"{which} {digest}"
-        return self.cache.get(model, dataset.digest, output, len(dataset), compute)
+        # Pixels are large, and made again in less time than they are read from a disk.
+        keep = which != "raw_pixels"
+        n = len(dataset)
+        return self.cache.get(model, dataset.digest, output, n, compute, on_disk=keep)

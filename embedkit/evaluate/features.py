@@ -37,7 +37,14 @@ class FeatureCache:
         self._memory: dict[str, Embeddings] = {}
 
     def get(
-        self, model: str, data: str, output: Output, n: int, compute: Callable[[], Embeddings]
+        self,
+        model: str,
+        data: str,
+        output: Output,
+        n: int,
+        compute: Callable[[], Embeddings],
+        *,
+        on_disk: bool = True,
     ) -> Embeddings:
         """Return the cached (n, d) array, computing and storing it if needed.
 
@@ -47,6 +54,7 @@ class FeatureCache:
             output: Which of the model's outputs.
             n: Rows that the array must have.
             compute: Called at most once.
+            on_disk: Whether it is worth keeping for the next run.
 
         Raises:
             InvalidInput: If ``compute`` gives other than n rows, or values that are not finite.
@@ -57,7 +65,8 @@ class FeatureCache:
             found = self._load(key, n)
         if found is None:
             found = _checked(compute(), n)
-            self._save(key, found)
+            if on_disk:
+                self._save(key, found)
         self._memory[key] = found
         return found
 

@@ -128,3 +128,10 @@ def test_context_is_a_value(make_context):
     with pytest.raises(AttributeError):
         make_context().seed = 3
     assert isinstance(make_context(), Context)
+
+
+def test_raw_pixels_are_not_kept_on_disk(make_context, tmp_path):
+    context = make_context(cache=FeatureCache(tmp_path / "cache"))
+    pixels = context.embeddings("raw_pixels", context.test)
+    assert not (tmp_path / "cache").exists()
+    assert context.embeddings("raw_pixels", context.test) is pixels
