@@ -69,7 +69,11 @@ def _packages(root: Path) -> list[str]:
     for folder in sorted((root / "embedkit").rglob("*")):
         if not folder.is_dir() or folder.name in PLURAL | {"__pycache__"}:
             continue
-        entries = [p for p in folder.iterdir() if not p.name.startswith("__")]
+        entries = [
+            p
+            for p in folder.iterdir()
+            if not p.name.startswith("__") and (p.is_dir() or p.suffix == ".py")
+        ]
         if len(entries) > PACKAGE_ENTRIES:
             failures.append(
                 f"{folder.relative_to(root)}: {len(entries)} entries, limit {PACKAGE_ENTRIES}"

@@ -10,7 +10,9 @@ from embedkit.cli import COMMANDS, cli
 from embedkit.cli.list import REGISTRIES
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTE = "<!-- Rendered by tools/render_docs.py; edit the code instead, then run `make docs`. -->\n"
+NOTE = (
+    "<!-- Rendered by tools/render_docs.py; edit the code instead, then run `make docs`. -->\n"
+)
 
 
 def render_cli() -> str:

@@ -82,7 +82,7 @@ def load_images(recipe: Recipe, objective: Objective, device: torch.device) -> T
         InvalidInput: If the images do not fit the recipe or the objective; says what to change.
         NotFound: If there is no such data.
     """
-    dataset = load_dataset(recipe.data.source)
+    dataset = load_dataset(recipe.data.source, strict=recipe.data.strict)
     if recipe.data.limit:
         dataset = dataset.subset(np.arange(min(recipe.data.limit, len(dataset))))
     batch_size = recipe.schedule.batch_size

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ from embedkit.errors import Cancelled, InvalidInput, MissingDependency
 from embedkit.perturb.augmentation import Augmentation, build_augmentation, preset, views
 from embedkit.train.images import TrainingImages, load_images, seed_of
 from embedkit.train.learner import Learner, State, Viewed, build_state
-from embedkit.train.monitor import Monitor, Report
+from embedkit.train.monitor import Measures, Monitor, Report
 from embedkit.train.objective import Batch, Loss, Objective, Taught, build_objective
 from embedkit.train.optim import average, learning_rate, set_learning_rate
 from embedkit.train.recipe import Recipe
@@ -260,7 +260,8 @@ def _loss(
 
 def _finish(run: _Run, state: State, monitor: Monitor) -> RunResult:
     """Write the weights and what the run says of itself."""
-    last = monitor.last
+    # Read back, because a run that was killed right here has no step left to measure.
+    last = run.folder.last_metrics()
     seconds = round(state.seconds, 3)
     images = state.step * run.recipe.schedule.batch_size
     result = RunResult(
@@ -269,11 +270,12 @@ def _finish(run: _Run, state: State, monitor: Monitor) -> RunResult:
         objective=run.recipe.objective.name,
         class_names=run.images.class_names,
         images=len(run.images),
+        skipped=run.images.skipped,
         steps=state.step,
         seconds=seconds,
         images_per_s=round(images / max(seconds, 1e-9), 1),
-        loss=last.loss if last else math.nan,
-        measures=asdict(last.measures) if last else {},
+        loss=float(last["loss"] or 0.0),
+        measures={field.name: last[field.name] for field in fields(Measures)},
         warnings=tuple(monitor.warnings),
         device=f"{run.device.type}, {torch.get_num_threads()} threads",
         versions=versions(),

@@ -23,10 +23,12 @@ class DataSection:
     Attributes:
         source: A DATA string: ``digits``, a folder, ``FILE.npz``, ...; its train split.
         limit: Use only the first images, this many; 0 uses all.
+        strict: Refuse data with an unreadable file, instead of leaving the file out.
     """
 
     source: str
     limit: int = 0
+    strict: bool = False
 
     def __post_init__(self) -> None:
         """Check the ranges."""

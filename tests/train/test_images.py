@@ -84,6 +84,9 @@ def test_unreadable_files_are_counted_or_fatal(small, photos, caplog):
     recipe = small(data={"source": str(photos)}, input=size)
     assert load_images(recipe, LABELLED, CPU).skipped == 1
     assert "broken.png" in caplog.text
+    strict = small(data={"source": str(photos), "strict": True}, input=size)
+    with pytest.raises(EmbedkitError, match=r"broken\.png"):
+        load_images(strict, LABELLED, CPU)
     for file in photos.rglob("*.png"):
         file.write_bytes(b"no image")
     with pytest.raises(EmbedkitError, match="photos"):

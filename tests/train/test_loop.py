@@ -67,6 +67,9 @@ def test_a_run_leaves_what_its_folder_promises(small, tmp_path):
     }
     assert result.steps == STEPS
     assert result.images == 70
+    assert result.skipped == 0
+    assert result.loss == metrics(tmp_path / "run")[-1]["loss"]
+    assert result.measures["effective_rank"] == metrics(tmp_path / "run")[-1]["effective_rank"]
     assert result.objective == "simclr"
     assert result.recipe_digest == small().digest
     assert result.data_digest.startswith("sha256:")
@@ -197,6 +200,15 @@ def test_a_finished_run_is_not_run_again(small, tmp_path):
     first = train(small(), tmp_path / "run")
     again = train(small(), tmp_path / "run", resume=True)
     assert again == first
+
+
+def test_a_run_killed_while_finishing_is_finished(small, tmp_path):
+    first = train(small(), tmp_path / "run")
+    before = weights(tmp_path / "run")
+    for name in ("run.json", "encoder.safetensors", "encoder.json"):
+        (tmp_path / "run" / name).unlink()
+    assert train(small(), tmp_path / "run", resume=True) == first
+    assert_same_weights(before, weights(tmp_path / "run"))
 
 
 def test_an_existing_run_is_not_overwritten(small, tmp_path):

@@ -30,11 +30,12 @@ class RunResult:
         objective: Name of the objective.
         class_names: Of the data; empty without labels.
         images: Number of training images.
+        skipped: Number of files that could not be read.
         steps: Steps done.
         seconds: Training time over all starts of the run.
         images_per_s: Images per second over all of it; all views count as one.
         loss: Of the last step.
-        measures: Geometry of the last batch's embeddings.
+        measures: Geometry of the last batch's embeddings; see ``Measures``.
         warnings: Everything that looked wrong.
         device: Where it ran, with the number of CPU threads.
         versions: Of the packages that the weights depend on.
@@ -46,6 +47,7 @@ class RunResult:
     objective: str
     class_names: tuple[str, ...]
     images: int
+    skipped: int
     steps: int
     seconds: float
     images_per_s: float
@@ -121,6 +123,12 @@ class RunFolder:
             raise BundleDamaged(
                 f"expected the result of a run in {path}, got {error}"
             ) from error
+
+    def last_metrics(self) -> dict[str, float | int | None]:
+        """The numbers of the last line of the metrics."""
+        lines = self.metrics.read_text(encoding="utf-8").splitlines()
+        values = json.loads(lines[-1])
+        return {k: v for k, v in values.items() if v is None or isinstance(v, int | float)}
 
     def save(self, state: State, images: TrainingImages, warnings: list[str]) -> None:
         """Write the checkpoint; the metrics so far are part of it by their length."""

@@ -1,10 +1,11 @@
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from embedkit.bundle import derive_bundle, pack_arrays
+from embedkit.bundle import Bundle, derive_bundle, pack_arrays
 from embedkit.data.dataset import Dataset
 from embedkit.detect.detector import Observation, detectors
 from embedkit.evaluate.context import Options
@@ -137,7 +138,9 @@ def test_the_servers_own_score_is_measured(make_context, source):
     )
 
 
-def test_the_servers_score_is_compared_with_the_bundles_detector(make_context, bundle):
+def test_the_servers_score_is_compared_with_the_bundles_detector(
+    make_context, bundle, tmp_path
+):
     """The session stands for the server; its score comes from the bundle's own detector."""
     arrays = bundle.arrays("detectors/knn.npz")
     fitted = detectors.get("knn")().restore(arrays)
@@ -145,8 +148,10 @@ def test_the_servers_score_is_compared_with_the_bundles_detector(make_context, b
     good = QUICK.run(make_context(served=served, bundle=bundle))
     assert good.metrics["served_score.max_abs_error"].value < 1e-6
     assert good.metrics["served_score.max_abs_error"].n == 140
+    own = tmp_path / "toy" / "1"  # a new version must not appear beside the shared one
+    shutil.copytree(bundle.path, own)
     other = derive_bundle(
-        bundle, {"detectors/knn.npz": pack_arrays({**fitted.state(), "k": np.asarray(1)})}
+        Bundle(own), {"detectors/knn.npz": pack_arrays({**fitted.state(), "k": np.asarray(1)})}
     )
     bad = QUICK.run(make_context(served=served, bundle=other))
     assert bad.metrics["served_score.max_abs_error"].value > 1e-4
