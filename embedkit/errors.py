@@ -15,11 +15,11 @@
     |- PermissionDenied                PERMISSION_DENIED    exit 2
     |- BundleDamaged                   DATA_LOSS            exit 1
     |- StoreDamaged                    DATA_LOSS            exit 1
-    |- ModelChanged                    ABORTED              exit 1   (the server answers with another model)
+    |- ModelChanged                    ABORTED              exit 1   (another model answers)
     |- BudgetExhausted                 RESOURCE_EXHAUSTED   exit 1   (an attack's query limit)
     |- TrainingDiverged                INTERNAL             exit 1
     |- ParityFailed                    INTERNAL             exit 1   (export differs from torch)
-    |- MissingDependency               UNIMPLEMENTED        exit 2   (names the extra to install)
+    |- MissingDependency               UNIMPLEMENTED        exit 2   (names the extra)
 
 Each class carries the gRPC status it becomes on the wire (by name, so that this file needs no
 gRPC), a machine-readable reason, and the exit code of the command line. The translation happens
