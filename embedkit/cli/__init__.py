@@ -58,11 +58,16 @@ def cli() -> None:
     """
 
 
+_GROUP: click.Command = cli
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 good, 1 failed or a gate failed, 2 wrong usage."""
     try:
-        code = cli.main(
-            args=list(arguments) if arguments is not None else None, standalone_mode=False
+        code = click.Command.main(
+            _GROUP,
+            args=list(arguments) if arguments is not None else None,
+            standalone_mode=False,
         )
     except click.ClickException as error:
         error.show()
