@@ -31,7 +31,7 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Command names in the order of the data flow."""
-        return list(COMMANDS)
+        return [*COMMANDS]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import ``embedkit.cli.<name>`` and return its ``command``."""
@@ -45,7 +45,7 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the command table without importing any command."""
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl([*COMMANDS.items()])
 
 
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -58,15 +58,12 @@ def cli() -> None:
     """
 
 
-_GROUP: click.Command = cli
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 good, 1 failed or a gate failed, 2 wrong usage."""
     try:
-        code = click.Command.main(
-            _GROUP,
-            args=list(arguments) if arguments is not None else None,
+        code = cli.main(
+            # Not list(...): the submodule `list` takes that name once it is imported.
+            args=[*arguments] if arguments is not None else None,
             standalone_mode=False,
         )
     except click.ClickException as error:
