@@ -73,4 +73,4 @@ def test_wrong_usage_exits_with_2_and_says_what_was_expected(
 
 def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(["--version"]) == 0
-    assert "embedkit" in capsys.readouterr().out
+    assert "0.1.0" in capsys.readouterr().out
