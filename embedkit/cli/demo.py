@@ -62,7 +62,7 @@ def command(out: Path) -> None:
             ),
             *(word for path in sets for word in ("--ood", str(path))),
             *("--bundle", str(models / "digits" / "1"), "--out", str(out / "report")),
-            *("--limit-attack", "100", "--pgd-steps", "20", "--square-queries", "200"),
+            *("--limit-attack", "120", "--pgd-steps", "20", "--square-queries", "200"),
             *(word for radius in RADII_255 for word in ("--radius", radius)),
         )
     click.echo(f"\nall of it took {time.perf_counter() - started:.0f} s")

@@ -85,7 +85,7 @@ class Options(TypedDict):
     help="Training images of the linear probe; 0 takes all.",
 )
 @click.option(
-    "--limit-attack", type=click.IntRange(1), default=200, help="Test images to attack."
+    "--limit-attack", type=click.IntRange(1), default=200, help="Test images to try attacks on."
 )
 @click.option(
     "--pgd-steps", type=click.IntRange(1), default=40, help="Steps of the white-box attack."

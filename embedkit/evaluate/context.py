@@ -29,7 +29,8 @@ class Options:
     """Sizes and limits of a run; the command line sets them.
 
     Attributes:
-        attack_images: Test images that are attacked, the first ones of a seeded order.
+        attack_images: Test images examined for attacks, the first ones of a seeded order; those
+            that the model handles correctly are attacked.
         pgd_steps: Steps of the white-box attack.
         square_queries: Queries per image of the black-box attack.
         radii_255: Linf radii in steps of 1/255.

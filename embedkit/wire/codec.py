@@ -31,6 +31,8 @@ _DTYPES: dict[tensor_pb2.DType, np.dtype[np.generic]] = {
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 # numpy puts a dtype's name together anew each time, which costs more than the rest of decoding.
 _NAMES = {code: dtype.name for code, dtype in _DTYPES.items()}
+# A smaller scale would be subnormal in float32 or 0, and the division by it overflow.
+_SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 
 
 def encode_tensor(array: npt.NDArray[np.generic], *, scale: float = 0.0) -> tensor_pb2.Tensor:
@@ -84,7 +86,7 @@ def fill_vectors(
     elif dtype == tensor_pb2.FLOAT16:
         fill_tensor(message, vectors.astype(np.float16))
     elif dtype == tensor_pb2.INT8:
-        scale = float(np.abs(vectors).max(initial=0.0)) / 127 or 1.0
+        scale = max(float(np.abs(vectors).max(initial=0.0)) / 127, _SMALLEST_SCALE)
         fill_tensor(message, np.rint(vectors / scale).astype(np.int8), scale=scale)
     else:
         raise InvalidInput(f"expected dtype FLOAT32, FLOAT16 or INT8, got {dtype}")

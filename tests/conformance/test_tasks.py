@@ -50,8 +50,7 @@ def context(embedder):
         SOURCE.dataset(240, name="train"),
         SOURCE.dataset(80, seed=1, name="test"),
         {"halves": SOURCE.novel(60)},
-        # More than the 20 that the constant encoder is right on, so that all 80 are examined.
-        options=Options(attack_images=21, square_queries=10, radii_255=(1.0,)),
+        options=Options(attack_images=80, square_queries=10, radii_255=(1.0,)),
     )
 
 

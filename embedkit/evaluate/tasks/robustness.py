@@ -42,8 +42,8 @@ class Robustness:
     ``pgd`` is white-box: PGD on the bundle's torch twin with two losses (away from the image's
     own embedding, and away from its class), rounded to 8 bits and replayed through the served
     model; the worse of the two counts. ``square`` is black-box, by queries to the served model.
-    Test images are examined in a seeded order until enough are handled correctly; those are
-    attacked, and accuracies are shares of all that were examined.
+    A number of test images fixed beforehand is examined, the first of a seeded order; those that
+    the model handles correctly are attacked, and accuracies are shares of all examined.
 
     Metrics: ``accuracy`` (clean), ``<attack>.<radius>.accuracy``, ``.cosine_shift``,
     ``pgd.<radius>.twin_accuracy`` (before rounding, on the twin), and
@@ -198,13 +198,10 @@ def _random_encoder(context: Context) -> Metrics:
 
 
 def _few_images(trial: Trial, context: Context) -> list[str]:
-    attacked, wanted = len(trial.clean), context.options.attack_images
-    if attacked >= wanted:
+    examined, wanted = len(trial.positions), context.options.attack_images
+    if examined >= wanted:
         return []
-    return [
-        f"{attacked} images are attacked, not {wanted}: the model handles no more of the "
-        f"{len(context.test)} test images correctly"
-    ]
+    return [f"{examined} images are examined, not {wanted}: there are no more test images"]
 
 
 def _censored(runs: Mapping[str, Runs]) -> list[str]:
