@@ -20,7 +20,7 @@ class _Shape:
     block: Literal["basic", "bottleneck"]
     blocks: tuple[int, ...]
     width: int
-    stem: Literal["small", "imagenet"]
+    stem: Literal["small", "half", "imagenet"]
     shortcut: Literal["A", "B"]
 
 
@@ -43,7 +43,8 @@ class ResNet:
         block: ``basic`` (two 3x3) or ``bottleneck`` (1x1, 3x3, 1x1 to four times the width).
         blocks: Blocks per stage; each stage after the first halves the image.
         width: Channels of the first stage; each later stage has twice as many.
-        stem: ``small`` (3x3, no pooling) or ``imagenet`` (7x7, max pooling; 4 times smaller).
+        stem: ``small`` (3x3, no pooling), ``half`` (3x3 with stride 2: half the size, a quarter
+            of the work) or ``imagenet`` (7x7, max pooling; 4 times smaller).
         shortcut: Where shapes change: ``A`` takes every second pixel and pads channels with
             zeros, ``B`` learns a 1x1 convolution (He et al., section 3.3).
     """
@@ -52,7 +53,7 @@ class ResNet:
     block: Literal["basic", "bottleneck"] | None = None
     blocks: tuple[int, ...] | None = None
     width: int | None = None
-    stem: Literal["small", "imagenet"] | None = None
+    stem: Literal["small", "half", "imagenet"] | None = None
     shortcut: Literal["A", "B"] | None = None
 
     def __post_init__(self) -> None:
@@ -82,7 +83,14 @@ class _ResNet(Backbone):
         self.conv1 = (
             nn.Conv2d(channels, shape.width, 7, stride=2, padding=3, bias=False)
             if large
-            else nn.Conv2d(channels, shape.width, 3, padding=1, bias=False)
+            else nn.Conv2d(
+                channels,
+                shape.width,
+                3,
+                stride=2 if shape.stem == "half" else 1,
+                padding=1,
+                bias=False,
+            )
         )
         self.bn1 = nn.BatchNorm2d(shape.width)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if large else nn.Identity()

@@ -49,7 +49,7 @@ def test_arguments_override_the_preset():
     assert shape.build(_RGB32).feature_dim == 16
 
 
-@pytest.mark.parametrize(("stem", "stride"), [("small", 4), ("imagenet", 16)])
+@pytest.mark.parametrize(("stem", "stride"), [("small", 4), ("half", 8), ("imagenet", 16)])
 def test_stem_decides_how_far_the_image_shrinks(stem, stride):
     net = _net(stem=stem)
     seen = []
