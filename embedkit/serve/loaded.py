@@ -14,6 +14,7 @@ from embedkit.serve.batcher import BatchLimits
 from embedkit.serve.decode import Decoder
 from embedkit.serve.job import Batch, Job
 from embedkit.serve.observe.record import BatchRecord
+from embedkit.serve.replies import Replies
 from embedkit.serve.scoring import GRAPH_OUTPUTS, ROW_NAMES, Rows, Scoring
 from embedkit.serve.worker import Worker
 from embedkit.types import EncodedImages, Images
@@ -26,6 +27,14 @@ class Work(NamedTuple):
 
     images: Images
     outputs: frozenset[str]
+
+
+class _Prepared(NamedTuple):
+    """A query's good images at the model's size, why the others are none, and the time."""
+
+    images: Images
+    errors: Mapping[int, Exception]
+    decode_s: float
 
 
 class LoadedModel:
@@ -67,6 +76,7 @@ class LoadedModel:
             name=self.name,
             observe=observe,
         )
+        self._replies = Replies()
 
     def infer(self, query: Query) -> Answer:
         """Answer a query, batched with whatever else is waiting.
@@ -77,6 +87,50 @@ class LoadedModel:
             QueueFull, MessageTooLarge: If the line has no room.
             DeadlineExceeded, Cancelled: If the caller's time ran out or it went away.
         """
+        pixels = self._prepare(query)
+        if not len(pixels.images) and pixels.errors:
+            return self._all_bad(query, pixels)
+        return self._answer(query, self._execute(pixels.images, query), pixels)
+
+    def begin(self, query: Query, done: Callable[[Answer | Exception], None]) -> None:
+        """Answer a query later; this returns as soon as it is queued.
+
+        Args:
+            query: As for ``infer``; where ``is_ready`` says so, its pixels cost no time here.
+            done: Called once, on the model's replying thread, with the answer or the failure.
+
+        Raises:
+            EmbedkitError: As ``infer``, for what is known at once; ``done`` is not called then.
+        """
+        pixels = self._prepare(query)
+        if not len(pixels.images) and pixels.errors:
+            done(self._all_bad(query, pixels))
+            return
+
+        def finished(job: Job[Work, Rows]) -> None:
+            self._replies.put(lambda: done(self._outcome(query, job, pixels)))
+
+        images = pixels.images
+        work = Work(images, _graph_outputs(query.wants))
+        job = self.worker.offer(
+            work, len(images), images.nbytes, deadline=query.deadline, on_finish=finished
+        )
+        if query.watch is not None and not query.watch(lambda: self.worker.cancel(job)):
+            self.worker.cancel(job)
+
+    def is_ready(self, images: Images | EncodedImages) -> bool:
+        """Whether images can be queued as they are, without decoding or resizing."""
+        return isinstance(images, np.ndarray) and images.shape[1:] == self.spec.shape
+
+    def stop(self, timeout_s: float | None = None) -> bool:
+        """Finish what is queued and end the threads; False if that took too long."""
+        has_ended = self.worker.stop(timeout_s)
+        if has_ended:
+            self._replies.stop()
+        return has_ended
+
+    def _prepare(self, query: Query) -> "_Prepared":
+        """Pixels at the model's size; refuses what cannot be answered or has no room."""
         missing = query.wants.difference(self.answers)
         if missing:
             raise NotFound(
@@ -88,16 +142,25 @@ class LoadedModel:
             self.worker.check(count, count * self._image_bytes)
         began = time.monotonic()
         images, errors = self._pixels(query.images)
-        decode_s = time.monotonic() - began
         if count == 1 and errors:
             raise errors[0]
-        if errors and not len(images):
-            return Answer(spread({}, (), count, self._like(query.wants)), dict(errors))
-        return self._answer(query, self._execute(images, query), errors, decode_s)
+        return _Prepared(images, errors, time.monotonic() - began)
 
-    def stop(self, timeout_s: float | None = None) -> bool:
-        """Finish what is queued and end the thread; False if that took too long."""
-        return self.worker.stop(timeout_s)
+    def _all_bad(self, query: Query, pixels: "_Prepared") -> Answer:
+        """The answer to a query of which no image could be used."""
+        rows = spread({}, (), len(query.images), self._like(query.wants))
+        return Answer(rows, dict(pixels.errors))
+
+    def _outcome(
+        self, query: Query, job: Job[Work, Rows], pixels: "_Prepared"
+    ) -> Answer | Exception:
+        """What became of a finished job."""
+        if job.error is not None:
+            return job.error
+        try:
+            return self._answer(query, job, pixels)
+        except Exception as error:
+            return error
 
     def _pixels(self, images: Images | EncodedImages) -> tuple[Images, Mapping[int, Exception]]:
         if isinstance(images, np.ndarray):
@@ -118,11 +181,10 @@ class LoadedModel:
         self,
         query: Query,
         job: Job[Work, Rows],
-        bad: Mapping[int, Exception],
-        decode_s: float,
+        pixels: "_Prepared",
     ) -> Answer:
         """Put a job's parts, the scores and the failures together."""
-        count = len(query.images)
+        count, bad = len(query.images), pixels.errors
         errors: dict[int, Exception] = dict(bad)
         if any(part.error is not None for part in job.parts):
             sent = [i for i in range(count) if i not in bad]
@@ -138,9 +200,8 @@ class LoadedModel:
             kept = [i for i in range(count) if i not in errors]
             rows = spread(rows, kept, count, self._like(query.wants))
         started, ended = job.started or job.arrived, job.ended or job.arrived
-        return Answer(
-            rows, errors, started - job.arrived, decode_s, ended - started, job.largest_batch
-        )
+        times = started - job.arrived, pixels.decode_s, ended - started
+        return Answer(rows, errors, *times, job.largest_batch)
 
     def _run(self, batch: Batch[Work, Rows]) -> Rows:
         """Run the graph on a batch; on the worker's thread."""

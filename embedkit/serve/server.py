@@ -22,14 +22,13 @@ from embedkit.serve.observe.logs import AccessLog
 from embedkit.serve.observe.metrics import Gauge, Metrics
 from embedkit.serve.observe.record import CallRecord
 from embedkit.serve.observe.sideport import SidePort
-from embedkit.serve.services.embedding import EmbeddingServicer
+from embedkit.serve.services.embedding import EmbeddingServicer, add_embedding_service
 from embedkit.serve.services.guard import Guard
 from embedkit.serve.services.index import add_index_service
 from embedkit.serve.services.model import ModelServicer
 from embedkit.types import Collection
 from embedkit.wire.proto import (
     embedding_pb2,
-    embedding_pb2_grpc,
     index_pb2,
     model_pb2,
     model_pb2_grpc,
@@ -71,7 +70,10 @@ class Server:
             ],
         )
         self._guard = Guard(
-            self._grpc, max_message_bytes=config.max_message_bytes, record=self._record
+            self._grpc,
+            max_message_bytes=config.max_message_bytes,
+            pool=self._pool,
+            record=self._record,
         )
         self._health = health.HealthServicer()
         self._is_serving = False
@@ -110,7 +112,7 @@ class Server:
                 "bind to 127.0.0.1 or keep strangers away by other means",
                 self.config.bind,
             )
-        self._grpc.start()
+        self._guard.start()
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
         return port
 
@@ -189,12 +191,13 @@ class Server:
 
     def _add_services(self) -> None:
         config = self.config
-        embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(  # type: ignore[no-untyped-call]
-            EmbeddingServicer(
-                self.engine, max_images=config.max_images, count_items=self.metrics.add
-            ),
-            self._guard,
+        servicer = EmbeddingServicer(
+            self.engine,
+            pool=self._pool,
+            max_images=config.max_images,
+            count_items=self.metrics.add,
         )
+        add_embedding_service(self._guard, servicer)
         model_pb2_grpc.add_ModelServiceServicer_to_server(  # type: ignore[no-untyped-call]
             ModelServicer(
                 self.engine,

@@ -108,14 +108,37 @@ class Worker(Generic[P, R]):
             Unavailable: If the worker is stopping.
         """
         ticket: Ticket[P, R] = Ticket(self)
+        ticket.job = self.offer(
+            payload, count, size_bytes, deadline=deadline, on_finish=ticket.open
+        )
+        return ticket
+
+    def offer(
+        self,
+        payload: P,
+        count: int,
+        size_bytes: int,
+        *,
+        deadline: float | None = None,
+        on_finish: Callable[[Job[P, R]], None],
+    ) -> Job[P, R]:
+        """Queue a request whose end is told instead of waited for; raises as ``submit``.
+
+        Args:
+            payload: What ``run`` finds in the slices.
+            count: Images in it, at least 1.
+            size_bytes: Bytes of its pixels.
+            deadline: On the worker's clock, or None.
+            on_finish: Called once, while the line is locked: it may only pass the job on.
+        """
         with self._changed:
             if self._stopping:
                 raise Unavailable("the model is being unloaded; retry")
-            ticket.job = self.batcher.offer(
-                payload, count, size_bytes, deadline=deadline, on_finish=ticket.open
+            job = self.batcher.offer(
+                payload, count, size_bytes, deadline=deadline, on_finish=on_finish
             )
             self._changed.notify()
-        return ticket
+        return job
 
     def cancel(self, job: Job[P, R], error: Exception | None = None) -> None:
         """Withdraw a job, with ``error`` as its failure; nothing happens if it is finished."""

@@ -70,7 +70,9 @@ def measure(bundle, data_dir):
     }
 
 
-def test_the_committed_bundle_is_whole_small_and_says_where_it_comes_from(committed, repository):
+def test_the_committed_bundle_is_whole_small_and_says_where_it_comes_from(
+    committed, repository
+):
     committed.verify()
     recipe = Recipe.load(repository / "recipes" / "digits.toml")
     assert committed.manifest.recipe_digest == recipe.digest

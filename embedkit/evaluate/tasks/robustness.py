@@ -42,8 +42,8 @@ class Robustness:
     ``pgd`` is white-box: PGD on the bundle's torch twin with two losses (away from the image's
     own embedding, and away from its class), rounded to 8 bits and replayed through the served
     model; the worse of the two counts. ``square`` is black-box, by queries to the served model.
-    A number of test images fixed beforehand is examined, the first of a seeded order; those that
-    the model handles correctly are attacked, and accuracies are shares of all examined.
+    A number of test images fixed beforehand is examined, the first of a seeded order; those
+    that the model handles correctly are attacked, and accuracies are shares of all examined.
 
     Metrics: ``accuracy`` (clean), ``<attack>.<radius>.accuracy``, ``.cosine_shift``,
     ``pgd.<radius>.twin_accuracy`` (before rounding, on the twin), and

@@ -2,24 +2,28 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor
 from functools import lru_cache
+from typing import cast
 
-import grpc
 import numpy as np
 import numpy.typing as npt
+from google.protobuf.message import Message
 
-from embedkit.errors import InvalidInput, MessageTooLarge
+from embedkit.errors import InvalidInput, MessageTooLarge, QueueFull
 from embedkit.serve.answer import Answer, Query
 from embedkit.serve.engine import Engine
+from embedkit.serve.handlers import is_shedding
 from embedkit.serve.loaded import LoadedModel
 from embedkit.serve.observe.record import ItemsRecord
-from embedkit.serve.services.failure import answering
+from embedkit.serve.services.call import Call
+from embedkit.serve.services.guard import Guard
 from embedkit.types import EncodedImages, Images
 from embedkit.wire.codec import decode_images, fill_tensor, fill_vectors
-from embedkit.wire.proto import embedding_pb2, embedding_pb2_grpc, tensor_pb2
+from embedkit.wire.proto import embedding_pb2, tensor_pb2
 from embedkit.wire.status import to_status
 
-__all__ = ["OUTPUT_NAMES", "EmbeddingServicer", "time_left"]
+__all__ = ["OUTPUT_NAMES", "EmbeddingServicer", "add_embedding_service"]
 
 OUTPUT_NAMES: dict[int, str] = {
     embedding_pb2.EMBEDDING: "embedding",
@@ -37,15 +41,15 @@ _VECTOR_DTYPES = (
 # Each output may be named a few times; a longer list is not worth remembering.
 _MAX_OUTPUTS = 16
 _MAX_ID = 256
-# gRPC gives a call without deadline some centuries.
-_FOREVER_S = 1e8
+_SERVICE = embedding_pb2.DESCRIPTOR.services_by_name["EmbeddingService"].full_name
 
 
-class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
+class EmbeddingServicer:
     """Answers ``Embed`` from the engine.
 
     Args:
         engine: The loaded models.
+        pool: Threads that decode.
         max_images: Most images in one call.
         count_items: Called after each answer.
     """
@@ -54,30 +58,49 @@ class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
         self,
         engine: Engine,
         *,
+        pool: Executor,
         max_images: int,
         count_items: Callable[[ItemsRecord], None] | None = None,
     ) -> None:
         self._engine = engine
+        self._pool = pool
         self._max_images = max_images
         self._count_items = count_items
 
-    @answering
-    def Embed(
-        self, request: embedding_pb2.EmbedRequest, context: grpc.ServicerContext
-    ) -> embedding_pb2.EmbedResponse:
-        """Embed one or many images; a bad one among several fails alone."""
+    def embed(self, message: Message, call: Call) -> None:
+        """Embed one or many images; a bad one among several fails alone.
+
+        Images of the model's own size are queued at once; others are decoded or resized on a
+        thread of the pool first.
+        """
+        request = cast(embedding_pb2.EmbedRequest, message)
         model = self._engine.get(request.model, request.version)
         wants = _wants(tuple(request.outputs[:_MAX_OUTPUTS]))
         _check_form(request, model)
         images = self._images(request)
-        left_s = time_left(context)
+        left_s = call.time_left()
         deadline = None if left_s is None else time.monotonic() + left_s
-        answer = model.infer(Query(images, wants, deadline, context.add_callback))
+        query = Query(images, wants, deadline, call.watch)
+
+        def done(answer: Answer | Exception) -> None:
+            try:
+                if isinstance(answer, Exception):
+                    raise answer
+                self._count(model, len(images), answer)
+                call.reply(_respond(request, wants, answer, model))
+            except Exception as error:
+                call.fail(error)
+
+        if model.is_ready(images):
+            model.begin(query, done)
+        else:
+            self._pool.submit(_begin, model, query, done, call)
+
+    def _count(self, model: LoadedModel, count: int, answer: Answer) -> None:
         if self._count_items is not None:
             bad = len(answer.errors)
             times = (answer.queue_s, answer.decode_s, answer.infer_s)
-            self._count_items(ItemsRecord(model.name, len(images) - bad, bad, *times))
-        return _respond(request, wants, answer, model)
+            self._count_items(ItemsRecord(model.name, count - bad, bad, *times))
 
     def _images(self, request: embedding_pb2.EmbedRequest) -> Images | EncodedImages:
         kind = request.WhichOneof("input")
@@ -95,10 +118,22 @@ class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
         return images
 
 
-def time_left(context: grpc.ServicerContext) -> float | None:
-    """Seconds until the call's deadline, or None without one."""
-    left: float | None = context.time_remaining()
-    return None if left is None or left > _FOREVER_S else left
+def add_embedding_service(guard: Guard, servicer: EmbeddingServicer) -> None:
+    """Register EmbeddingService on a server that has not started."""
+    parse = embedding_pb2.EmbedRequest.FromString
+    guard.add_method(_SERVICE, "Embed", servicer.embed, parse)
+
+
+def _begin(
+    model: LoadedModel, query: Query, done: Callable[[Answer | Exception], None], call: Call
+) -> None:
+    """Decode on this thread, then queue."""
+    try:
+        if is_shedding():
+            raise QueueFull("too many calls are waiting already; retry later")
+        model.begin(query, done)
+    except Exception as error:
+        call.fail(error)
 
 
 @lru_cache(maxsize=64)

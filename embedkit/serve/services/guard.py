@@ -2,14 +2,18 @@
 
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2
 
 from embedkit.errors import EmbedkitError, InvalidInput, MessageTooLarge, QueueFull, Unavailable
+from embedkit.serve.direct import DirectCall, DirectCalls, is_supported
 from embedkit.serve.handlers import is_shedding
 from embedkit.serve.observe.record import CallRecord
+from embedkit.serve.services.call import Begin
+from embedkit.serve.services.ending import Transport, WaitingCall, WatchedCall
 from embedkit.serve.services.failure import abort
 from embedkit.wire.status import from_status
 
@@ -19,18 +23,21 @@ __all__ = ["Guard"]
 _QUIET_S = 0.05
 # Characters of a caller's id that are kept.
 _MAX_ID = 256
+# Parsing more than this would keep the loop from other calls for too long.
+_INLINE_BYTES = 1 << 18
 
 
 class Guard:
     """Takes the place of ``grpc.Server`` where generated code registers a service.
 
-    Requests reach the wrapped method parsed on the handler's own thread, after their size was
-    checked. Doing this at registration costs nothing per call, unlike an interceptor.
+    Requests reach the wrapped method parsed, after their size was checked. Doing this at
+    registration costs nothing per call, unlike an interceptor.
 
     Args:
         server: The real server.
         max_message_bytes: A larger request is refused with MESSAGE_TOO_LARGE.
-        record: Called after each call, on the handler's thread.
+        pool: The server's own threads.
+        record: Called after each call, on the thread that ended it.
     """
 
     def __init__(
@@ -38,14 +45,23 @@ class Guard:
         server: grpc.Server,
         *,
         max_message_bytes: int,
+        pool: Executor,
         record: Callable[[CallRecord], None] | None = None,
     ) -> None:
         self._is_draining = False
-        self._running: set[grpc.ServicerContext] = set()
+        self._running: set[object] = set()
         self._last_arrival = 0.0
         self._server = server
         self._max_bytes = max_message_bytes
+        self._pool = pool
         self._record = record
+        self._direct = DirectCalls(server) if is_supported(server) else None
+
+    def start(self) -> None:
+        """Start the server and take calls."""
+        self._server.start()
+        if self._direct is not None:
+            self._direct.start()
 
     def drain(self, timeout_s: float) -> bool:
         """Refuse new calls with UNAVAILABLE and wait until none runs and none comes any more.
@@ -78,6 +94,69 @@ class Guard:
         }
         self._server.add_registered_method_handlers(service, guarded)
 
+    def add_method(
+        self, service: str, name: str, begin: Begin, parse: Callable[[bytes], Message]
+    ) -> None:
+        """Register a unary method that answers later instead of returning.
+
+        Args:
+            service: With its package.
+            name: Of the method.
+            begin: Runs on the server's own loop where that is possible: it must return within
+                microseconds.
+            parse: Makes the request of its bytes.
+        """
+        rpc = f"{service.rpartition('.')[2]}/{name}"
+        if self._direct is None:
+            self._server.add_registered_method_handlers(
+                service, {name: self._waiting(rpc, begin, parse)}
+            )
+            return
+
+        def receive(call: DirectCall, data: bytes) -> None:
+            if len(data) > _INLINE_BYTES:
+                self._pool.submit(self._take, rpc, call, data, begin, parse)
+            else:
+                self._take(rpc, call, data, begin, parse)
+
+        self._direct.add(f"/{service}/{name}", receive)
+
+    def _take(
+        self,
+        rpc: str,
+        transport: Transport,
+        data: bytes,
+        begin: Begin,
+        parse: Callable[[bytes], Message],
+    ) -> None:
+        """Admit a request and have it taken up; a failure on the way is the call's answer."""
+        call = WatchedCall(rpc, transport, len(data), self._ended)
+        self._running.add(call)
+        self._last_arrival = call.began
+        try:
+            request = self._admit(data, parse)
+            call.request_id = getattr(request, "request_id", "")[:_MAX_ID]
+            begin(request, call)
+        except Exception as error:
+            call.fail(error)
+
+    def _ended(self, call: WatchedCall, record: CallRecord) -> None:
+        self._running.discard(call)
+        if self._record is not None:
+            self._record(record)
+
+    def _waiting(
+        self, rpc: str, begin: Begin, parse: Callable[[bytes], Message]
+    ) -> grpc.RpcMethodHandler:
+        """The same method as an ordinary handler, whose thread waits for the answer."""
+
+        def answer(data: bytes, context: grpc.ServicerContext) -> bytes:
+            call = WaitingCall(context)
+            self._take(rpc, call, data, begin, parse)
+            return call.wait()
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
     def _guard(self, rpc: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
         behaviour, parse = handler.unary_unary, handler.request_deserializer
 
@@ -87,7 +166,10 @@ class Guard:
             self._running.add(context)
             self._last_arrival = began
             try:
-                request = self._admit(data, parse, context)
+                try:
+                    request = self._admit(data, parse)
+                except EmbedkitError as error:
+                    abort(context, error)
                 request_id = getattr(request, "request_id", "")[:_MAX_ID]
                 response = behaviour(request, context)
                 code = "OK"
@@ -100,26 +182,27 @@ class Guard:
             answer, response_serializer=handler.response_serializer
         )
 
-    def _admit(
-        self, data: bytes, parse: Callable[[bytes], Message], context: grpc.ServicerContext
-    ) -> Message:
-        """Parse a request that may come in, or end the call."""
-        failure: EmbedkitError
+    def _admit(self, data: bytes, parse: Callable[[bytes], Message]) -> Message:
+        """Parse a request that may come in.
+
+        Raises:
+            MessageTooLarge, Unavailable, QueueFull, InvalidInput: If it may not.
+        """
+        if len(data) > self._max_bytes:
+            raise MessageTooLarge(
+                f"expected a message of at most {self._max_bytes} bytes, got {len(data)}; "
+                "send fewer images per call"
+            )
+        if self._is_draining:
+            raise Unavailable("the server is shutting down; retry elsewhere")
+        if is_shedding():
+            raise QueueFull("too many calls are waiting already; retry later")
         try:
-            if len(data) > self._max_bytes:
-                failure = MessageTooLarge(
-                    f"expected a message of at most {self._max_bytes} bytes, got {len(data)}; "
-                    "send fewer images per call"
-                )
-            elif self._is_draining:
-                failure = Unavailable("the server is shutting down; retry elsewhere")
-            elif is_shedding():
-                failure = QueueFull("too many calls are waiting already; retry later")
-            else:
-                return parse(data)
-        except DecodeError:
-            failure = InvalidInput(f"expected a protobuf message, got {len(data)} other bytes")
-        abort(context, failure)
+            return parse(data)
+        except DecodeError as error:
+            raise InvalidInput(
+                f"expected a protobuf message, got {len(data)} other bytes"
+            ) from error
 
     def _report(
         self,

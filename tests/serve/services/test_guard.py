@@ -40,10 +40,10 @@ def served(channel):
     records: list[CallRecord] = []
     pool = HandlerPool(2, backlog=1)
     server = grpc.server(pool)
-    guard = Guard(server, max_message_bytes=100, record=records.append)
+    guard = Guard(server, max_message_bytes=100, pool=pool, record=records.append)
     model_pb2_grpc.add_ModelServiceServicer_to_server(servicer, guard)
     port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
+    guard.start()
     bare = channel(f"127.0.0.1:{port}")
     yield bare.unary_unary("/embedkit.v1.ModelService/GetModel"), servicer, guard, records
     servicer.may_answer.set()
