@@ -26,27 +26,27 @@ from embedkit.wire.proto import tensor_pb2 as embedkit_dot_v1_dot_tensor__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x65mbedkit/v1/embedding.proto\x12\x0b\x65mbedkit.v1\x1a\x18\x65mbedkit/v1/tensor.proto\x1a\x17google/rpc/status.proto\"\xa1\x02\n\x0c\x45mbedRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12-\n\x07\x65ncoded\x18\x04 \x01(\x0b\x32\x1a.embedkit.v1.EncodedImagesH\x00\x12%\n\x06pixels\x18\x05 \x01(\x0b\x32\x13.embedkit.v1.TensorH\x00\x12$\n\x07outputs\x18\x06 \x03(\x0e\x32\x13.embedkit.v1.Output\x12!\n\x05\x64type\x18\x07 \x01(\x0e\x32\x12.embedkit.v1.DType\x12\x0c\n\x04\x64ims\x18\x08 \x01(\r\x12\'\n\x08priority\x18\t \x01(\x0e\x32\x15.embedkit.v1.PriorityB\x07\n\x05input\"\xcf\x02\n\rEmbedResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\'\n\nembeddings\x18\x02 \x01(\x0b\x32\x13.embedkit.v1.Tensor\x12%\n\x08\x66\x65\x61tures\x18\x03 \x01(\x0b\x32\x13.embedkit.v1.Tensor\x12#\n\x06tokens\x18\x04 \x01(\x0b\x32\x13.embedkit.v1.Tensor\x12\'\n\nood_scores\x18\x05 \x01(\x0b\x32\x13.embedkit.v1.Tensor\x12)\n\x07\x63lasses\x18\x06 \x01(\x0b\x32\x18.embedkit.v1.Predictions\x12&\n\x06\x65rrors\x18\x07 \x03(\x0b\x32\x16.embedkit.v1.ItemError\x12\x14\n\x0cmodel_digest\x18\x08 \x01(\t\x12#\n\x06timing\x18\t \x01(\x0b\x32\x13.embedkit.v1.Timing\"s\n\x0bPredictions\x12#\n\x06labels\x18\x01 \x01(\x0b\x32\x13.embedkit.v1.Tensor\x12*\n\rprobabilities\x18\x02 \x01(\x0b\x32\x13.embedkit.v1.Tensor\x12\x13\n\x0b\x63lass_names\x18\x03 \x03(\t\">\n\tItemError\x12\r\n\x05index\x18\x01 \x01(\r\x12\"\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\"S\n\x06Timing\x12\x10\n\x08queue_ns\x18\x01 \x01(\x04\x12\x11\n\tdecode_ns\x18\x02 \x01(\x04\x12\x10\n\x08infer_ns\x18\x03 \x01(\x04\x12\x12\n\nbatch_size\x18\x04 \x01(\r*c\n\x06Output\x12\x16\n\x12OUTPUT_UNSPECIFIED\x10\x00\x12\r\n\tEMBEDDING\x10\x01\x12\x0c\n\x08\x46\x45\x41TURES\x10\x02\x12\n\n\x06TOKENS\x10\x03\x12\r\n\tOOD_SCORE\x10\x04\x12\t\n\x05\x43LASS\x10\x05*?\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x0f\n\x0bINTERACTIVE\x10\x01\x12\x08\n\x04\x42ULK\x10\x02\x32\x9c\x01\n\x10\x45mbeddingService\x12>\n\x05\x45mbed\x12\x19.embedkit.v1.EmbedRequest\x1a\x1a.embedkit.v1.EmbedResponse\x12H\n\x0b\x45mbedStream\x12\x19.embedkit.v1.EmbedRequest\x1a\x1a.embedkit.v1.EmbedResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x65mbedkit/v1/embedding.proto\x12\x0b\x65mbedkit.v1\x1a\x18\x65mbedkit/v1/tensor.proto\x1a\x17google/rpc/status.proto\"\xa1\x02\n\x0c\x45mbedRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12-\n\x07\x65ncoded\x18\x04 \x01(\x0b\x32\x1a.embedkit.v1.EncodedImagesH\x00\x12%\n\x06pixels\x18\x05 \x01(\x0b\x32\x13.embedkit.v1.TensorH\x00\x12$\n\x07outputs\x18\x06 \x03(\x0e\x32\x13.embedkit.v1.Output\x12!\n\x05\x64type\x18\x07 \x01(\x0e\x32\x12.embedkit.v1.DType\x12\x0c\n\x04\x64ims\x18\x08 \x01(\r\x12\'\n\x08priority\x18\t \x01(\x0e\x32\x15.embedkit.v1.PriorityB\x07\n\x05input\"\xf3\x02\n\rEmbedResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\'\n\nembeddings\x18\x02 \x01(\x0b\x32\x13.embedkit.v1.Tensor\x12%\n\x08\x66\x65\x61tures\x18\x03 \x01(\x0b\x32\x13.embedkit.v1.Tensor\x12#\n\x06tokens\x18\x04 \x01(\x0b\x32\x13.embedkit.v1.Tensor\x12\'\n\nood_scores\x18\x05 \x01(\x0b\x32\x13.embedkit.v1.Tensor\x12)\n\x07\x63lasses\x18\x06 \x01(\x0b\x32\x18.embedkit.v1.Predictions\x12&\n\x06\x65rrors\x18\x07 \x03(\x0b\x32\x16.embedkit.v1.ItemError\x12\x14\n\x0cmodel_digest\x18\x08 \x01(\t\x12#\n\x06timing\x18\t \x01(\x0b\x32\x13.embedkit.v1.Timing\x12\"\n\x06status\x18\n \x01(\x0b\x32\x12.google.rpc.Status\"s\n\x0bPredictions\x12#\n\x06labels\x18\x01 \x01(\x0b\x32\x13.embedkit.v1.Tensor\x12*\n\rprobabilities\x18\x02 \x01(\x0b\x32\x13.embedkit.v1.Tensor\x12\x13\n\x0b\x63lass_names\x18\x03 \x03(\t\">\n\tItemError\x12\r\n\x05index\x18\x01 \x01(\r\x12\"\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\"S\n\x06Timing\x12\x10\n\x08queue_ns\x18\x01 \x01(\x04\x12\x11\n\tdecode_ns\x18\x02 \x01(\x04\x12\x10\n\x08infer_ns\x18\x03 \x01(\x04\x12\x12\n\nbatch_size\x18\x04 \x01(\r*c\n\x06Output\x12\x16\n\x12OUTPUT_UNSPECIFIED\x10\x00\x12\r\n\tEMBEDDING\x10\x01\x12\x0c\n\x08\x46\x45\x41TURES\x10\x02\x12\n\n\x06TOKENS\x10\x03\x12\r\n\tOOD_SCORE\x10\x04\x12\t\n\x05\x43LASS\x10\x05*?\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x0f\n\x0bINTERACTIVE\x10\x01\x12\x08\n\x04\x42ULK\x10\x02\x32\x9c\x01\n\x10\x45mbeddingService\x12>\n\x05\x45mbed\x12\x19.embedkit.v1.EmbedRequest\x1a\x1a.embedkit.v1.EmbedResponse\x12H\n\x0b\x45mbedStream\x12\x19.embedkit.v1.EmbedRequest\x1a\x1a.embedkit.v1.EmbedResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'embedkit.v1.embedding_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OUTPUT']._serialized_start=991
-  _globals['_OUTPUT']._serialized_end=1090
-  _globals['_PRIORITY']._serialized_start=1092
-  _globals['_PRIORITY']._serialized_end=1155
+  _globals['_OUTPUT']._serialized_start=1027
+  _globals['_OUTPUT']._serialized_end=1126
+  _globals['_PRIORITY']._serialized_start=1128
+  _globals['_PRIORITY']._serialized_end=1191
   _globals['_EMBEDREQUEST']._serialized_start=96
   _globals['_EMBEDREQUEST']._serialized_end=385
   _globals['_EMBEDRESPONSE']._serialized_start=388
-  _globals['_EMBEDRESPONSE']._serialized_end=723
-  _globals['_PREDICTIONS']._serialized_start=725
-  _globals['_PREDICTIONS']._serialized_end=840
-  _globals['_ITEMERROR']._serialized_start=842
-  _globals['_ITEMERROR']._serialized_end=904
-  _globals['_TIMING']._serialized_start=906
-  _globals['_TIMING']._serialized_end=989
-  _globals['_EMBEDDINGSERVICE']._serialized_start=1158
-  _globals['_EMBEDDINGSERVICE']._serialized_end=1314
+  _globals['_EMBEDRESPONSE']._serialized_end=759
+  _globals['_PREDICTIONS']._serialized_start=761
+  _globals['_PREDICTIONS']._serialized_end=876
+  _globals['_ITEMERROR']._serialized_start=878
+  _globals['_ITEMERROR']._serialized_end=940
+  _globals['_TIMING']._serialized_start=942
+  _globals['_TIMING']._serialized_end=1025
+  _globals['_EMBEDDINGSERVICE']._serialized_start=1194
+  _globals['_EMBEDDINGSERVICE']._serialized_end=1350
 # @@protoc_insertion_point(module_scope)

@@ -58,7 +58,8 @@ class EmbeddingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EmbedStream(self, request_iterator, context):
-        """The same messages on one connection; answers carry the request's id and may come out of order.
+        """The same messages on one connection. Answers carry the request's id and may come out of order;
+        a request that fails as a whole is answered with `status`, and the stream goes on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
