@@ -100,40 +100,40 @@ class Connection:
         return _Sent(call, attempts, future)
 
     def _receive(self, sent: _Sent, meters: tuple[Meter, ...]) -> Message:
-        try:
-            return sent.future.result()
-        except grpc.FutureCancelledError:
-            refuse()
-        except grpc.RpcError as failure:
-            error = from_rpc_error(failure)
-            wanted_s = retry_delay_s(failure)
-        return self._again(sent.call, sent.attempts, error, wanted_s, meters)
+        return self._answer(sent.call, sent.attempts, meters, sent.future)
 
-    def _answer(self, call: Call, attempts: Attempts, meters: tuple[Meter, ...]) -> Message:
-        """Send a request and wait for its reply."""
-        try:
-            return self._stubs.method(call)(
-                call.request, timeout=attempts.timeout_s(), metadata=self._metadata
-            )
-        except grpc.RpcError as failure:
-            error = from_rpc_error(failure)
-            wanted_s = retry_delay_s(failure)
-        return self._again(call, attempts, error, wanted_s, meters)
-
-    def _again(
+    def _answer(
         self,
         call: Call,
         attempts: Attempts,
-        error: EmbedkitError,
-        wanted_s: float | None,
         meters: tuple[Meter, ...],
+        future: grpc.Future | None = None,
     ) -> Message:
-        """Repeat a failed request, or end it."""
-        try:
-            pause_s = attempts.pause_s(error, wanted_s)
-        except EmbedkitError as last:
-            return final(call, last)
-        for meter in meters:
-            meter.retried()
-        time.sleep(pause_s)
-        return self._answer(call, attempts, meters)
+        """Wait for the reply to a request, and repeat the request where that helps.
+
+        Args:
+            call: The request.
+            attempts: How often and how long to try.
+            meters: Count the repetitions.
+            future: The request under way, or None if it was not sent yet.
+        """
+        while True:
+            try:
+                if future is not None:
+                    return future.result()
+                return self._stubs.method(call)(
+                    call.request, timeout=attempts.timeout_s(), metadata=self._metadata
+                )
+            except grpc.FutureCancelledError:
+                refuse()
+            except grpc.RpcError as failure:
+                error = from_rpc_error(failure)
+                wanted_s = retry_delay_s(failure)
+            try:
+                pause_s = attempts.pause_s(error, wanted_s)
+            except EmbedkitError as last:
+                return final(call, last)
+            for meter in meters:
+                meter.retried()
+            future = None
+            time.sleep(pause_s)
