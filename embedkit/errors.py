@@ -8,6 +8,7 @@
     |- AlreadyExists                   ALREADY_EXISTS       exit 2
     |- ModelMismatch                   FAILED_PRECONDITION  exit 2
     |- QueueFull                       RESOURCE_EXHAUSTED   exit 1   (retry helps)
+    |- RateLimited                     RESOURCE_EXHAUSTED   exit 1   (retry helps)
     |- Unavailable                     UNAVAILABLE          exit 1   (retry helps)
     |- DeadlineExceeded                DEADLINE_EXCEEDED    exit 1
     |- Cancelled                       CANCELLED            exit 1
@@ -45,6 +46,7 @@ __all__ = [
     "ParityFailed",
     "PermissionDenied",
     "QueueFull",
+    "RateLimited",
     "StoreDamaged",
     "TrainingDiverged",
     "Unauthenticated",
@@ -65,7 +67,7 @@ class EmbedkitError(Exception):
     status: ClassVar[str] = "INTERNAL"
     reason: ClassVar[str] = "INTERNAL"
     exit_code: ClassVar[int] = 1
-    retry_s: ClassVar[float | None] = None
+    retry_s: float | None = None
 
 
 class InvalidInput(EmbedkitError, ValueError):
@@ -118,6 +120,23 @@ class QueueFull(EmbedkitError):
     status = "RESOURCE_EXHAUSTED"
     reason = "QUEUE_FULL"
     retry_s = 0.05
+
+
+class RateLimited(EmbedkitError):
+    """The caller's key has asked for more than its rate allows.
+
+    Args:
+        message: As of any error.
+        retry_s: Seconds until the key may ask again.
+    """
+
+    status = "RESOURCE_EXHAUSTED"
+    reason = "RATE_LIMITED"
+    retry_s = 1.0
+
+    def __init__(self, message: str = "", retry_s: float = retry_s) -> None:
+        super().__init__(message)
+        self.retry_s = retry_s
 
 
 class Unavailable(EmbedkitError):

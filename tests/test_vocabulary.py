@@ -54,7 +54,7 @@ def test_the_tree_in_the_docstring_is_the_tree():
 
 def test_where_a_retry_helps_the_error_says_when():
     retried = {error.__name__ for error in ERRORS if error.retry_s is not None}
-    assert retried == {"QueueFull", "Unavailable"}
+    assert retried == {"QueueFull", "RateLimited", "Unavailable"}
 
 
 def test_wrong_input_is_a_value_error_too():

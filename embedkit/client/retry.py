@@ -5,7 +5,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from embedkit.errors import DeadlineExceeded, EmbedkitError, QueueFull, Unavailable
+from embedkit.errors import (
+    DeadlineExceeded,
+    EmbedkitError,
+    QueueFull,
+    RateLimited,
+    Unavailable,
+)
 
 __all__ = ["Attempts", "RetryPolicy"]
 
@@ -31,7 +37,7 @@ class Attempts:
     """The tries of one request.
 
     Only failures that happened before the work was done, or work that may be done twice, are
-    tried again: an unreachable or draining server, and a full queue.
+    tried again: an unreachable or draining server, a full queue, and a spent rate.
 
     Args:
         policy: How long to try.
@@ -79,7 +85,7 @@ class Attempts:
             EmbedkitError: ``error`` itself, when trying again is no use or time is up.
         """
         now = self._clock()
-        if not isinstance(error, QueueFull | Unavailable):
+        if not isinstance(error, QueueFull | RateLimited | Unavailable):
             raise error
         if self._give_up is None:
             self._give_up = now + self._policy.retry_s

@@ -56,10 +56,9 @@ def to_status(error: BaseException) -> status_pb2.Status:
     message = _shorten(str(error) if ours else f"internal error ({type(error).__name__})")
     status = status_pb2.Status(code=code_pb2.Code.Value(kind.status), message=message)
     status.details.add().Pack(error_details_pb2.ErrorInfo(reason=kind.reason, domain=DOMAIN))
-    if kind.retry_s is not None:
-        delay = Duration(
-            nanos=int(kind.retry_s * 1e9) % 1_000_000_000, seconds=int(kind.retry_s)
-        )
+    retry_s = error.retry_s if isinstance(error, EmbedkitError) else None
+    if retry_s is not None:
+        delay = Duration(nanos=int(retry_s * 1e9) % 1_000_000_000, seconds=int(retry_s))
         status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
     return status
 

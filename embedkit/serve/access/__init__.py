@@ -1,0 +1,1 @@
+"""Who may call, how much, and by which transport: keys, rate limits, TLS."""
