@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from embedkit.client.sync import Client, connect
+    from embedkit.client.tls import Tls
     from embedkit.errors import EmbedkitError
     from embedkit.runtime.local import load
     from embedkit.types import Embedder, Hit
 
-__all__ = ["Client", "Embedder", "EmbedkitError", "Hit", "connect", "load"]
+__all__ = ["Client", "Embedder", "EmbedkitError", "Hit", "Tls", "connect", "load"]
 
 __version__ = "0.1.0"
 
@@ -18,6 +19,7 @@ _HOMES = {
     "EmbedkitError": "embedkit.errors",
     "Embedder": "embedkit.types",
     "Hit": "embedkit.types",
+    "Tls": "embedkit.client.tls",
     "connect": "embedkit.client.sync",
     "load": "embedkit.runtime.local",
 }

@@ -23,9 +23,18 @@ from embedkit.client.channel import (
 from embedkit.client.images import ImageInput
 from embedkit.client.inference import OnError, Outputs, Question, SeenModels, infer
 from embedkit.client.items import Items
-from embedkit.client.messages import Call, ModelInfo, Plan, ServerInfo, list_models
+from embedkit.client.messages import (
+    Call,
+    ModelInfo,
+    Plan,
+    ServerInfo,
+    list_models,
+    load_model,
+    unload_model,
+)
 from embedkit.client.meter import Meter
 from embedkit.client.retry import Attempts, RetryPolicy
+from embedkit.client.tls import TlsChoice, open_channel
 from embedkit.errors import EmbedkitError
 from embedkit.types import Collection, Embeddings, Hit, Metric, Record, Usage
 from embedkit.wire.status import from_rpc_error, retry_delay_s
@@ -41,23 +50,29 @@ def connect(
     timeout_s: float | None = 60.0,
     retry_s: float = 10.0,
     token: str | None = None,
+    tls: TlsChoice = False,
 ) -> "Client":
     """Return an asyncio client; to be called, and used, in a running event loop.
 
     The arguments are those of ``embedkit.connect``.
     """
-    return Client(address, RetryPolicy(timeout_s, retry_s), token=token)
+    return Client(address, RetryPolicy(timeout_s, retry_s), token=token, tls=tls)
 
 
 class Client:
     """A connection to one server, for one event loop; see ``embedkit.client.sync.Client``."""
 
     def __init__(
-        self, address: str, policy: RetryPolicy | None = None, *, token: str | None = None
+        self,
+        address: str,
+        policy: RetryPolicy | None = None,
+        *,
+        token: str | None = None,
+        tls: TlsChoice = False,
     ) -> None:
         self._policy = policy or RetryPolicy()
         self._metadata = credentials(token)
-        self._channel = grpc.aio.insecure_channel(check_address(address), options=OPTIONS)
+        self._channel = open_channel(grpc.aio, check_address(address), tls, OPTIONS)
         self._stubs = Stubs(self._channel)
         self._meter = Meter()
         self._seen = SeenModels()
@@ -170,6 +185,14 @@ class Client:
         """Every model that the server has loaded."""
         self._server = await self.run(list_models())
         return self._server.models
+
+    async def load_model(self, name: str, version: str = "") -> ModelInfo:
+        """Have the server load a version from its models folder; needs the admin token."""
+        return await self.run(load_model(name, version))
+
+    async def unload_model(self, name: str, version: str = "") -> None:
+        """Have the server give a version up; needs the admin token."""
+        await self.run(unload_model(name, version))
 
     @property
     def usage(self) -> Usage:

@@ -42,8 +42,19 @@ class Stubs:
 
 
 def credentials(token: str | None) -> tuple[tuple[str, str], ...] | None:
-    """Call metadata that carries a token."""
-    return None if token is None else (("authorization", f"Bearer {token}"),)
+    """Call metadata that carries a token.
+
+    Raises:
+        InvalidInput: If it has characters that a header cannot carry.
+    """
+    if token is None:
+        return None
+    if not token.isascii() or not token.isprintable() or token != token.strip():
+        raise InvalidInput(
+            "expected a token of printable ASCII characters without space around, "
+            f"got another of {len(token)} characters"
+        )
+    return (("authorization", f"Bearer {token}"),)
 
 
 def check_address(address: str) -> str:

@@ -20,6 +20,7 @@ from embedkit.client.channel import (
 from embedkit.client.messages import Call, Plan
 from embedkit.client.meter import Meter
 from embedkit.client.retry import Attempts, RetryPolicy
+from embedkit.client.tls import TlsChoice, open_channel
 from embedkit.errors import EmbedkitError
 from embedkit.wire.status import from_rpc_error, retry_delay_s
 
@@ -44,12 +45,15 @@ class Connection:
         address: ``HOST:PORT``.
         policy: How long to try.
         token: Sent with every call.
+        tls: Whether and how to encrypt.
     """
 
-    def __init__(self, address: str, policy: RetryPolicy, token: str | None) -> None:
+    def __init__(
+        self, address: str, policy: RetryPolicy, token: str | None, tls: TlsChoice = False
+    ) -> None:
         self._policy = policy
         self._metadata = credentials(token)
-        self._channel = grpc.insecure_channel(check_address(address), options=OPTIONS)
+        self._channel = open_channel(grpc, check_address(address), tls, OPTIONS)
         self._stubs = Stubs(self._channel)
         self._is_closed = False
 

@@ -1,49 +1,15 @@
 """Whatever a caller holds as images becomes messages that the server accepts."""
 
-import io
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
 
-from embedkit.errors import InvalidInput, MessageTooLarge, NotFound
+from embedkit.errors import MessageTooLarge
+from embedkit.preprocess.given import ImageInput, check_pixels, count_images, each_image
 from embedkit.types import EncodedImages, Images, Pixels
 
 __all__ = ["Chunk", "ImageInput", "Room", "count_images", "cut_images"]
-
-_EXIF_ORIENTATION = 0x0112
-
-
-@runtime_checkable
-class PillowImage(Protocol):
-    """What is used of ``PIL.Image.Image``, so that Pillow need not be installed."""
-
-    @property
-    def mode(self) -> str:
-        """Pillow's name of the pixel format."""
-        ...
-
-    def save(self, fp: io.BytesIO, format: str, *, exif: object) -> None:
-        """Write a file."""
-        ...
-
-    def getexif(self) -> Mapping[int, object]:
-        """The image's EXIF tags."""
-        ...
-
-    def convert(self, mode: str) -> "PillowImage":
-        """The image in another mode."""
-        ...
-
-
-OneImage: TypeAlias = npt.NDArray[np.uint8] | bytes | str | os.PathLike[str] | PillowImage
-ImageInput: TypeAlias = OneImage | Sequence[OneImage]
-"""A uint8 array (n, h, w, c), or one or several of: uint8 array (h, w, c) or (h, w), content of
-an image file as bytes, path of an image file, Pillow image."""
 
 
 @dataclass(frozen=True)
@@ -95,24 +61,6 @@ class Chunk:
     images: Images | EncodedImages
 
 
-def count_images(images: ImageInput) -> int:
-    """Number of images; nothing is read.
-
-    Raises:
-        InvalidInput: If this is no form of images.
-    """
-    if isinstance(images, np.ndarray):
-        return len(images) if images.ndim == 4 else 1
-    if _is_single(images):
-        return 1
-    if isinstance(images, Sequence):
-        return len(images)
-    raise InvalidInput(
-        "expected a uint8 array, bytes, a path, a Pillow image or a list of them, got "
-        f"{type(images).__name__}"
-    )
-
-
 def cut_images(images: ImageInput, room: Room) -> Iterator[Chunk]:
     """Cut images into messages, in order; files are read when their message is made.
 
@@ -122,13 +70,13 @@ def cut_images(images: ImageInput, room: Room) -> Iterator[Chunk]:
         NotFound: If a file does not exist.
     """
     if isinstance(images, np.ndarray) and images.ndim == 4:
-        _check_pixels(images, images.shape[1:], "images")
+        check_pixels(images, images.shape[1:], "images")
         _check_fits(images[:1].nbytes, room, 0)
         step = room.rows(images[:1].nbytes)
         for start in range(0, len(images), step):
             yield Chunk(start, images[start : start + step])
         return
-    yield from _grouped(_each(images), room)
+    yield from _grouped(each_image(images), room)
 
 
 def _grouped(items: Iterator[Pixels | bytes], room: Room) -> Iterator[Chunk]:
@@ -151,74 +99,6 @@ def _chunk(start: int, group: list[Pixels | bytes]) -> Chunk:
     files = [item for item in group if isinstance(item, bytes)]
     arrays = [item for item in group if not isinstance(item, bytes)]
     return Chunk(start, files or np.stack(arrays))
-
-
-def _each(images: ImageInput) -> Iterator[Pixels | bytes]:
-    items = [images] if _is_single(images) else images
-    for index, item in enumerate(items):  # type: ignore[arg-type]
-        yield _one(item, index)
-
-
-def _one(item: object, index: int) -> Pixels | bytes:
-    if isinstance(item, np.ndarray):
-        pixels = item[:, :, None] if item.ndim == 2 else item
-        _check_pixels(pixels, pixels.shape, f"image {index}")
-        return pixels
-    if isinstance(item, bytes):
-        return item
-    if isinstance(item, bytearray | memoryview):
-        return bytes(item)
-    if isinstance(item, str | os.PathLike):
-        return _read(Path(item), index)
-    if isinstance(item, PillowImage):
-        return _from_pillow(item)
-    raise InvalidInput(
-        f"expected image {index} as a uint8 array, bytes, a path or a Pillow image, got "
-        f"{type(item).__name__}"
-    )
-
-
-def _read(path: Path, index: int) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise NotFound(f"expected image {index} at {path}, got no file") from error
-    except OSError as error:
-        raise InvalidInput(f"expected image {index} at {path}, got {error}") from error
-
-
-def _from_pillow(image: PillowImage) -> Pixels | bytes:
-    """Pixels of plain grey or RGB; anything else as a file, for the server to interpret."""
-    exif = image.getexif()
-    if image.mode in ("L", "RGB") and exif.get(_EXIF_ORIENTATION, 1) == 1:
-        pixels = np.asarray(image)
-        return pixels[:, :, None] if pixels.ndim == 2 else pixels
-    plain = {"1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA"}
-    buffer = io.BytesIO()
-    # Encoded for the way to the server only, without loss: speed matters more than size.
-    (image if image.mode in plain else image.convert("RGB")).save(buffer, "PNG", exif=exif)
-    return buffer.getvalue()
-
-
-_ONE_OF = (bytes, bytearray, memoryview, str, os.PathLike, PillowImage)
-
-
-def _is_single(images: object) -> bool:
-    if isinstance(images, np.ndarray):
-        return images.ndim != 4
-    return isinstance(images, _ONE_OF)
-
-
-def _check_pixels(pixels: npt.NDArray[np.generic], shape: tuple[int, ...], what: str) -> None:
-    if pixels.dtype != np.uint8:
-        raise InvalidInput(
-            f"expected {what} as uint8 from 0 to 255, got {pixels.dtype}; scale and round first"
-        )
-    if len(shape) != 3 or shape[2] not in (1, 3) or 0 in shape:
-        raise InvalidInput(
-            f"expected {what} as (n, h, w, c), (h, w, c) or (h, w) with 1 or 3 channels, got "
-            f"shape {pixels.shape}; give grey images (n, h, w) a channel axis: x[..., None]"
-        )
 
 
 def _check_fits(size: int, room: Room, index: int) -> None:

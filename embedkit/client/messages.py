@@ -140,6 +140,18 @@ def get_model(name: str, version: str) -> Plan[ModelInfo]:
     return Plan([Call("ModelService.GetModel", request)], lambda r: _model_info(r[0]))
 
 
+def load_model(name: str, version: str) -> Plan[ModelInfo]:
+    """Have a version loaded."""
+    request = model_pb2.LoadModelRequest(name=name, version=version)
+    return Plan([Call("ModelService.LoadModel", request)], lambda r: _model_info(r[0]))
+
+
+def unload_model(name: str, version: str) -> Plan[None]:
+    """Have a version given up."""
+    request = model_pb2.UnloadModelRequest(name=name, version=version)
+    return Plan([Call("ModelService.UnloadModel", request)], lambda _: None)
+
+
 def _model_info(model: model_pb2.Model) -> ModelInfo:
     manifest = json.loads(model.manifest_json)
     return ModelInfo(

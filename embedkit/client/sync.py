@@ -11,10 +11,19 @@ from embedkit.client.connection import Connection
 from embedkit.client.images import ImageInput
 from embedkit.client.inference import OnError, Outputs, Question, SeenModels, infer
 from embedkit.client.items import Items
-from embedkit.client.messages import ModelInfo, Plan, ServerInfo, get_model, list_models
+from embedkit.client.messages import (
+    ModelInfo,
+    Plan,
+    ServerInfo,
+    get_model,
+    list_models,
+    load_model,
+    unload_model,
+)
 from embedkit.client.meter import Meter
 from embedkit.client.retry import RetryPolicy
 from embedkit.client.served import ServedModel
+from embedkit.client.tls import TlsChoice
 from embedkit.errors import EmbedkitError
 from embedkit.types import Collection, Embeddings, Hit, Metric, Record, Usage
 
@@ -29,6 +38,7 @@ def connect(
     timeout_s: float | None = 60.0,
     retry_s: float = 10.0,
     token: str | None = None,
+    tls: TlsChoice = False,
 ) -> "Client":
     """Return a client of the server at an address; nothing is sent yet.
 
@@ -37,10 +47,12 @@ def connect(
         timeout_s: Seconds that one request may take, retries included; None for no limit.
         retry_s: Seconds in which a request is repeated while the server is unreachable,
             draining or full; 0 never repeats.
-        token: Sent with every call.
+        token: API key, or the server's admin token; sent with every call.
+        tls: False for none; True to trust the authorities that gRPC ships; the file of an
+            authority's certificate; or an ``embedkit.Tls`` with a client's certificate too.
 
     Raises:
-        InvalidInput: If the address has another form.
+        InvalidInput: If the address or the token has another form, or a file cannot be read.
 
     Example:
         >>> import embedkit
@@ -48,7 +60,7 @@ def connect(
         ...     client.usage.calls
         0
     """
-    return Client(address, RetryPolicy(timeout_s, retry_s), token=token)
+    return Client(address, RetryPolicy(timeout_s, retry_s), token=token, tls=tls)
 
 
 class Client:
@@ -64,12 +76,18 @@ class Client:
         address: ``HOST:PORT``.
         policy: How long to try.
         token: Sent with every call.
+        tls: Whether and how to encrypt; see :func:`connect`.
     """
 
     def __init__(
-        self, address: str, policy: RetryPolicy | None = None, *, token: str | None = None
+        self,
+        address: str,
+        policy: RetryPolicy | None = None,
+        *,
+        token: str | None = None,
+        tls: TlsChoice = False,
     ) -> None:
-        self._connection = Connection(address, policy or RetryPolicy(), token)
+        self._connection = Connection(address, policy or RetryPolicy(), token, tls)
         self._meter = Meter()
         self._seen = SeenModels()
         self._server: ServerInfo | None = None
@@ -239,6 +257,41 @@ class Client:
             NotFound: If there is no such model.
         """
         return ServedModel(self, name, version, self.run(get_model(name, version)))
+
+    def load_model(self, name: str, version: str = "") -> ModelInfo:
+        """Have the server load a version from its models folder; needs the admin token.
+
+        Returns once the version has passed its checks, was warmed up and is in use. Versions
+        that were loaded before stay, but requests without a version reach the highest one.
+
+        Args:
+            name: Of the model.
+            version: Empty for the latest in the folder; one that is loaded is read again.
+
+        Raises:
+            NotFound: If the folder has no such version.
+            BundleDamaged: If it is not what its manifest says; nothing has changed then.
+            PermissionDenied: If the token is not the admin token.
+        """
+        self._server = None
+        return self.run(load_model(name, version))
+
+    def unload_model(self, name: str, version: str = "") -> None:
+        """Have the server give a version up; needs the admin token.
+
+        Calls that reached it before are answered.
+
+        Args:
+            name: Of the model.
+            version: May be empty where one version is loaded.
+
+        Raises:
+            NotFound: If it is not loaded.
+            InvalidInput: If ``version`` is empty and several are loaded.
+            PermissionDenied: If the token is not the admin token.
+        """
+        self.run(unload_model(name, version))
+        self._server = None
 
     @property
     def usage(self) -> Usage:
