@@ -10,11 +10,10 @@ import numpy.typing as npt
 from embedkit.bundle import Bundle, Head
 from embedkit.errors import BundleDamaged, NotFound
 from embedkit.preprocess import InputSpec
-from embedkit.runtime.session import Session
+from embedkit.preprocess.given import ImageInput, prepared_batches
+from embedkit.runtime.session import CHUNK_IMAGES, Output, Session
 from embedkit.types import (
     Embeddings,
-    EncodedImages,
-    Images,
     ImageScores,
     Probabilities,
     Scores,
@@ -39,12 +38,14 @@ class LocalModel:
         head: Its classifier, or None.
         novelty: What gives the OOD score, or None; detectors are a layer of their own, so the
             caller supplies this one.
+        precision: Which of the bundle's graphs it is.
     """
 
     bundle: Bundle
     session: Session
     head: Head | None = None
     novelty: Novelty | None = None
+    precision: str = "fp32"
 
     @property
     def dim(self) -> int:
@@ -61,44 +62,48 @@ class LocalModel:
         """What the graph takes; images of any other size are converted."""
         return self.session.input
 
-    def embed(self, images: Images | EncodedImages) -> Embeddings:
+    def embed(self, images: ImageInput) -> Embeddings:
         """Return L2-normalised embeddings, (n, d) float32, in the order given.
 
         Args:
-            images: uint8 (n, h, w, c) of any size, or image files.
+            images: uint8 (n, h, w, c) of any size; or one or several arrays, paths, contents
+                of image files, or Pillow images.
 
         Raises:
-            InvalidInput: If the images are not uint8 (n, h, w, c), or a file is not decodable.
+            InvalidInput: If an image is none of these, or a file cannot be decoded.
+            NotFound: If a file does not exist.
         """
-        return self.session.embed(images)
+        return self._run_all(images, ("embedding",))["embedding"]
 
-    def features(self, images: Images | EncodedImages) -> Embeddings:
+    def features(self, images: ImageInput) -> Embeddings:
         """Return features before normalisation, (n, d) float32, in the order given.
 
         Args:
-            images: uint8 (n, h, w, c) of any size, or image files.
+            images: uint8 (n, h, w, c) of any size; or one or several arrays, paths, contents
+                of image files, or Pillow images.
 
         Raises:
-            InvalidInput: If the images are not uint8 (n, h, w, c), or a file is not decodable.
+            InvalidInput: If an image is none of these, or a file cannot be decoded.
+            NotFound: If a file does not exist.
         """
-        return self.session.features(images)
+        return self._run_all(images, ("features",))["features"]
 
-    def score(self, images: Images | EncodedImages) -> ImageScores:
+    def score(self, images: ImageInput) -> ImageScores:
         """Return class and novelty of each image, as far as this model has them.
 
         Args:
-            images: uint8 (n, h, w, c) of any size, or image files.
+            images: As for :meth:`embed`.
 
         Raises:
             NotFound: If there is neither a head nor something that scores novelty.
-            InvalidInput: If the images are not uint8 (n, h, w, c), or a file is not decodable.
+            InvalidInput: If an image is none of these, or a file cannot be decoded.
         """
         if self.head is None and self.novelty is None:
             raise NotFound(
                 f"expected a head or a detector in {self.bundle.path}, got neither; "
                 "export with --head DATA"
             )
-        outputs = self.session.run_all(images, ("embedding", "features"))
+        outputs = self._run_all(images, ("embedding", "features"))
         logits = None if self.head is None else self.head.logits(outputs["features"])
         return ImageScores(
             labels=None if logits is None else logits.argmax(axis=1),
@@ -111,6 +116,14 @@ class LocalModel:
             class_names=() if self.head is None else self.head.class_names,
         )
 
+    def _run_all(self, images: ImageInput, outputs: tuple[str, ...]) -> dict[str, Output]:
+        """Outputs of any number of images, 64 at a time."""
+        shapes = self.session.outputs
+        parts = [{name: np.empty((0, *shapes[name]), np.float32) for name in outputs}]
+        for batch in prepared_batches(images, self.session.input, CHUNK_IMAGES):
+            parts.append(self.session.run(batch, outputs))
+        return {name: np.concatenate([part[name] for part in parts]) for name in outputs}
+
 
 def load(
     path: str | Path,
@@ -120,17 +133,19 @@ def load(
     threads: int | None = None,
     verify: bool = True,
     novelty: Novelty | None = None,
+    allow_cpu_fallback: bool = False,
 ) -> LocalModel:
     """Load a bundle and check it against its golden embeddings.
 
     Args:
         path: The directory ``<models>/<name>/<version>``.
         precision: Which graph.
-        providers: onnxruntime execution providers; by default the CPU.
+        providers: onnxruntime execution providers, or their short names; by default the CPU.
         threads: Threads for one call, by default one per usable core.
         verify: Compare every file with its digest before; the graph, the head and the golden
             embeddings are compared in any case.
         novelty: What gives the OOD score in :meth:`LocalModel.score`.
+        allow_cpu_fallback: Whether a missing provider is replaced by the CPU, with a warning.
 
     Raises:
         NotFound: If there is no bundle at ``path``, or not in this precision.
@@ -144,6 +159,7 @@ def load(
         bundle.manifest.input,
         providers=providers,
         threads=threads,
+        allow_cpu_fallback=allow_cpu_fallback,
     )
     check_golden(session, bundle, precision)
     head = bundle.head() if bundle.names("heads") else None
@@ -152,7 +168,7 @@ def load(
             f"expected a head on {session.dim} features in {bundle.path}, "
             f"got {head.weight.shape[1]}"
         )
-    return LocalModel(bundle, session, head, novelty)
+    return LocalModel(bundle, session, head, novelty, precision)
 
 
 def check_golden(session: Session, bundle: Bundle, precision: str = "fp32") -> float:

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
 import embedkit
 from embedkit.bundle import Golden, Head
-from embedkit.errors import BundleDamaged, InvalidInput, NotFound
+from embedkit.errors import BadImage, BundleDamaged, InvalidInput, NotFound
 from embedkit.runtime.local import LocalModel, check_golden, load, softmax
 from embedkit.types import Embedder, FeatureEmbedder, Scorer
 
@@ -146,3 +147,29 @@ def test_softmax_survives_large_logits() -> None:
     rows = softmax(np.array([[1e4, 0.0, -1e4], [3.0, 3.0, 3.0]], np.float32))
     np.testing.assert_allclose(rows, [[1, 0, 0], [1 / 3, 1 / 3, 1 / 3]], atol=1e-7)
     assert rows.dtype == np.float32
+
+
+def test_every_form_of_an_image_gives_the_same_embedding(write, tmp_path, rng):
+    model = load(write().path)
+    spec = model.input
+    pixels = rng.integers(0, 256, spec.shape, dtype=np.uint8)
+    picture = Image.fromarray(pixels[..., 0] if spec.channels == 1 else pixels)
+    path = tmp_path / "image.png"
+    picture.save(path)
+    expected = model.embed(pixels[None])
+    forms = [pixels, picture, path, str(path), path.read_bytes(), bytearray(path.read_bytes())]
+    for form in forms:
+        np.testing.assert_allclose(model.embed(form), expected, atol=1e-6)
+    several = model.embed(forms * 15)
+    assert several.shape == (90, model.dim)
+    np.testing.assert_allclose(several, np.repeat(expected, 90, axis=0), atol=1e-6)
+    assert model.embed([]).shape == (0, model.dim)
+
+
+def test_a_bad_image_among_many_is_named_by_its_position(write, rng):
+    model = load(write().path)
+    good = rng.integers(0, 256, (100, *model.input.shape), dtype=np.uint8)
+    with pytest.raises(BadImage, match="image 100"):
+        model.embed([*good, b"no image"])
+    with pytest.raises(NotFound, match="image 1 at"):
+        model.embed([good[0], "/nowhere/image.png"])
