@@ -10,6 +10,12 @@ import onnxruntime
 from embedkit.errors import BadImage, BundleDamaged, InvalidInput
 from embedkit.preprocess import InputSpec, prepare
 from embedkit.runtime.cores import usable_cores
+from embedkit.runtime.providers import (
+    ON_CUDA,
+    PROVIDER_OPTIONS,
+    check_started,
+    choose_providers,
+)
 from embedkit.types import Embeddings, EncodedImages, Images
 
 __all__ = ["Output", "Session"]
@@ -21,8 +27,6 @@ Output = npt.NDArray[np.float32]
 CHUNK_IMAGES = 64
 INPUT = "images"
 _ERRORS_ONLY = 3
-# TF32 keeps 10 bits of mantissa and would miss the golden embeddings by 1e-3.
-_PROVIDER_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
 
 
 class Session:
@@ -33,10 +37,16 @@ class Session:
             ``features`` and perhaps more, each (n, ...) float32.
         digest: The model digest that :attr:`digest` returns.
         spec: What the graph takes.
-        providers: onnxruntime execution providers in order of preference, by default
-            ``CPUExecutionProvider``; one that is not installed or does not start is an error,
-            never a silent change to the CPU.
+        providers: onnxruntime execution providers in order of preference, or ``cpu``, ``cuda``
+            or ``tensorrt``; by default the CPU. One that is not installed or does not start is
+            an error, never a silent change to the CPU.
         threads: Threads for one call, by default one per usable core.
+        allow_cpu_fallback: Whether such a change is allowed after all, with a warning.
+
+    Attributes:
+        provider: The execution provider that it runs on.
+        providers: That one, and those that run what it cannot.
+        threads: Threads for one call.
 
     Raises:
         InvalidInput: If a provider is missing, or ``threads`` is below 1.
@@ -52,18 +62,18 @@ class Session:
         *,
         providers: Sequence[str] | None = None,
         threads: int | None = None,
+        allow_cpu_fallback: bool = False,
     ) -> None:
-        wanted = _check_providers(providers)
+        wanted = choose_providers(providers, allow_cpu_fallback=allow_cpu_fallback)
         self._digest = digest
         self._spec = spec
-        self._session = _start(graph, wanted, threads)
-        started = self._session.get_providers()
-        if started[0] != wanted[0]:
-            raise InvalidInput(
-                f"expected the provider {wanted[0]} to start, got {started}; "
-                "check its driver, or ask for CPUExecutionProvider"
-            )
-        self.provider: str = started[0]
+        self.threads = usable_cores() if threads is None else threads
+        self._session = _start(graph, wanted, self.threads)
+        self.providers: tuple[str, ...] = tuple(self._session.get_providers())
+        self.provider = check_started(
+            wanted, self.providers, allow_cpu_fallback=allow_cpu_fallback
+        )
+        self._is_bound = self.provider in ON_CUDA
         self._shapes = _check_graph(self._session, spec)
 
     @property
@@ -110,8 +120,26 @@ class Session:
             raise InvalidInput(f"expected uint8 images (n, {self._spec.shape}), got {got}")
         if len(images) == 0:
             return {name: np.empty((0, *self._shapes[name]), np.float32) for name in outputs}
-        values = self._session.run(list(outputs), {INPUT: np.ascontiguousarray(images)})
+        contiguous = np.ascontiguousarray(images)
+        if self._is_bound:
+            values = self._run_bound(contiguous, outputs)
+        else:
+            values = self._session.run(list(outputs), {INPUT: contiguous})
         return dict(zip(outputs, values, strict=True))
+
+    def _run_bound(self, images: Images, outputs: Sequence[str]) -> Sequence[Output]:
+        """Run with bound arrays: outputs stay on the device until all are done, then move once.
+
+        A binding belongs to one call, so that calls of several threads do not meet.
+        """
+        device = "cuda" if self.provider in ON_CUDA else "cpu"
+        binding = self._session.io_binding()
+        binding.bind_cpu_input(INPUT, images)
+        for name in outputs:
+            binding.bind_output(name, device)
+        self._session.run_with_iobinding(binding)
+        values: Sequence[Output] = binding.copy_outputs_to_cpu()
+        return values
 
     def embed(self, images: Images | EncodedImages) -> Embeddings:
         """Return L2-normalised embeddings, (n, d) float32, in the order given.
@@ -166,28 +194,15 @@ class Session:
         return results
 
 
-def _check_providers(providers: Sequence[str] | None) -> list[str]:
-    available = onnxruntime.get_available_providers()
-    wanted = list(providers) if providers is not None else ["CPUExecutionProvider"]
-    missing = [name for name in wanted if name not in available]
-    if missing or not wanted:
-        raise InvalidInput(
-            f"expected execution providers of {available}, got {wanted}; "
-            "CUDAExecutionProvider comes with embedkit[gpu]"
-        )
-    return wanted
-
-
 def _start(
-    graph: bytes, providers: Sequence[str], threads: int | None
+    graph: bytes, providers: Sequence[str], threads: int
 ) -> onnxruntime.InferenceSession:
     """An InferenceSession that logs errors only and sleeps when it has nothing to do."""
-    count = usable_cores() if threads is None else threads
-    if count < 1:
+    if threads < 1:
         raise InvalidInput(f"expected at least 1 thread, got {threads}")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
-    options.intra_op_num_threads = count
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     # Batch sizes vary from call to call, so memory planned for one of them fits no other.
     options.enable_mem_pattern = False
@@ -197,7 +212,7 @@ def _start(
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", os.devnull
     )
-    chosen = [(name, _PROVIDER_OPTIONS.get(name, {})) for name in providers]
+    chosen = [(name, PROVIDER_OPTIONS.get(name, {})) for name in providers]
     try:
         return onnxruntime.InferenceSession(graph, options, providers=chosen)
     except Exception as error:  # onnxruntime's errors share no other base class.

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from embedkit.serve.job import Part
+from embedkit.serve.job import Part, Priority
 from embedkit.serve.scoring import Rows
 from embedkit.types import EncodedImages, Images
 
@@ -20,12 +20,14 @@ class Query(NamedTuple):
         wants: Of ``embedding``, ``features``, ``tokens``, ``class``, ``ood_score``.
         deadline: On ``time.monotonic``, or None.
         watch: Given a function to call when the caller goes away; returns False if it has gone.
+        priority: The lane of the line that it waits in.
     """
 
     images: Images | EncodedImages
     wants: frozenset[str] = frozenset({"embedding"})
     deadline: float | None = None
     watch: Callable[[Callable[[], None]], bool] | None = None
+    priority: Priority = Priority.INTERACTIVE
 
 
 class Answer(NamedTuple):

@@ -1,16 +1,18 @@
 """All loaded models, found by name and version."""
 
 import logging
-import os
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from embedkit.bundle import find_bundle, latest_bundles
 from embedkit.errors import DeadlineExceeded, InvalidInput, NotFound
+from embedkit.runtime.cores import usable_cores
 from embedkit.runtime.local import load
 from embedkit.serve.answer import Query
 from embedkit.serve.batcher import BatchLimits
@@ -24,6 +26,9 @@ __all__ = ["Engine", "EngineConfig", "choose_bundles"]
 
 log = logging.getLogger(__name__)
 
+# Characters of a name in an error; longer ones are nobody's.
+_MAX_NAME = 64
+
 
 @dataclass(frozen=True)
 class EngineConfig:
@@ -31,22 +36,31 @@ class EngineConfig:
 
     Attributes:
         limits: Sizes of each model's line and batches.
-        threads: Threads of each session; 0 takes one per core that this process may use.
-        decode_threads: Image files decoded at a time; 0 likewise.
+        threads: Threads of each session; 0 shares the cores that this process may use among
+            the sessions.
+        decode_threads: Image files decoded at a time; 0 takes one per such core.
         max_pixels: An image file that declares more is refused.
+        sessions: Batches of one model that run at the same time, each in a session of its own.
+        provider: ``cpu``, ``cuda``, ``tensorrt``, or onnxruntime's name of a provider.
+        allow_cpu_fallback: Whether the CPU takes the place of a provider that is missing.
     """
 
     limits: BatchLimits = field(default_factory=BatchLimits)
     threads: int = 0
     decode_threads: int = 0
     max_pixels: int = DEFAULT_MAX_PIXELS
+    sessions: int = 1
+    provider: str = "cpu"
+    allow_cpu_fallback: bool = False
 
     def __post_init__(self) -> None:
         """Check the ranges.
 
         Raises:
-            InvalidInput: If one is negative.
+            InvalidInput: If one is negative, or there is no session.
         """
+        if self.sessions < 1:
+            raise InvalidInput(f"expected at least 1 session, got {self.sessions}")
         if min(self.threads, self.decode_threads, self.max_pixels) < 0:
             raise InvalidInput(f"expected thread and pixel limits of at least 0, got {self}")
 
@@ -57,6 +71,10 @@ class Engine:
     Args:
         config: How models run.
         observe: Called after each batch, on the model's thread.
+
+    Attributes:
+        threads: Threads of each session.
+        decode_threads: Image files decoded at a time.
     """
 
     def __init__(
@@ -65,33 +83,48 @@ class Engine:
         observe: Callable[[BatchRecord], None] | None = None,
     ) -> None:
         self.config = config or EngineConfig()
-        cores = len(os.sched_getaffinity(0))
-        self._threads = self.config.threads or cores
-        self._decoder = Decoder(
-            self.config.decode_threads or cores, max_pixels=self.config.max_pixels
-        )
+        cores = usable_cores()
+        self.threads = self.config.threads or max(1, cores // self.config.sessions)
+        self.decode_threads = self.config.decode_threads or cores
+        self._decoder = Decoder(self.decode_threads, max_pixels=self.config.max_pixels)
         self._observe = observe
-        self._models: dict[tuple[str, str], LoadedModel] = {}
-        self._latest: dict[str, LoadedModel] = {}
+        # Replaced as a whole, so that callers see one moment of it and need no lock.
+        self._table = _Table({}, {})
+        self._loading, self._changing = threading.Lock(), threading.Lock()
 
     @property
     def models(self) -> tuple[LoadedModel, ...]:
         """Every loaded version, by name, then by version."""
-        return tuple(self._models[key] for key in sorted(self._models))
+        return tuple(self._table.models.values())
 
     def load(self, path: Path) -> LoadedModel:
         """Load the bundle in a directory: digests, golden embeddings, warm-up.
 
+        Calls go on meanwhile with what is loaded; once all is well, and not before, the new
+        model is found. One of the same name and version is replaced: whoever holds it already
+        is answered by it, and it ends when nobody does any more.
+
         Raises:
             NotFound, BundleDamaged: If it is none, or not what its manifest says.
+            InvalidInput: If the provider is missing and the CPU may not take its place.
         """
+        with self._loading:  # one at a time: each needs memory and the cores
+            return self._load(path)
+
+    def _load(self, path: Path) -> LoadedModel:
         began = time.monotonic()
-        local = load(path, threads=self._threads)
-        model = LoadedModel(local, self._decoder, self.config.limits, self._observe)
-        self._models[model.name, model.version] = model
-        latest = self._latest.get(model.name)
-        if latest is None or int(latest.version) <= int(model.version):
-            self._latest[model.name] = model
+        config = self.config
+        local = load(
+            path,
+            providers=[config.provider],
+            threads=self.threads,
+            allow_cpu_fallback=config.allow_cpu_fallback,
+        )
+        model = LoadedModel(
+            local, self._decoder, config.limits, self._observe, sessions=config.sessions
+        )
+        with self._changing:
+            self._table = self._table.with_model(model)
         event(
             log,
             logging.INFO,
@@ -99,7 +132,10 @@ class Engine:
             model=model.name,
             version=model.version,
             provider=model.provider,
-            threads=self._threads,
+            sessions=config.sessions,
+            threads=self.threads,
+            decode_threads=self.decode_threads,
+            prefetch=model.crew.is_prefetching,
             seconds=round(time.monotonic() - began, 3),
         )
         return model
@@ -117,11 +153,38 @@ class Engine:
         """
         if not name:
             name = self._only_name()
-        model = self._models.get((name, version)) if version else self._latest.get(name)
+        table = self._table
+        model = table.models.get((name, version)) if version else table.latest.get(name)
         if model is None:
-            known = [f"{m.name}:{m.version}" for m in self.models]
-            raise NotFound(f"expected one of the loaded models {known}, got {name}:{version}")
+            raise self._not_found(name, version)
         return model
+
+    def unload(self, name: str, version: str = "") -> LoadedModel:
+        """Give a version up: from now on nobody finds it, whoever holds it is answered by it.
+
+        Its threads and its memory end when nobody holds it any more, the one who calls this
+        included.
+
+        Args:
+            name: Of the model.
+            version: May be empty where one version is loaded.
+
+        Raises:
+            NotFound: If it is not loaded.
+            InvalidInput: If ``version`` is empty and several are loaded.
+        """
+        with self._changing:
+            found = [m for m in self.models if m.name == name and version in ("", m.version)]
+            if not found:
+                raise self._not_found(name, version)
+            if len(found) > 1:
+                known = [m.version for m in found]
+                raise InvalidInput(
+                    f"expected one of the versions {known} of {name!r}, got none"
+                )
+            self._table = self._table.without(found[0])
+        event(log, logging.INFO, "unloaded", model=name, version=found[0].version)
+        return found[0]
 
     def embed(
         self, model: str, images: Images | EncodedImages, timeout_s: float | None = None
@@ -156,11 +219,40 @@ class Engine:
             raise DeadlineExceeded(f"expected all models to stop in {timeout_s} s, got {stuck}")
 
     def _only_name(self) -> str:
-        if len(self._latest) != 1:
+        names = self._table.latest
+        if len(names) != 1:
             raise InvalidInput(
-                f"expected a model name, one of {sorted(self._latest)}, got an empty name"
+                f"expected a model name, one of {sorted(names)}, got an empty name"
             )
-        return next(iter(self._latest))
+        return next(iter(names))
+
+    def _not_found(self, name: str, version: str) -> NotFound:
+        known = [f"{m.name}:{m.version}" for m in self.models]
+        got = f"{name[:_MAX_NAME]}:{version[:_MAX_NAME]}"
+        return NotFound(f"expected one of the loaded models {known}, got {got}")
+
+
+class _Table(NamedTuple):
+    """What is loaded at one moment."""
+
+    models: Mapping[tuple[str, str], LoadedModel]
+    latest: Mapping[str, LoadedModel]
+
+    def with_model(self, model: LoadedModel) -> "_Table":
+        """The table with a model more, or with one in another's place."""
+        return _table({**self.models, (model.name, model.version): model})
+
+    def without(self, model: LoadedModel) -> "_Table":
+        """The table with one model less."""
+        key = model.name, model.version
+        return _table({k: m for k, m in self.models.items() if k != key})
+
+
+def _table(models: Mapping[tuple[str, str], LoadedModel]) -> _Table:
+    order = sorted(models, key=lambda key: (key[0], int(key[1])))
+    ordered = {key: models[key] for key in order}
+    # The last one of a name is its highest version.
+    return _Table(ordered, {name: model for (name, _), model in ordered.items()})
 
 
 def choose_bundles(models: Path, names: Sequence[str]) -> list[Path]:

@@ -1,8 +1,9 @@
-"""One loaded model: a session, a batcher and its thread, from images to answers."""
+"""One loaded model: sessions, a line and its threads, from images to answers."""
 
+import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -12,21 +13,16 @@ from embedkit.runtime.local import LocalModel
 from embedkit.serve.answer import Answer, Query, collect, spread
 from embedkit.serve.batcher import BatchLimits
 from embedkit.serve.decode import Decoder
-from embedkit.serve.job import Batch, Job
+from embedkit.serve.job import Job
 from embedkit.serve.observe.record import BatchRecord
-from embedkit.serve.replies import Replies
-from embedkit.serve.scoring import GRAPH_OUTPUTS, ROW_NAMES, Rows, Scoring
-from embedkit.serve.worker import Worker
+from embedkit.serve.running.crew import Crew
+from embedkit.serve.running.replies import Replies
+from embedkit.serve.running.station import Work, graph_outputs
+from embedkit.serve.running.worker import Worker
+from embedkit.serve.scoring import ROW_NAMES, Rows, Scoring
 from embedkit.types import EncodedImages, Images
 
 __all__ = ["LoadedModel"]
-
-
-class Work(NamedTuple):
-    """One request's pixels at the model's size, and the graph outputs it needs."""
-
-    images: Images
-    outputs: frozenset[str]
 
 
 class _Prepared(NamedTuple):
@@ -44,7 +40,8 @@ class LoadedModel:
         local: The bundle with its checked graph.
         decoder: Shared by all models.
         limits: Sizes of the line and of a batch.
-        observe: Called after each batch, on the model's thread.
+        observe: Called after each batch, on the thread that ran it.
+        sessions: Batches that run at the same time, each in a session of its own.
     """
 
     def __init__(
@@ -53,6 +50,8 @@ class LoadedModel:
         decoder: Decoder,
         limits: BatchLimits,
         observe: Callable[[BatchRecord], None] | None = None,
+        *,
+        sessions: int = 1,
     ) -> None:
         manifest = local.bundle.manifest
         self.bundle = local.bundle
@@ -64,19 +63,21 @@ class LoadedModel:
         self.scoring = Scoring.load(local)
         graph = tuple(n for n in ("embedding", "features", "tokens") if n in manifest.outputs)
         self.answers: tuple[str, ...] = (*graph, *self.scoring.answers)
-        self._session = local.session
+        self.crew = Crew(local, limits, sessions=sessions, observe=observe)
         self._decoder = decoder
-        # Small requests are copied here, side by side; a batch from one request is not.
-        self._slab: Images = np.zeros((limits.max_batch_size, *self.spec.shape), np.uint8)
-        self._image_bytes = self._slab[0].nbytes
-        self._template = self._warm_up()
-        self.worker: Worker[Work, Rows] = Worker(
-            self._run,
-            limits,
-            name=self.name,
-            observe=observe,
-        )
+        self._image_bytes = int(np.prod(self.spec.shape))
+        self._template = {**self.crew.warm_rows}
+        self.scoring.add_to(self._template, frozenset(self.answers))
         self._replies = Replies()
+        # Every call holds its model until it is answered. So a model that was unloaded, or
+        # replaced, ends with its last call, however long that takes.
+        self._end = weakref.finalize(self, _end_soon, self.crew, self._replies)
+        self._end.atexit = False
+
+    @property
+    def worker(self) -> Worker[Work, Rows]:
+        """The line and its threads; another one after a restart."""
+        return self.crew.worker
 
     def infer(self, query: Query) -> Answer:
         """Answer a query, batched with whatever else is waiting.
@@ -111,12 +112,18 @@ class LoadedModel:
             self._replies.put(lambda: done(self._outcome(query, job, pixels)))
 
         images = pixels.images
-        work = Work(images, _graph_outputs(query.wants))
-        job = self.worker.offer(
-            work, len(images), images.nbytes, deadline=query.deadline, on_finish=finished
+        work = Work(images, graph_outputs(query.wants))
+        worker = self.worker
+        job = worker.offer(
+            work,
+            len(images),
+            images.nbytes,
+            priority=query.priority,
+            deadline=query.deadline,
+            on_finish=finished,
         )
-        if query.watch is not None and not query.watch(lambda: self.worker.cancel(job)):
-            self.worker.cancel(job)
+        if query.watch is not None and not query.watch(lambda: worker.cancel(job)):
+            worker.cancel(job)
 
     def is_ready(self, images: Images | EncodedImages) -> bool:
         """Whether images can be queued as they are, without decoding or resizing."""
@@ -124,9 +131,9 @@ class LoadedModel:
 
     def stop(self, timeout_s: float | None = None) -> bool:
         """Finish what is queued and end the threads; False if that took too long."""
-        has_ended = self.worker.stop(timeout_s)
+        has_ended = _stop(self.crew, self._replies, timeout_s)
         if has_ended:
-            self._replies.stop()
+            self._end.detach()
         return has_ended
 
     def _prepare(self, query: Query) -> "_Prepared":
@@ -139,7 +146,12 @@ class LoadedModel:
             )
         count = len(query.images)
         if not isinstance(query.images, np.ndarray):  # nothing is decoded in vain
-            self.worker.check(count, count * self._image_bytes)
+            self.worker.check(
+                count,
+                count * self._image_bytes,
+                priority=query.priority,
+                deadline=query.deadline,
+            )
         began = time.monotonic()
         images, errors = self._pixels(query.images)
         if count == 1 and errors:
@@ -170,8 +182,14 @@ class LoadedModel:
 
     def _execute(self, images: Images, query: Query) -> Job[Work, Rows]:
         """Queue pixels and wait for their rows."""
-        work = Work(images, _graph_outputs(query.wants))
-        ticket = self.worker.submit(work, len(images), images.nbytes, deadline=query.deadline)
+        work = Work(images, graph_outputs(query.wants))
+        ticket = self.worker.submit(
+            work,
+            len(images),
+            images.nbytes,
+            priority=query.priority,
+            deadline=query.deadline,
+        )
         if query.watch is not None and not query.watch(ticket.cancel):
             ticket.cancel()
             raise Cancelled("the caller went away before its images ran")
@@ -203,46 +221,18 @@ class LoadedModel:
         times = started - job.arrived, pixels.decode_s, ended - started
         return Answer(rows, errors, *times, job.largest_batch)
 
-    def _run(self, batch: Batch[Work, Rows]) -> Rows:
-        """Run the graph on a batch; on the worker's thread."""
-        outputs = _merge(frozenset(s.payload.outputs for s in batch.slices))
-        return {**self._session.run(self._gather(batch), outputs)}
-
-    def _gather(self, batch: Batch[Work, Rows]) -> Images:
-        """The pixels of a batch in one array: the caller's own where it fills the batch."""
-        pieces = [s.payload.images[s.start : s.stop] for s in batch.slices]
-        if len(pieces) == 1:
-            return pieces[0]
-        slab = self._slab[: batch.size]
-        np.concatenate(pieces, out=slab)
-        return slab
-
-    def _warm_up(self) -> Rows:
-        """Run each power of two up to the largest batch, so that no caller pays for the first.
-
-        Returns:
-            Every array that an answer can have, for one image.
-        """
-        outputs = sorted(self.bundle.manifest.outputs)
-        sizes = {1 << k for k in range(self.limits.max_batch_size.bit_length())}
-        for size in sorted({*sizes, self.limits.max_batch_size} - {1}):
-            self._session.run(self._slab[:size], outputs)
-        rows: Rows = {**self._session.run(self._slab[:1], outputs)}
-        self.scoring.add_to(rows, frozenset(self.answers))
-        return rows
-
     def _like(self, wants: frozenset[str]) -> Rows:
         names = [name for want in wants for name in ROW_NAMES[want]]
         return {name: self._template[name] for name in names}
 
 
-@lru_cache(maxsize=64)
-def _graph_outputs(wants: frozenset[str]) -> frozenset[str]:
-    """The graph outputs that some answers need; one object per set of wants."""
-    return frozenset().union(*(GRAPH_OUTPUTS[want] for want in wants))
+def _stop(crew: Crew, replies: Replies, timeout_s: float | None = None) -> bool:
+    has_ended = crew.stop(timeout_s)
+    if has_ended:
+        replies.stop()
+    return has_ended
 
 
-@lru_cache(maxsize=64)
-def _merge(outputs: frozenset[frozenset[str]]) -> tuple[str, ...]:
-    """All graph outputs that the requests of a batch need."""
-    return tuple(sorted(frozenset().union(*outputs)))
+def _end_soon(crew: Crew, replies: Replies) -> None:
+    """End a model's threads from another one: the last holder may be one of them."""
+    threading.Thread(target=_stop, args=(crew, replies), name="unload", daemon=True).start()

@@ -52,15 +52,28 @@ def unit(rows):
 
 def block(model):
     """Make the model's session wait for an event before each run."""
-    may_run, original = threading.Event(), model._session.run
+    session = model.crew.sessions[0]
+    may_run, original = threading.Event(), session.run
 
-    class Held:
-        def run(self, images, outputs):
-            assert may_run.wait(10)
-            return original(images, outputs)
+    def held(images, outputs):
+        assert may_run.wait(10)
+        return original(images, outputs)
 
-    model._session = Held()
+    session.run = held
     return may_run
+
+
+def poison(model, image):
+    """Make the model's session fail on one image."""
+    session = model.crew.sessions[0]
+    original = session.run
+
+    def picky(batch, outputs):
+        if (batch == image).all(axis=(1, 2, 3)).any():
+            raise RuntimeError("poison")
+        return original(batch, outputs)
+
+    session.run = picky
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 11])
@@ -136,15 +149,7 @@ def test_a_lone_bad_file_is_an_error(model):
 
 
 def test_a_poisonous_image_fails_alone(model, images, caplog):
-    original = model._session.run
-
-    class Picky:
-        def run(self, batch, outputs):
-            if (batch == images[2]).all(axis=(1, 2, 3)).any():
-                raise RuntimeError("poison")
-            return original(batch, outputs)
-
-    model._session = Picky()
+    poison(model, images[2])
     answer = model.infer(Query(images[:4]))
     assert list(answer.errors) == [2]
     assert not answer.rows["embedding"][2].any()
@@ -154,15 +159,7 @@ def test_a_poisonous_image_fails_alone(model, images, caplog):
 
 
 def test_files_and_poison_fail_at_their_own_places(model, images, caplog):
-    original = model._session.run
-
-    class Picky:
-        def run(self, batch, outputs):
-            if (batch == images[2]).all(axis=(1, 2, 3)).any():
-                raise RuntimeError("poison")
-            return original(batch, outputs)
-
-    model._session = Picky()
+    poison(model, images[2])
     answer = model.infer(Query([b"junk", png(images[1]), b"junk", png(images[2])]))
     assert sorted(answer.errors) == [0, 2, 3]
     assert isinstance(answer.errors[3], RuntimeError)

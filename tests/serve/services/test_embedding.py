@@ -211,8 +211,8 @@ class Held:
     def __init__(self, model):
         self.may_run = threading.Event()
         self.runs = 0
-        self._original = model._session.run
-        model._session = self
+        session = model.crew.sessions[0]
+        self._original, session.run = session.run, self.run
 
     def run(self, images, outputs):
         self.runs += len(images)
@@ -312,11 +312,10 @@ def test_too_many_images_or_bytes_are_message_too_large(held):
 def test_what_is_not_ours_says_only_its_type(held, caplog):
     stub, _, server = held
 
-    class Broken:
-        def run(self, images, outputs):
-            raise RuntimeError("secret path")
+    def broken(images, outputs):
+        raise RuntimeError("secret path")
 
-    server.engine.get("tiny")._session = Broken()
+    server.engine.get("tiny").crew.sessions[0].run = broken
     error = failure(stub.Embed, four(1))
     assert error.code() == grpc.StatusCode.INTERNAL
     assert details(error) == ("INTERNAL", None)

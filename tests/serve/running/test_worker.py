@@ -8,7 +8,7 @@ import pytest
 from embedkit.errors import Cancelled, DeadlineExceeded, QueueFull, Unavailable
 from embedkit.serve.batcher import BatchLimits
 from embedkit.serve.observe.record import BatchRecord
-from embedkit.serve.worker import Worker
+from embedkit.serve.running.worker import Worker
 
 
 class Gate:
@@ -34,7 +34,7 @@ def gate():
 
 @pytest.fixture
 def worker(gate):
-    worker = Worker(gate, BatchLimits(4, 8, 100), name="test")
+    worker = Worker([gate], BatchLimits(4, 8, 100), name="test")
     yield worker
     for _ in range(100):
         gate.may_end.release()
@@ -98,7 +98,7 @@ def test_a_full_queue_is_an_answer_and_not_a_wait(worker, gate):
 
 
 def test_stopping_finishes_what_is_queued_and_refuses_the_rest(gate):
-    worker = Worker(gate, BatchLimits(4, 8, 100), name="test")
+    worker = Worker([gate], BatchLimits(4, 8, 100), name="test")
     running = put(worker, "a")
     assert gate.begun.acquire(timeout=10)
     queued = put(worker, "b")
@@ -117,7 +117,7 @@ def test_a_failing_run_does_not_end_the_thread(caplog):
             raise RuntimeError("no")
         return ["ok"] * batch.size
 
-    worker = Worker(run, BatchLimits(4, 8, 100), name="test")
+    worker = Worker([run], BatchLimits(4, 8, 100), name="test")
     bad = put(worker, "bad").wait()
     assert [str(p.error) for p in bad.parts] == ["no"]
     assert rows(put(worker, "good").wait()) == ["ok"]
@@ -133,7 +133,7 @@ def test_each_batch_is_reported_with_its_size_and_reruns():
             raise RuntimeError("no")
         return ["ok"] * batch.size
 
-    worker = Worker(run, BatchLimits(4, 8, 100), name="tiny", observe=seen.append)
+    worker = Worker([run], BatchLimits(4, 8, 100), name="tiny", observe=seen.append)
     put(worker, "a", "bad", "c").wait()
     assert worker.stop(10)
     assert [(r.model, r.size) for r in seen] == [("tiny", 3)]
@@ -150,7 +150,7 @@ def test_a_failure_outside_the_model_does_not_end_the_thread(caplog):
             raise RuntimeError("no disk")
 
     worker: Worker[list[str], list[str]] = Worker(
-        lambda batch: ["ok"] * batch.size, BatchLimits(4, 8, 100), name="x", observe=observe
+        [lambda batch: ["ok"] * batch.size], BatchLimits(4, 8, 100), name="x", observe=observe
     )
     assert rows(put(worker, "a").wait()) == ["ok"]
     assert rows(put(worker, "b").wait()) == ["ok"]

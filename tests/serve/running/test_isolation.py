@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedkit.serve.batcher import Batcher, BatchLimits
-from embedkit.serve.isolation import run_isolating
+from embedkit.serve.running.isolation import run_isolating
 
 
 def batch_of(sizes):

@@ -1,0 +1,1 @@
+"""What keeps the batches of a loaded model running: threads, their memory, and the way back."""
