@@ -21,6 +21,8 @@ COMMANDS = {
     "serve": "Serve bundles over gRPC.",
     "index": "Create, fill, search and inspect collections.",
     "eval": "Evaluate a served model and write a report.",
+    "model": "List, load and unload the models of a server.",
+    "bench": "Measure against the bare runtime.",
     "bundle": "Show or verify a bundle.",
     "list": "List objectives, augmentations, encoders, detectors, ...",
 }

@@ -1,6 +1,5 @@
 """Report: what was measured, on which model, with which data, by which code."""
 
-import hashlib
 import json
 import platform
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from embedkit.data.dataset import Dataset
 from embedkit.evaluate.context import Context
 from embedkit.evaluate.gate import GateResult
 from embedkit.evaluate.task import TaskResult
+from embedkit.runtime.environment import code_digest
 
 __all__ = ["ITEMS", "SCHEMA_VERSION", "Report", "Subject", "describe_run", "write_report"]
 
@@ -111,7 +111,7 @@ def describe_run(
         "seed": context.seed,
         "suite": list(suite),
         "options": asdict(context.options),
-        "code": {"version": _version("embedkit") or "unknown", "digest": _code_digest()},
+        "code": {"version": _version("embedkit") or "unknown", "digest": code_digest()},
         "versions": {"python": platform.python_version(), **_versions()},
     }
     return model, data, run
@@ -160,18 +160,6 @@ def _version(package: str) -> str | None:
 def _versions() -> dict[str, str]:
     found = {package: _version(package) for package in _PACKAGES}
     return {package: number for package, number in found.items() if number}
-
-
-def _code_digest() -> str:
-    """sha256 over the package's Python files: the same code, the same digest."""
-    import embedkit
-
-    digest = hashlib.sha256()
-    root = Path(embedkit.__path__[0])
-    for path in sorted(root.rglob("*.py")):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0")
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return "sha256:" + digest.hexdigest()
 
 
 def _replace(path: Path, text: str) -> None:

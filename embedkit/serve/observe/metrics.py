@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -24,8 +24,8 @@ from embedkit.serve.observe.record import BatchRecord, CallRecord, ItemsRecord
 
 __all__ = ["Gauge", "Metrics"]
 
-# Half a decade apart, from 100 µs, the cost of a call, to 100 s.
-_SECONDS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+# Four to a decade, from 100 µs, the cost of a call, to 100 s: percentiles to within a factor 2.
+_SECONDS = (*(float(f"{m}e{d}") for d in range(-4, 2) for m in (1, 2, 3, 5)), 100.0)
 _SIZES = tuple(float(1 << k) for k in range(11))
 _FOLD_AT = 256
 _SHED = frozenset({"QUEUE_FULL", "MESSAGE_TOO_LARGE", "UNAVAILABLE"})
@@ -118,6 +118,8 @@ class Metrics(Collector):
         self._pending: deque[CallRecord | ItemsRecord | BatchRecord] = deque()
         self._registry = CollectorRegistry()
         self._registry.register(self)
+        # CPU seconds, memory and files of this process, under the names that everybody uses.
+        ProcessCollector(registry=self._registry)
 
     def add(self, record: CallRecord | ItemsRecord | BatchRecord) -> None:
         """Count a finished call, the images of one, or a batch."""

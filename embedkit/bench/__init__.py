@@ -1,0 +1,1 @@
+"""Load generators and raw baselines: how fast it is, beside how fast it could be."""

@@ -1,0 +1,1 @@
+"""Served against bare onnxruntime: senders, loops, rounds, results."""
