@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
+from embedkit.cli.connection import Target, connected
 from embedkit.errors import InvalidInput, ModelMismatch
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ _SUITE = "classify,knn,linear,ood,robustness,parity"
 class Options(TypedDict):
     """The options of the command, as click hands them over."""
 
-    server: str
     model: str
     version: str
     train: str
@@ -50,11 +50,11 @@ class Options(TypedDict):
     radius: tuple[float, ...]
     cache: Path | None
     retry_s: float
-    token: str | None
 
 
 @click.command(name="eval", context_settings={"show_default": True})
-@click.option("--server", required=True, metavar="HOST:PORT", help="Address of the server.")
+@click.pass_context
+@connected(default=None)
 @click.option("--model", default="", metavar="NAME", help="May be left out if one is served.")
 @click.option("--version", default="", metavar="N", help="Version.  [default: the latest]")
 @click.option("--train", required=True, metavar="DATA", help="Known images, to fit on.")
@@ -107,9 +107,7 @@ class Options(TypedDict):
 @click.option(
     "--retry-s", type=click.FloatRange(0), default=10.0, help="Seconds to retry a call."
 )
-@click.option("--token", envvar="EMBEDKIT_TOKEN", help="Credential of the server.")
-@click.pass_context
-def command(ctx: click.Context, /, **options: Unpack[Options]) -> None:
+def command(target: Target, ctx: click.Context, /, **options: Unpack[Options]) -> None:
     """Evaluate a served model and write report.json and report.html.
 
     The images are sent as they are, so that the server decodes them as it does in production.
@@ -118,7 +116,6 @@ def command(ctx: click.Context, /, **options: Unpack[Options]) -> None:
     from rich.console import Console
 
     from embedkit.cli.report_table import print_report
-    from embedkit.client.sync import connect
     from embedkit.evaluate.gate import parse_gate
     from embedkit.evaluate.report import Subject, write_report
     from embedkit.evaluate.run import check_suite, evaluate
@@ -128,11 +125,10 @@ def command(ctx: click.Context, /, **options: Unpack[Options]) -> None:
     suite = check_suite([name for name in names if name])
     gates = [parse_gate(text, suite) for text in options["gate"]]
     data = _load(options, console)
-    server, retry_s, token = options["server"], options["retry_s"], options["token"]
-    with connect(server, retry_s=retry_s, token=token) as client:
+    with target.connect(retry_s=options["retry_s"]) as client:
         served = client.model(options["model"], options["version"])
         info = served.info
-        subject = Subject(info.name, info.version, "grpc", server)
+        subject = Subject(info.name, info.version, "grpc", target.server)
         with _progress(console, suite) as progress:
             context = _context(options, served, data, subject, progress)
             report = evaluate(context, suite, subject=subject, gates=gates)

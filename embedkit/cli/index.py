@@ -2,22 +2,20 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 import click
 
+from embedkit.cli.connection import Target, connected
+
 if TYPE_CHECKING:
-    from embedkit.client.sync import Client
     from embedkit.data.source import Dataset
     from embedkit.types import Collection, Hit
 
 __all__ = ["command"]
 
-Command = TypeVar("Command", bound=Callable[..., None])
 # Images of one upsert call: the step of the progress bar.
 _IMAGES_AT_ONCE = 1024
 
@@ -25,27 +23,6 @@ _IMAGES_AT_ONCE = 1024
 @click.group(name="index")
 def command() -> None:
     """Create, fill, search and inspect collections of a server."""
-
-
-def _connected(function: Command) -> Command:
-    """Add the options of the connection."""
-    server = click.option(
-        "--server",
-        default="127.0.0.1:50051",
-        show_default=True,
-        metavar="HOST:PORT",
-        help="Address of the server.",
-    )
-    token = click.option("--token", envvar="EMBEDKIT_TOKEN", help="Credential of the server.")
-    return server(token(function))
-
-
-@contextmanager
-def _client(server: str, token: str | None) -> "Iterator[Client]":
-    from embedkit.client.sync import connect
-
-    with connect(server, token=token) as client:
-        yield client
 
 
 @command.command(name="create")
@@ -59,18 +36,17 @@ def _client(server: str, token: str | None) -> "Iterator[Client]":
     show_default=True,
 )
 @click.option("--kind", default="auto", show_default=True, help="Kind of index.")
-@_connected
+@connected()
 def create(
+    target: Target,
     name: str,
     model: str,
     dim: int | None,
     metric: 'Literal["cosine", "inner_product", "l2"]',
     kind: str,
-    server: str,
-    token: str | None,
 ) -> None:
     """Make the collection NAME, for a model's embeddings or for vectors of one dimension."""
-    with _client(server, token) as client:
+    with target.connect() as client:
         made = client.create_collection(
             name, dim=dim or 0, model=model, metric=metric, kind=kind
         )
@@ -83,10 +59,8 @@ def create(
 @click.argument("data")
 @click.option("--prefix", default="", help="Put in front of every id, to keep sources apart.")
 @click.option("--strict", is_flag=True, help="An unreadable image is an error, not skipped.")
-@_connected
-def add(
-    name: str, data: str, prefix: str, strict: bool, server: str, token: str | None
-) -> None:
+@connected()
+def add(target: Target, name: str, data: str, prefix: str, strict: bool) -> None:
     """Embed the images of DATA on the server and store them in the collection NAME.
 
     Ids are those of DATA: paths within a folder or archive, split and position in arrays.
@@ -98,7 +72,7 @@ def add(
     from embedkit.data.source import load_dataset
 
     console = Console(stderr=True)
-    with _client(server, token) as client:
+    with target.connect() as client:
         client.describe(name)  # before the images are read
         with console.status("reading the images"):
             dataset = load_dataset(data, strict=strict)
@@ -135,18 +109,17 @@ def _payloads(dataset: "Dataset", data: str, part: slice) -> list[dict[str, obje
 @click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="Hits.")
 @click.option("--filter", "query_filter", default="", help="Expression over payloads.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per hit and line.")
-@_connected
+@connected()
 def search(
+    target: Target,
     name: str,
     image: Path,
     k: int,
     query_filter: str,
     as_json: bool,
-    server: str,
-    token: str | None,
 ) -> None:
     """Find the images in the collection NAME that are most like the file IMAGE."""
-    with _client(server, token) as client:
+    with target.connect() as client:
         (hits,) = client.search(name, images=image, k=k, filter=query_filter)
     if as_json:
         for hit in hits:
@@ -168,10 +141,10 @@ def _print_hits(hits: "list[Hit]") -> None:
 @command.command(name="delete")
 @click.argument("name")
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
-@_connected
-def delete(name: str, ids: tuple[str, ...], server: str, token: str | None) -> None:
+@connected()
+def delete(target: Target, name: str, ids: tuple[str, ...]) -> None:
     """Remove the IDs from the collection NAME; unknown ones are skipped."""
-    with _client(server, token) as client:
+    with target.connect() as client:
         deleted = client.delete(name, ids)
     click.echo(f"deleted {deleted} of {len(set(ids))}")
 
@@ -179,10 +152,10 @@ def delete(name: str, ids: tuple[str, ...], server: str, token: str | None) -> N
 @command.command(name="stats")
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@_connected
-def stats(name: str, as_json: bool, server: str, token: str | None) -> None:
+@connected()
+def stats(target: Target, name: str, as_json: bool) -> None:
     """Print what the collection NAME holds."""
-    with _client(server, token) as client:
+    with target.connect() as client:
         found = client.describe(name)
     if as_json:
         click.echo(json.dumps(asdict(found)))
@@ -207,10 +180,10 @@ def _facts(collection: "Collection") -> dict[str, str]:
 
 @command.command(name="list")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
-@_connected
-def list_all(as_json: bool, server: str, token: str | None) -> None:
+@connected()
+def list_all(target: Target, as_json: bool) -> None:
     """List the collections."""
-    with _client(server, token) as client:
+    with target.connect() as client:
         found = client.collections()
     if as_json:
         click.echo(json.dumps([asdict(c) for c in found]))
@@ -221,10 +194,10 @@ def list_all(as_json: bool, server: str, token: str | None) -> None:
 
 @command.command(name="compact")
 @click.argument("name")
-@_connected
-def compact(name: str, server: str, token: str | None) -> None:
+@connected()
+def compact(target: Target, name: str) -> None:
     """Give the space of removed vectors in the collection NAME back to the disk."""
-    with _client(server, token) as client:
+    with target.connect() as client:
         reclaimed = client.compact(name)
     click.echo(f"reclaimed {reclaimed:,} bytes")
 
@@ -232,10 +205,10 @@ def compact(name: str, server: str, token: str | None) -> None:
 @command.command(name="drop")
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@_connected
-def drop(name: str, yes: bool, server: str, token: str | None) -> None:
+@connected()
+def drop(target: Target, name: str, yes: bool) -> None:
     """Remove the collection NAME and everything in it."""
-    with _client(server, token) as client:
+    with target.connect() as client:
         count = client.describe(name).count
         if not yes:
             click.confirm(f"Remove {name} with {count:,} vectors?", abort=True)

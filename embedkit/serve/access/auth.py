@@ -21,6 +21,8 @@ ADMIN_CALLS = frozenset({"ModelService/LoadModel", "ModelService/UnloadModel"})
 """What needs the admin token."""
 
 Metadata = Iterable[tuple[str, str | bytes]]
+"""What a caller sends beside a request: pairs of a lower-case name and a value."""
+
 _SCHEME = "bearer "
 _HOW = "send it as 'authorization: Bearer KEY' or 'x-api-key: KEY'"
 
