@@ -8,12 +8,16 @@ from pathlib import Path
 from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = sorted((ROOT / "proto" / "embedkit" / "v1").glob("*.proto"))
 TARGET = ROOT / "embedkit" / "wire" / "proto"
+# Folder of the sources, and where its modules go below the target.
+PACKAGES = {"embedkit/v1": "", "inference": "inference/"}
 
 
 def generate(out: Path) -> dict[str, str]:
-    """Return the generated modules by file name, with imports that suit the package."""
+    """Return the generated modules by path, with imports that suit the packages."""
+    sources = sorted(
+        path for package in PACKAGES for path in (ROOT / "proto" / package).glob("*.proto")
+    )
     include = Path(protoc.__file__).parent / "_proto"
     arguments = [
         "protoc",
@@ -23,15 +27,20 @@ def generate(out: Path) -> dict[str, str]:
         f"--python_out={out}",
         f"--pyi_out={out}",
         f"--grpc_python_out={out}",
-        *(str(path) for path in SOURCES),
+        *(str(path) for path in sources),
     ]
     if protoc.main(arguments) != 0:
         raise SystemExit("protoc failed")
     files = {}
-    for path in sorted((out / "embedkit" / "v1").iterdir()):
-        text = path.read_text(encoding="utf-8")
-        files[path.name] = re.sub(
-            r"from embedkit\.v1 import", "from embedkit.wire.proto import", text
+    for package, place in PACKAGES.items():
+        home = f"embedkit.wire.proto.{place}".replace("/", ".").rstrip(".")
+        name = package.replace("/", ".")
+        for path in sorted((out / package).iterdir()):
+            text = path.read_text(encoding="utf-8")
+            imports = rf"from {re.escape(name)} import"
+            files[place + path.name] = re.sub(imports, f"from {home} import", text)
+        files[f"{place}__init__.py"] = (
+            f'"""Generated from proto/{package} by tools/gen_proto.py."""\n'
         )
     # Services without messages of their own produce empty stubs; keep only what is used.
     files.pop("tensor_pb2_grpc.py", None)
@@ -49,7 +58,6 @@ def main() -> int:
     """Write the stubs, or compare them with ``--check``."""
     with tempfile.TemporaryDirectory() as folder:
         files = generate(Path(folder))
-    files["__init__.py"] = '"""Generated from proto/embedkit/v1 by tools/gen_proto.py."""\n'
     if "--check" in sys.argv:
         stale = [
             n
@@ -60,8 +68,8 @@ def main() -> int:
             f"stale stubs: {stale}; run `make proto`" if stale else "stubs in step with proto/"
         )
         return bool(stale)
-    TARGET.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
+        (TARGET / name).parent.mkdir(parents=True, exist_ok=True)
         (TARGET / name).write_text(text, encoding="utf-8")
     return 0
 

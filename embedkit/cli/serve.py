@@ -36,11 +36,14 @@ class Options(TypedDict):
     decode_threads: int
     max_message_mb: int
     max_images: int
+    max_streams: int
+    stream_window: int
     max_pixels: int
     grace_s: float
     access_log: Literal["all", "errors", "off"]
     log_format: Literal["json", "text"]
     reflection: bool
+    oip: bool
 
 
 @click.command(name="serve", context_settings={"show_default": True})
@@ -78,6 +81,13 @@ class Options(TypedDict):
 )
 @click.option("--max-message-mb", type=click.IntRange(1), default=32, help="MiB of a request.")
 @click.option("--max-images", type=click.IntRange(1), default=1024, help="Images in one call.")
+@click.option("--max-streams", type=click.IntRange(0), default=64, help="Streams at a time.")
+@click.option(
+    "--stream-window",
+    type=click.IntRange(1),
+    default=16,
+    help="Requests under way in one stream; no further one is read meanwhile.",
+)
 @click.option(
     "--max-pixels",
     type=click.IntRange(1),
@@ -100,6 +110,7 @@ class Options(TypedDict):
     "--log-format", type=click.Choice(["json", "text"]), default="text", help="One line each."
 )
 @click.option("--reflection/--no-reflection", default=True, help="Tell clients the schema.")
+@click.option("--oip/--no-oip", default=True, help="Serve Triton and KServe clients too.")
 def command(**options: Unpack[Options]) -> None:
     """Serve bundles over gRPC.
 
@@ -153,9 +164,12 @@ def _config(options: Options) -> "ServerConfig":
         ),
         max_message_bytes=options["max_message_mb"] << 20,
         max_images=options["max_images"],
+        max_streams=options["max_streams"],
+        stream_window=options["stream_window"],
         grace_s=options["grace_s"],
         access_log=options["access_log"],
         reflection=options["reflection"],
+        oip=options["oip"],
     )
 
 

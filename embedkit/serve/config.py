@@ -24,6 +24,9 @@ class ServerConfig:
         max_images: Most images in one call.
         handlers: Calls handled at a time; each takes a thread.
         backlog: Calls that may wait for a handler; further ones are refused.
+        max_streams: Streams at a time; each takes two threads of its own.
+        stream_window: Requests under way in one stream; no further one is read meanwhile.
+        oip: Whether the Open Inference Protocol is served too.
         grace_s: Seconds that running calls get when the server stops.
         reflection: Whether clients may ask for the schema.
         access_log: Which calls are logged.
@@ -39,6 +42,9 @@ class ServerConfig:
     max_images: int = 1024
     handlers: int = 256
     backlog: int = 1024
+    max_streams: int = 64
+    stream_window: int = 16
+    oip: bool = True
     grace_s: float = 30.0
     reflection: bool = True
     access_log: Literal["all", "errors", "off"] = "off"

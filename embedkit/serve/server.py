@@ -2,9 +2,11 @@
 
 import contextlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from embedkit.serve.services.embedding import EmbeddingServicer, add_embedding_s
 from embedkit.serve.services.guard import Guard
 from embedkit.serve.services.index import add_index_service
 from embedkit.serve.services.model import ModelServicer
+from embedkit.serve.services.stream import StreamLimits
 from embedkit.types import Collection
 from embedkit.wire.proto import (
     embedding_pb2,
@@ -60,6 +63,11 @@ class Server:
         self._store: LocalStore | None = None
         self._stopped = threading.Event()
         self._pool = HandlerPool(config.handlers, config.backlog)
+        # Files of streams are decoded here, so that they never wait before those of calls.
+        self._stream_pool = ThreadPoolExecutor(
+            config.engine.decode_threads or len(os.sched_getaffinity(0)),
+            thread_name_prefix="stream-decode",
+        )
         limit = config.max_message_bytes + _TRANSPORT_MARGIN_BYTES
         self._grpc = grpc.server(
             self._pool,
@@ -73,6 +81,9 @@ class Server:
             self._grpc,
             max_message_bytes=config.max_message_bytes,
             pool=self._pool,
+            limits=StreamLimits(
+                config.max_streams, config.stream_window, config.max_message_bytes
+            ),
             record=self._record,
         )
         self._health = health.HealthServicer()
@@ -128,6 +139,8 @@ class Server:
         with contextlib.ExitStack() as ends:  # from the last to the first, whatever fails
             ends.callback(self._stopped.set)
             ends.callback(self._pool.shutdown, wait=False)
+            ends.callback(self._stream_pool.shutdown, wait=False)
+            ends.callback(self._guard.stop)
             if self._sideport is not None:
                 ends.callback(self._sideport.stop)
             if self._store is not None:
@@ -182,6 +195,12 @@ class Server:
                 lambda: [((m.name, m.version, m.provider), 1.0) for m in self.engine.models],
             ),
             Gauge(
+                "embedkit_streams",
+                "Streams that run.",
+                (),
+                lambda: [((), self._guard.streams)],
+            ),
+            Gauge(
                 "embedkit_index_vectors",
                 "Vectors in each collection.",
                 ("collection",),
@@ -191,13 +210,18 @@ class Server:
 
     def _add_services(self) -> None:
         config = self.config
-        servicer = EmbeddingServicer(
-            self.engine,
-            pool=self._pool,
-            max_images=config.max_images,
-            count_items=self.metrics.add,
+        unary, streamed = (
+            EmbeddingServicer(
+                self.engine,
+                pool=pool,
+                max_images=config.max_images,
+                count_items=self.metrics.add,
+            )
+            for pool in (self._pool, self._stream_pool)
         )
-        add_embedding_service(self._guard, servicer)
+        add_embedding_service(self._guard, unary, streamed)
+        if config.oip:
+            self._add_inference_service()
         model_pb2_grpc.add_ModelServiceServicer_to_server(  # type: ignore[no-untyped-call]
             ModelServicer(
                 self.engine,
@@ -213,13 +237,27 @@ class Server:
             names = (*self._service_names(), health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._grpc)
 
+    def _add_inference_service(self) -> None:
+        # Its stubs are loaded only where they are served: see there.
+        from embedkit.serve import oip
+
+        servicer = oip.InferenceServicer(
+            self.engine,
+            pool=self._pool,
+            max_images=self.config.max_images,
+            is_ready=lambda: self._is_serving,
+            count_items=self.metrics.add,
+        )
+        oip.add_inference_service(self._guard, servicer)
+
     def _service_names(self) -> tuple[str, ...]:
         files = (embedding_pb2, model_pb2, index_pb2)
-        return tuple(
+        ours = tuple(
             service.full_name
             for file in files
             for service in file.DESCRIPTOR.services_by_name.values()
         )
+        return (*ours, "inference.GRPCInferenceService") if self.config.oip else ours
 
     def _set_health(self, status: int) -> None:
         self._is_serving = status == health_pb2.HealthCheckResponse.SERVING

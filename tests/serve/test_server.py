@@ -24,6 +24,7 @@ SERVICES = [
     "embedkit.v1.EmbeddingService",
     "embedkit.v1.IndexService",
     "embedkit.v1.ModelService",
+    "inference.GRPCInferenceService",
 ]
 
 
@@ -76,14 +77,6 @@ def test_reflection_can_be_switched_off(start, channel):
     database = ProtoReflectionDescriptorDatabase(channel(f"127.0.0.1:{port}"))
     with pytest.raises(grpc.RpcError) as caught:
         database.get_services()
-    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
-
-
-def test_embed_stream_is_not_there_yet(start, channel, images):
-    _, port = start()
-    stub = embedding_pb2_grpc.EmbeddingServiceStub(channel(f"127.0.0.1:{port}"))
-    with pytest.raises(grpc.RpcError) as caught:
-        list(stub.EmbedStream(iter([request_of(images)])))
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 

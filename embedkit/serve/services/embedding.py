@@ -9,6 +9,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import Message
+from google.rpc import status_pb2
 
 from embedkit.errors import InvalidInput, MessageTooLarge, QueueFull
 from embedkit.serve.answer import Answer, Query
@@ -23,7 +24,7 @@ from embedkit.wire.codec import decode_images, fill_tensor, fill_vectors
 from embedkit.wire.proto import embedding_pb2, tensor_pb2
 from embedkit.wire.status import to_status
 
-__all__ = ["OUTPUT_NAMES", "EmbeddingServicer", "add_embedding_service"]
+__all__ = ["OUTPUT_NAMES", "EmbeddingServicer", "add_embedding_service", "items_of", "start"]
 
 OUTPUT_NAMES: dict[int, str] = {
     embedding_pb2.EMBEDDING: "embedding",
@@ -45,7 +46,7 @@ _SERVICE = embedding_pb2.DESCRIPTOR.services_by_name["EmbeddingService"].full_na
 
 
 class EmbeddingServicer:
-    """Answers ``Embed`` from the engine.
+    """Answers ``Embed``, or the requests of ``EmbedStream``, from the engine.
 
     Args:
         engine: The loaded models.
@@ -86,21 +87,13 @@ class EmbeddingServicer:
             try:
                 if isinstance(answer, Exception):
                     raise answer
-                self._count(model, len(images), answer)
+                if self._count_items is not None:
+                    self._count_items(items_of(model, len(images), answer))
                 call.reply(_respond(request, wants, answer, model))
             except Exception as error:
                 call.fail(error)
 
-        if model.is_ready(images):
-            model.begin(query, done)
-        else:
-            self._pool.submit(_begin, model, query, done, call)
-
-    def _count(self, model: LoadedModel, count: int, answer: Answer) -> None:
-        if self._count_items is not None:
-            bad = len(answer.errors)
-            times = (answer.queue_s, answer.decode_s, answer.infer_s)
-            self._count_items(ItemsRecord(model.name, count - bad, bad, *times))
+        start(model, query, done, call, self._pool)
 
     def _images(self, request: embedding_pb2.EmbedRequest) -> Images | EncodedImages:
         kind = request.WhichOneof("input")
@@ -118,10 +111,57 @@ class EmbeddingServicer:
         return images
 
 
-def add_embedding_service(guard: Guard, servicer: EmbeddingServicer) -> None:
-    """Register EmbeddingService on a server that has not started."""
+def add_embedding_service(
+    guard: Guard, unary: EmbeddingServicer, streamed: EmbeddingServicer
+) -> None:
+    """Register EmbeddingService on a server that has not started.
+
+    Args:
+        guard: Of the server.
+        unary: Answers ``Embed``.
+        streamed: Answers the requests of ``EmbedStream``; a pool of its own keeps streams of
+            image files from the threads that unary calls decode on.
+    """
     parse = embedding_pb2.EmbedRequest.FromString
-    guard.add_method(_SERVICE, "Embed", servicer.embed, parse)
+    guard.add_method(_SERVICE, "Embed", unary.embed, parse)
+    guard.add_stream(_SERVICE, "EmbedStream", streamed.embed, parse, _refuse)
+
+
+def start(
+    model: LoadedModel,
+    query: Query,
+    done: Callable[[Answer | Exception], None],
+    call: Call,
+    pool: Executor,
+) -> None:
+    """Queue a query: here if its pixels are ready, else on a thread that decodes first.
+
+    Args:
+        model: Answers it.
+        query: What is asked.
+        done: Called once with the answer or the failure, unless this raises.
+        call: Ended if the query cannot be queued after decoding.
+        pool: Threads that decode.
+
+    Raises:
+        EmbedkitError: As ``LoadedModel.begin``.
+    """
+    if model.is_ready(query.images):
+        model.begin(query, done)
+    else:
+        pool.submit(_begin, model, query, done, call)
+
+
+def items_of(model: LoadedModel, count: int, answer: Answer) -> ItemsRecord:
+    """What is remembered of the images of an answered request."""
+    bad = len(answer.errors)
+    times = (answer.queue_s, answer.decode_s, answer.infer_s)
+    return ItemsRecord(model.name, count - bad, bad, *times)
+
+
+def _refuse(request_id: str, status: status_pb2.Status) -> Message:
+    """The answer to a request of a stream that failed as a whole."""
+    return embedding_pb2.EmbedResponse(request_id=request_id, status=status)
 
 
 def _begin(

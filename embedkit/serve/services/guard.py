@@ -15,6 +15,8 @@ from embedkit.serve.observe.record import CallRecord
 from embedkit.serve.services.call import Begin
 from embedkit.serve.services.ending import Transport, WaitingCall, WatchedCall
 from embedkit.serve.services.failure import abort
+from embedkit.serve.services.stream import Refuse, StreamCall, StreamLimits
+from embedkit.serve.services.streams import Streams
 from embedkit.wire.status import from_status
 
 __all__ = ["Guard"]
@@ -37,6 +39,7 @@ class Guard:
         server: The real server.
         max_message_bytes: A larger request is refused with MESSAGE_TOO_LARGE.
         pool: The server's own threads.
+        limits: How many streams there may be, and how much each may hold.
         record: Called after each call, on the thread that ended it.
     """
 
@@ -46,6 +49,7 @@ class Guard:
         *,
         max_message_bytes: int,
         pool: Executor,
+        limits: StreamLimits | None = None,
         record: Callable[[CallRecord], None] | None = None,
     ) -> None:
         self._is_draining = False
@@ -56,6 +60,12 @@ class Guard:
         self._pool = pool
         self._record = record
         self._direct = DirectCalls(server) if is_supported(server) else None
+        self._streams = Streams(limits or StreamLimits(), self._ended, self._tell)
+
+    @property
+    def streams(self) -> int:
+        """Streams that run now."""
+        return len(self._streams)
 
     def start(self) -> None:
         """Start the server and take calls."""
@@ -73,12 +83,18 @@ class Guard:
             Whether that was so within ``timeout_s`` seconds.
         """
         self._is_draining = True
+        self._streams.drain()
         began = time.perf_counter()
         while (now := time.perf_counter()) < began + timeout_s:
-            if not self._running and now - max(began, self._last_arrival) > _QUIET_S:
+            is_idle = not self._running and not self._streams
+            if is_idle and now - max(began, self._last_arrival) > _QUIET_S:
                 return True
             time.sleep(_QUIET_S / 10)
         return False
+
+    def stop(self) -> None:
+        """End the threads of streams, after the server has stopped."""
+        self._streams.stop()
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
         """Ignore the unguarded handlers; the registered ones below serve the same methods."""
@@ -115,13 +131,41 @@ class Guard:
 
         def receive(call: DirectCall, data: bytes) -> None:
             if len(data) > _INLINE_BYTES:
-                self._pool.submit(self._take, rpc, call, data, begin, parse)
+                self._pool.submit(self._receive, rpc, call, data, begin, parse)
             else:
-                self._take(rpc, call, data, begin, parse)
+                self._receive(rpc, call, data, begin, parse)
 
         self._direct.add(f"/{service}/{name}", receive)
 
-    def _take(
+    def add_stream(
+        self,
+        service: str,
+        name: str,
+        begin: Begin,
+        parse: Callable[[bytes], Message],
+        refuse: Refuse,
+    ) -> None:
+        """Register a bidirectional method of which each request is a call of its own.
+
+        Args:
+            service: With its package.
+            name: Of the method.
+            begin: Takes up a request, on the stream's reading thread.
+            parse: Makes a request of its bytes.
+            refuse: Makes the answer to a request that failed; the stream goes on.
+        """
+        rpc = f"{service.rpartition('.')[2]}/{name}"
+
+        def take(call: StreamCall, data: bytes) -> None:
+            self._take(call, data, begin, parse)
+
+        handler = self._streams.handler(rpc, self._admit_stream, take, refuse)
+        self._server.add_registered_method_handlers(service, {name: handler})
+
+    def _admit_stream(self, context: grpc.ServicerContext) -> None:
+        """Refuse a caller before its stream begins; its requests are admitted one by one."""
+
+    def _receive(
         self,
         rpc: str,
         transport: Transport,
@@ -129,19 +173,36 @@ class Guard:
         begin: Begin,
         parse: Callable[[bytes], Message],
     ) -> None:
-        """Admit a request and have it taken up; a failure on the way is the call's answer."""
+        """Take up a unary request."""
         call = WatchedCall(rpc, transport, len(data), self._ended)
+        self._take(call, data, begin, parse)
+
+    def _take(
+        self,
+        call: WatchedCall | StreamCall,
+        data: bytes,
+        begin: Begin,
+        parse: Callable[[bytes], Message],
+    ) -> None:
+        """Admit a request and have it taken up; a failure on the way is the call's answer."""
         self._running.add(call)
         self._last_arrival = call.began
+        request = None
         try:
             request = self._admit(data, parse)
-            call.request_id = getattr(request, "request_id", "")[:_MAX_ID]
+            call.request_id = _id_of(request)
             begin(request, call)
         except Exception as error:
+            if request is None and isinstance(call, StreamCall):
+                # Its caller knows which one was refused by nothing but the id.
+                call.request_id = _find_id(data, parse)
             call.fail(error)
 
-    def _ended(self, call: WatchedCall, record: CallRecord) -> None:
+    def _ended(self, call: WatchedCall | StreamCall, record: CallRecord) -> None:
         self._running.discard(call)
+        self._tell(record)
+
+    def _tell(self, record: CallRecord) -> None:
         if self._record is not None:
             self._record(record)
 
@@ -152,7 +213,7 @@ class Guard:
 
         def answer(data: bytes, context: grpc.ServicerContext) -> bytes:
             call = WaitingCall(context)
-            self._take(rpc, call, data, begin, parse)
+            self._receive(rpc, call, data, begin, parse)
             return call.wait()
 
         return grpc.unary_unary_rpc_method_handler(answer)
@@ -170,7 +231,7 @@ class Guard:
                     request = self._admit(data, parse)
                 except EmbedkitError as error:
                     abort(context, error)
-                request_id = getattr(request, "request_id", "")[:_MAX_ID]
+                request_id = _id_of(request)
                 response = behaviour(request, context)
                 code = "OK"
                 return response
@@ -213,15 +274,27 @@ class Guard:
         request_id: str,
         context: grpc.ServicerContext,
     ) -> None:
-        if self._record is None:
-            return
         reason, details = "", ""
         if not code:
             status = context.code()
             code = status.name if status is not None else "UNKNOWN"
             reason, details = _cause(context)
         seconds = time.perf_counter() - began
-        self._record(CallRecord(rpc, code, seconds, len(data), request_id, reason, details))
+        self._tell(CallRecord(rpc, code, seconds, len(data), request_id, reason, details))
+
+
+def _find_id(data: bytes, parse: Callable[[bytes], Message]) -> str:
+    """The id of a request that was not let in; empty if it is none."""
+    try:
+        return _id_of(parse(data))
+    except DecodeError:
+        return ""
+
+
+def _id_of(request: Message) -> str:
+    """The caller's own id of a request, by whichever name its protocol has for it."""
+    found: str = getattr(request, "request_id", "") or getattr(request, "id", "")
+    return found[:_MAX_ID]
 
 
 def _cause(context: grpc.ServicerContext) -> tuple[str, str]:

@@ -1,0 +1,1 @@
+"""Generated from proto/inference by tools/gen_proto.py."""
