@@ -1,6 +1,8 @@
 """A real bundle of three layers, and bare channels to a real server."""
 
-from collections.abc import Callable, Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import grpc
@@ -11,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from embedkit.bundle import Bundle, Golden, Head, Manifest, write_bundle
 from embedkit.preprocess import InputSpec
+from embedkit.serve.loaded import LoadedModel
 
 SIDE, CHANNELS, DIM = 4, 3, 8
 
@@ -148,3 +151,47 @@ def channel() -> Iterator[Callable[[str], grpc.Channel]]:
     yield open_channel
     for one in opened:
         one.close()
+
+
+class Held:
+    """Stands before a model's session, which then runs only when it may."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        self.may_run = threading.Event()
+        self.runs = 0
+        session = model.crew.sessions[0]
+        self._original = session.run
+        session.run = self.run  # type: ignore[method-assign]
+
+    def run(self, images: np.ndarray, outputs: Sequence[str]) -> dict[str, np.ndarray]:
+        """Count the images, wait, and run."""
+        self.runs += len(images)
+        assert self.may_run.wait(20)
+        return self._original(images, outputs)
+
+
+@pytest.fixture
+def hold() -> Iterator[Callable[[LoadedModel], Held]]:
+    """Hold models back until they may run, at the latest after the test."""
+    held: list[Held] = []
+
+    def hold_one(model: LoadedModel) -> Held:
+        held.append(Held(model))
+        return held[-1]
+
+    yield hold_one
+    for one in held:
+        one.may_run.set()
+
+
+@pytest.fixture
+def wait_for() -> Callable[[Callable[[], bool]], None]:
+    """Wait until a condition holds."""
+
+    def wait(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 10
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+
+    return wait

@@ -22,28 +22,6 @@ from embedkit.wire.proto import embedding_pb2_grpc
 from embedkit.wire.status import from_rpc_error, from_status
 
 
-def wait_for(condition):
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-
-
-class Held:
-    """A session that begins to run only when it may."""
-
-    def __init__(self, model):
-        self.may_run = threading.Event()
-        self.runs = 0
-        self._original = model._session.run
-        model._session = self
-
-    def run(self, images, outputs):
-        self.runs += len(images)
-        assert self.may_run.wait(20)
-        return self._original(images, outputs)
-
-
 class Talk:
     """A stream of which the test sends and reads one message at a time."""
 
@@ -87,10 +65,10 @@ def start(tiny_models, tmp_path, channel):
 
 
 @pytest.fixture
-def held(start):
+def held(start, hold):
     """A server whose model waits until it may run: its session, a stub, the server."""
     server, stub, _ = start(stream_window=4, engine=EngineConfig(BatchLimits(8, 64)))
-    session = Held(server.engine.get())
+    session = hold(server.engine.get())
     yield session, stub, server
     session.may_run.set()
 
@@ -116,7 +94,9 @@ def test_answers_are_those_of_embed_and_carry_the_id(start, images):
         assert not replies[f"r{i}"].HasField("status")
 
 
-def test_a_refused_request_overtakes_those_under_way_and_the_stream_goes_on(held, images):
+def test_a_refused_request_overtakes_those_under_way_and_the_stream_goes_on(
+    held, images, wait_for
+):
     session, stub, _ = held
     talk = Talk(stub)
     talk.send("slow", images[:1])
@@ -133,7 +113,7 @@ def test_a_refused_request_overtakes_those_under_way_and_the_stream_goes_on(held
     assert talk.end() == (grpc.StatusCode.OK, [])
 
 
-def test_a_full_window_holds_the_sender_up_until_answers_are_sent(held, images):
+def test_a_full_window_holds_the_sender_up_until_answers_are_sent(held, images, wait_for):
     session, stub, server = held
     talk = Talk(stub)
     talk.send("r0", images[:1])
@@ -150,9 +130,9 @@ def test_a_full_window_holds_the_sender_up_until_answers_are_sent(held, images):
     assert sorted(r.request_id for r in replies) == sorted(f"r{i}" for i in range(12))
 
 
-def test_a_window_is_full_of_bytes_too(start, images):
+def test_a_window_is_full_of_bytes_too(start, images, hold, wait_for):
     server, stub, _ = start(max_message_bytes=4096, stream_window=1000)
-    session = Held(server.engine.get())
+    session = hold(server.engine.get())
     many = np.repeat(images[:1], 40, axis=0)  # 1920 bytes: the third fills the window
     talk = Talk(stub)
     for i in range(6):
@@ -165,7 +145,7 @@ def test_a_window_is_full_of_bytes_too(start, images):
     assert len(talk.end()[1]) == 6
 
 
-def test_who_does_not_read_holds_only_itself_up(start):
+def test_who_does_not_read_holds_only_itself_up(start, wait_for):
     server, stub, _ = start(stream_window=2)
     big = np.zeros((1000, 4, 4, 3), np.uint8)
     talk = Talk(stub)
@@ -184,7 +164,7 @@ def test_who_does_not_read_holds_only_itself_up(start):
     assert (code, len(replies)) == (grpc.StatusCode.OK, 200)
 
 
-def test_a_cancelled_stream_takes_its_queued_work_along(held, images):
+def test_a_cancelled_stream_takes_its_queued_work_along(held, images, wait_for):
     session, stub, server = held
     talk = Talk(stub)
     talk.send("running", images[:1])
@@ -210,9 +190,9 @@ list(stub.EmbedStream(requests()))
 """
 
 
-def test_a_caller_that_dies_takes_its_queued_work_along(start, images):
+def test_a_caller_that_dies_takes_its_queued_work_along(start, images, hold, wait_for):
     server, stub, address = start()
-    session = Held(server.engine.get())
+    session = hold(server.engine.get())
     running = Talk(stub)
     running.send("running", images[:1])
     wait_for(lambda: session.runs == 1)
@@ -230,7 +210,7 @@ def test_a_caller_that_dies_takes_its_queued_work_along(start, images):
     assert running.read().request_id == "running"
 
 
-def test_a_deadline_ends_the_stream_and_its_queued_work(held, images):
+def test_a_deadline_ends_the_stream_and_its_queued_work(held, images, wait_for):
     session, stub, server = held
     talk = Talk(stub, timeout=0.5)
     talk.send("running", images[:1])
@@ -241,7 +221,7 @@ def test_a_deadline_ends_the_stream_and_its_queued_work(held, images):
     assert session.runs == 1
 
 
-def test_a_half_closed_stream_finishes_what_is_under_way(held, images):
+def test_a_half_closed_stream_finishes_what_is_under_way(held, images, wait_for):
     session, stub, server = held
     talk = Talk(stub)
     for i in range(3):
@@ -258,7 +238,7 @@ def test_a_stream_without_requests_ends_well(start):
     assert list(stub.EmbedStream(iter([]))) == []
 
 
-def test_draining_answers_what_is_under_way_and_refuses_the_rest(held, images):
+def test_draining_answers_what_is_under_way_and_refuses_the_rest(held, images, wait_for):
     session, stub, server = held
     talk, idle = Talk(stub), Talk(stub)
     idle.send("first", images[:1], model="other")
@@ -281,7 +261,7 @@ def test_draining_answers_what_is_under_way_and_refuses_the_rest(held, images):
     assert not stopping.is_alive()
 
 
-def test_streams_beyond_the_limit_are_refused_and_calls_are_not(start, images):
+def test_streams_beyond_the_limit_are_refused_and_calls_are_not(start, images, wait_for):
     server, stub, _ = start(max_streams=2, handlers=2)
     talks = [Talk(stub) for _ in range(2)]
     for talk in talks:
@@ -312,7 +292,7 @@ def test_bytes_that_are_no_message_fail_alone(start, images, channel):
     assert found == {"": code_pb2.INVALID_ARGUMENT, "good": code_pb2.OK}
 
 
-def test_each_request_is_recorded_like_a_call(start, images):
+def test_each_request_is_recorded_like_a_call(start, images, wait_for):
     server, stub, _ = start()
     requests = [
         pb.EmbedRequest(request_id="a", pixels=encode_tensor(images)),
@@ -329,7 +309,7 @@ def test_each_request_is_recorded_like_a_call(start, images):
     wait_for(lambda: all(line in server.metrics.render().decode() for line in lines))
 
 
-def test_no_thread_stays_behind(start, images):
+def test_no_thread_stays_behind(start, images, wait_for):
     server, stub, _ = start()
     list(stub.EmbedStream(iter([pb.EmbedRequest(pixels=encode_tensor(images))])))
     server.stop(5)
