@@ -122,6 +122,52 @@ def test_smaller_dtypes_are_close(stub, images, dtype, name, limit):
     )
 
 
+@pytest.fixture
+def rich(tmp_path, write_tiny, channel, rng):
+    """A stub to a model with every output."""
+    known = unit(rng.standard_normal((80, DIM)).astype(np.float32))
+    state = detectors.get("knn")().fit(Observation(known, known)).state()
+    write_tiny(tmp_path / "m", tokens=True, extra={"detectors/knn.npz": pack_arrays(state)})
+    with running_server(models=tmp_path / "m", data_dir=tmp_path / "var") as address:
+        yield embedding_pb2_grpc.EmbeddingServiceStub(channel(address))
+
+
+EVERYTHING = [pb.EMBEDDING, pb.FEATURES, pb.TOKENS, pb.OOD_SCORE, pb.CLASS]
+
+
+@pytest.mark.parametrize("dims", [0, 3])
+@pytest.mark.parametrize(
+    ("dtype", "name"),
+    [
+        (tensor_pb2.FLOAT32, "float32"),
+        (tensor_pb2.FLOAT16, "float16"),
+        (tensor_pb2.INT8, "int8"),
+    ],
+)
+def test_dtype_and_dims_hold_for_vectors_and_leave_scores_alone(
+    rich, images, dtype, name, dims
+):
+    request = pb.EmbedRequest(pixels=encode_tensor(images), outputs=EVERYTHING)
+    full = rich.Embed(request)
+    request.dtype, request.dims = dtype, dims
+    reply = rich.Embed(request)
+    expected = vectors(full.embeddings)
+    if dims:
+        expected = unit(expected[:, :dims])
+    np.testing.assert_allclose(vectors(reply.embeddings, name), expected, atol=5e-3)
+    for field, axes in (("features", "n d"), ("tokens", "n t d")):
+        whole = decode_tensor(getattr(full, field), axes=axes, dtypes=("float32",))
+        small = decode_tensor(getattr(reply, field), axes=axes, dtypes=(name,))
+        assert small.shape == whole.shape
+        np.testing.assert_allclose(small, whole, atol=np.abs(whole).max() / 127)
+    assert reply.ood_scores == full.ood_scores
+    assert reply.classes == full.classes
+    (streamed,) = rich.EmbedStream(iter([request]))
+    for answer in (reply, streamed):
+        answer.ClearField("timing")
+    assert streamed == reply
+
+
 def test_fewer_dimensions_are_normalised_again(stub, images):
     full = vectors(stub.Embed(pb.EmbedRequest(pixels=encode_tensor(images))).embeddings)
     reply = stub.Embed(pb.EmbedRequest(pixels=encode_tensor(images), dims=3))
