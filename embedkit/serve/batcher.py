@@ -255,7 +255,8 @@ class Batcher(Generic[P, R]):
                 room - min(int(self._claim), bulk.images), now, slices, expired
             )
             of_bulk = bulk.cut(room - size, now, slices, expired)
-            self._claim = max(0.0, self._claim - of_bulk) if bulk.images else 0.0
+            # Less than an image is kept; more than that bulk had not wanted.
+            self._claim = max(0.0, self._claim - of_bulk) % 1.0
             size += of_bulk
             if size < room:  # some of bulk had expired: what it leaves, the other gets
                 size += interactive.cut(room - size, now, slices, expired)

@@ -14,7 +14,9 @@ from embedkit.errors import (
     QueueFull,
 )
 from embedkit.serve.batcher import Batcher, BatchLimits
-from embedkit.serve.job import Batch, Job
+from embedkit.serve.job import Batch, Job, Priority
+
+BULK = Priority.BULK
 
 
 @dataclass
@@ -43,11 +45,24 @@ class Line:
         count: int = 1,
         size: int | None = None,
         deadline: float | None = None,
+        priority: Priority = Priority.INTERACTIVE,
+        image_s: float = 0.0,
     ) -> Job:
         images = [f"{name}{i}" for i in range(count)]
         size_bytes = count if size is None else size
         return self.batcher.offer(
-            images, count, size_bytes, deadline=deadline, on_finish=self.finished.append
+            images,
+            count,
+            size_bytes,
+            priority=priority,
+            deadline=deadline,
+            image_s=image_s,
+            on_finish=self.finished.append,
+        )
+
+    def alone(self, name: str, deadline: float | None = None) -> Job:
+        return self.batcher.offer_alone(
+            [f"{name}0"], deadline=deadline, on_finish=self.finished.append
         )
 
     def take(self) -> Batch:
@@ -94,6 +109,16 @@ def test_the_window_counts_from_the_first_request_of_the_batch():
     assert line.batcher.ready_in() == pytest.approx(0.004)
     line.clock.now += 0.005
     assert names(line.batcher.take()) == ["a0", "b0"]
+
+
+def test_a_cancelled_request_does_not_begin_the_window():
+    line = Line(BatchLimits(4, 100, 1000, window_s=0.010))
+    first = line.offer("a")
+    line.clock.now += 0.006
+    line.offer("b", priority=BULK)
+    line.offer("c")
+    line.batcher.cancel(first)
+    assert line.batcher.ready_in() == pytest.approx(0.010)
 
 
 def test_a_full_batch_does_not_wait_for_the_window():
@@ -207,6 +232,10 @@ def test_a_request_without_images_is_refused():
         {"max_batch_size": 5, "max_queue_images": 4},
         {"max_queue_bytes": 0},
         {"window_s": -1.0},
+        {"bulk_share": 0.0},
+        {"bulk_share": 1.0},
+        {"bulk_room": 0.0},
+        {"bulk_room": 1.5},
     ],
 )
 def test_limits_that_can_never_be_met_are_refused(values):
@@ -235,11 +264,238 @@ def test_halves_cut_through_a_request_and_keep_the_order():
     assert (left.size, right.size) == (3, 4)
 
 
+def test_bulk_gets_its_share_of_each_batch_and_interactive_the_rest():
+    line = Line(BatchLimits(10, 100, 1000, bulk_share=0.2))
+    line.offer("b", 20, priority=BULK)
+    line.offer("i", 20)
+    for start in (0, 8):
+        taken = names(line.take())
+        assert taken[:8] == [f"i{start + i}" for i in range(8)]
+        assert taken[8:] == [f"b{start // 4 + i}" for i in range(2)]
+
+
+def test_what_one_lane_leaves_the_other_gets():
+    line = Line(BatchLimits(10, 100, 1000, bulk_share=0.2))
+    line.offer("b", 12, priority=BULK)
+    line.offer("i", 3)
+    assert names(line.take()) == ["i0", "i1", "i2", *(f"b{i}" for i in range(7))]
+    line.offer("j", 6)
+    assert names(line.take()) == [
+        *(f"j{i}" for i in range(6)),
+        *(f"b{i}" for i in range(7, 11)),
+    ]
+    assert names(line.take()) == ["b11"]
+
+
+def test_room_that_expired_bulk_leaves_is_filled():
+    line = Line(BatchLimits(10, 100, 1000, bulk_share=0.5))
+    line.offer("b", 9, priority=BULK, deadline=101.0)
+    line.offer("i", 9)
+    line.clock.now = 101.0
+    assert names(line.take()) == [f"i{i}" for i in range(9)]
+    assert line.batcher.queued_images == 0
+
+
+def test_a_share_below_one_image_is_saved_up_but_not_hoarded():
+    line = Line(BatchLimits(1, 100, 1000, bulk_share=0.25))
+    line.offer("i", 8)
+    line.offer("b", 4, priority=BULK)
+    taken = "".join(names(line.take())[0][0] for _ in range(8))
+    assert taken == "iiibiiib"
+    line.batcher.cancel_all(Cancelled("enough"))
+    # A bulk lane that was empty most of the time has no claim to what ran meanwhile.
+    for _ in range(10):
+        line.offer("i", 2)
+        line.take()
+        line.take()
+    line.offer("i", 3)
+    line.offer("b", 3, priority=BULK)
+    assert "".join(names(line.take())[0][0] for _ in range(4)) == "iiib"
+
+
+def test_bulk_leaves_room_for_interactive_requests():
+    line = Line(BatchLimits(4, 8, 1000, bulk_room=0.5))
+    line.offer("b", 3, priority=BULK)
+    with pytest.raises(QueueFull, match="3 of 4 bulk waiting"):
+        line.offer("c", 2, priority=BULK)
+    line.offer("i", 5)
+    with pytest.raises(QueueFull, match="8 of 8 waiting"):
+        line.offer("j", 1)
+
+
+def test_a_large_bulk_request_fits_into_a_line_without_bulk():
+    line = Line(BatchLimits(4, 8, 1000, bulk_room=0.5))
+    line.offer("b", 8, priority=BULK)
+    assert line.batcher.queued_images == 8
+
+
+def test_bulk_is_bounded_in_bytes_too():
+    line = Line(BatchLimits(4, 8, 100, bulk_room=0.5))
+    line.offer("b", 1, size=40, priority=BULK)
+    with pytest.raises(QueueFull, match="40 of 50 bulk"):
+        line.offer("c", 1, size=20, priority=BULK)
+    line.offer("i", 1, size=60)
+
+
+def test_one_that_goes_alone_goes_first_and_needs_no_room():
+    line = Line(BatchLimits(2, 2, 2, window_s=50.0))
+    line.offer("a", 1)
+    line.offer("b", 1)
+    job = line.alone("canary")
+    assert line.batcher.queued_images == 2
+    batch = line.take()
+    assert names(batch) == ["canary0"]
+    line.batcher.settle(batch, names(batch))
+    assert answers(job) == ["canary0"]
+    assert names(line.take()) == ["a0", "b0"]
+    line.alone("late", deadline=101.0)
+    line.alone("gone")
+    line.batcher.cancel(line.alone("also"))
+    line.batcher.cancel_all(Cancelled("gone"))
+    assert line.batcher.ready_in() is None
+
+
+def test_one_that_goes_alone_is_dropped_when_expired():
+    line = Line()
+    line.offer("a")
+    job = line.alone("canary", deadline=101.0)
+    line.clock.now = 101.0
+    assert names(line.take()) == ["a0"]
+    assert isinstance(job.error, DeadlineExceeded)
+
+
+def test_everybody_in_line_can_be_told_at_once():
+    line = Line()
+    jobs = [line.offer("a", 6), line.offer("b", 2, priority=BULK), line.alone("c")]
+    line.batcher.take()
+    line.batcher.take()
+    reason = RuntimeError("restart")
+    line.batcher.cancel_all(reason)
+    assert [job.error for job in jobs] == [reason, reason, None]
+    assert (line.batcher.queued_images, line.batcher.queued_bytes) == (0, 0)
+
+
+def test_many_cancelled_requests_do_not_pile_up():
+    line = Line(BatchLimits(4, 1000, 10_000))
+    line.offer("first")
+    for index in range(1000):
+        line.batcher.cancel(line.offer(f"{index}:"))
+    line.offer("last")
+    assert len(line.batcher._interactive._jobs) < 200
+    assert names(line.take()) == ["first0", "last0"]
+
+
+@pytest.mark.parametrize(
+    ("priority", "ahead", "bulk", "count", "images"),
+    [
+        # In a line of its own kind a request waits for all that came before it.
+        (Priority.INTERACTIVE, 10, 0, 2, 12),
+        (BULK, 0, 10, 2, 12),
+        # While both wait, the other lane gets its share and no more.
+        (Priority.INTERACTIVE, 8, 90, 1, 10),
+        (BULK, 90, 1, 1, 5),
+        # But never more than it has.
+        (Priority.INTERACTIVE, 8, 1, 1, 10),
+        (BULK, 2, 4, 1, 7),
+    ],
+)
+def test_a_deadline_that_cannot_be_met_is_refused_at_once(priority, ahead, bulk, count, images):
+    """At 1 s per image, ``images`` have to run before the request is done."""
+
+    def ask(seconds: float) -> None:
+        line = Line(BatchLimits(4, 100, 1000))
+        if ahead:
+            line.offer("i", ahead)
+        if bulk:
+            line.offer("b", bulk, priority=BULK)
+        queued = line.batcher.queued_images
+        deadline = line.clock.now + seconds
+        try:
+            line.offer("x", count, deadline=deadline, priority=priority, image_s=1.0)
+        except DeadlineExceeded:
+            assert line.batcher.queued_images == queued
+            raise
+
+    ask(images / 1.25 + 0.01)
+    with pytest.raises(DeadlineExceeded, match=r"can be met.*allow more time"):
+        ask(images / 1.25 - 0.1)
+
+
+def test_without_an_estimate_or_a_deadline_nothing_is_refused():
+    line = Line()
+    line.offer("a", 50)
+    line.offer("b", 1, deadline=line.clock.now + 1e-6)
+    line.offer("c", 1, image_s=1e6)
+
+
+def test_a_deadline_is_checked_before_decoding_too():
+    line = Line()
+    line.offer("a", 50)
+    line.batcher.check(1, 1, deadline=line.clock.now + 1, image_s=0.01)
+    with pytest.raises(DeadlineExceeded, match="51 images to run first at 10 images/s"):
+        line.batcher.check(1, 1, deadline=line.clock.now + 1, image_s=0.1)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    ahead=st.lists(st.tuples(st.integers(1, 9), st.booleans()), max_size=8),
+    request=st.tuples(st.integers(1, 6), st.booleans()),
+    size=st.integers(1, 8),
+    share=st.floats(0.05, 0.95),
+    seconds=st.integers(1, 60),
+)
+def test_what_would_have_been_done_in_time_is_never_refused(
+    ahead, request, size, share, seconds
+):
+    """The engine takes exactly 1 s per image; whoever is refused had less time than needed."""
+    line = Line(BatchLimits(size, 1000, 10_000, bulk_share=share))
+    for index, (count, is_bulk) in enumerate(ahead):
+        line.offer(f"{index}:", count, priority=Priority(is_bulk))
+    count, is_bulk = request
+    end = line.clock.now + seconds
+    try:
+        line.offer("x", count, deadline=end, priority=Priority(is_bulk), image_s=1.0)
+    except DeadlineExceeded:
+        job = line.offer("x", count, priority=Priority(is_bulk))
+        while not job.is_finished:
+            batch = line.take()
+            line.clock.now += batch.size
+            line.batcher.settle(batch, names(batch))
+        assert line.clock.now > end
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    share=st.floats(0.02, 0.98),
+    size=st.integers(1, 9),
+    widths=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    rounds=st.integers(1, 40),
+)
+def test_neither_lane_starves_and_each_gets_its_share(share, size, widths, rounds):
+    line = Line(BatchLimits(size, 10_000, 100_000, bulk_share=share, bulk_room=1.0))
+    taken = {"i": 0, "b": 0}
+    for _ in range(rounds):
+        for name, width, priority in zip("ib", widths, Priority, strict=True):
+            lane = line.batcher._bulk if priority else line.batcher._interactive
+            while lane.images < size:
+                line.offer(name, width, priority=priority)
+        batch = line.take()
+        assert batch.size == size
+        for name in names(batch):
+            taken[name[0]] += 1
+    images = rounds * size
+    assert abs(taken["b"] - share * images) <= 1 + 1e-6 * rounds
+    assert taken["i"] + taken["b"] == images
+
+
 # Random traffic: offers of any size and deadline, cancellations, the clock going on, an engine
 # that takes and returns batches at any time.
 steps = st.lists(
     st.one_of(
-        st.tuples(st.just("offer"), st.integers(1, 9), st.none() | st.integers(1, 5)),
+        st.tuples(
+            st.just("offer"), st.integers(1, 9), st.none() | st.integers(1, 5), st.booleans()
+        ),
+        st.tuples(st.just("alone"), st.none() | st.integers(1, 5)),
         st.tuples(st.just("cancel"), st.integers(0, 20)),
         st.tuples(st.just("tick"), st.integers(1, 3)),
         st.tuples(st.just("take")),
@@ -254,26 +510,33 @@ class Traffic(Line):
 
     def play(self, script: list[tuple]) -> None:
         self.jobs: list[Job] = []
+        self.canaries: list[Job] = []
         self.running: list[Batch] = []
         self.ran: list[str] = []
         for name, *values in script:
             getattr(self, f"do_{name}")(*values)
             self.check_line()
-        while self.batcher.queued_images:
+        while self.batcher.ready_in() is not None:
             self.clock.now += self.batcher.ready_in() or 0
             self.do_take()
         while self.running:
             self.do_settle(0)
 
-    def do_offer(self, count: int, patience: int | None) -> None:
+    def do_offer(self, count: int, patience: int | None, is_bulk: bool) -> None:
         deadline = None if patience is None else self.clock.now + patience
-        queued = self.batcher.queued_images
+        queued, priority = self.batcher.queued_images, Priority(is_bulk)
+        name = f"{len(self.jobs)}:"
         try:
-            self.jobs.append(self.offer(f"{len(self.jobs)}:", count, deadline=deadline))
+            self.jobs.append(self.offer(name, count, deadline=deadline, priority=priority))
         except QueueFull:
-            assert queued + count > self.limits.max_queue_images
+            room = self.limits.max_queue_images * (self.limits.bulk_room if is_bulk else 1)
+            assert queued + count > int(room)
         except MessageTooLarge:
             assert count > self.limits.max_queue_images
+
+    def do_alone(self, patience: int | None) -> None:
+        deadline = None if patience is None else self.clock.now + patience
+        self.canaries.append(self.alone("canary", deadline))
 
     def do_cancel(self, index: int) -> None:
         if index < len(self.jobs):
@@ -283,7 +546,7 @@ class Traffic(Line):
         self.clock.now += seconds
 
     def do_take(self) -> None:
-        ready = self.batcher.ready_in()
+        ready, queued = self.batcher.ready_in(), self.batcher.queued_images
         batch = self.batcher.take()
         if batch is None:
             return
@@ -293,7 +556,13 @@ class Traffic(Line):
         for s in batch.slices:
             assert s.job.deadline is None or s.job.deadline > self.clock.now
             assert not s.job.is_finished
-        self.ran += names(batch)
+        if names(batch) != ["canary0"]:
+            assert "canary0" not in names(batch)
+            self.ran += names(batch)
+            gone = queued - self.batcher.queued_images - batch.size
+            # Whatever is left did not fit: no lane's unused share is lost.
+            assert batch.size == self.limits.max_batch_size or not self.batcher.queued_images
+            assert gone >= 0
         self.running.append(batch)
 
     def do_settle(self, index: int) -> None:
@@ -315,9 +584,12 @@ def test_nothing_is_lost_duplicated_reordered_or_over_the_limit(script, batch, r
     traffic.play(script)
 
     assert len(traffic.ran) == len(set(traffic.ran))
-    in_line_order = [tuple(map(int, name.split(":"))) for name in traffic.ran]
-    assert in_line_order == sorted(in_line_order)
-    assert sorted(map(id, traffic.finished)) == sorted(map(id, traffic.jobs))
+    ran = [tuple(map(int, name.split(":"))) for name in traffic.ran]
+    for priority in Priority:
+        lane = [name for name in ran if traffic.jobs[name[0]].priority is priority]
+        assert lane == sorted(lane)
+    everybody = [*traffic.jobs, *traffic.canaries]
+    assert sorted(map(id, traffic.finished)) == sorted(map(id, everybody))
     for index, job in enumerate(traffic.jobs):
         if job.error is None:
             assert answers(job) == [f"{index}:{i}" for i in range(job.count)]
