@@ -105,7 +105,13 @@ class Job(Generic[P, R]):
         self.ended = now
         self.error = error
         self.payload = None
-        self._on_finish(self)
+        # What is called knows the call, and the call knows this job: a cycle, if it were kept.
+        on_finish, self._on_finish = self._on_finish, _forgotten
+        on_finish(self)
+
+
+def _forgotten(_: object) -> None:
+    """Stands where a finished job had somebody to tell."""
 
 
 class Slice(NamedTuple, Generic[P, R]):
