@@ -15,6 +15,7 @@ from embedkit.errors import InvalidInput, MessageTooLarge, QueueFull
 from embedkit.serve.answer import Answer, Query
 from embedkit.serve.engine import Engine
 from embedkit.serve.handlers import is_shedding
+from embedkit.serve.job import Priority
 from embedkit.serve.loaded import LoadedModel
 from embedkit.serve.observe.record import ItemsRecord
 from embedkit.serve.services.call import Call
@@ -81,7 +82,7 @@ class EmbeddingServicer:
         images = self._images(request)
         left_s = call.time_left()
         deadline = None if left_s is None else time.monotonic() + left_s
-        query = Query(images, wants, deadline, call.watch)
+        query = Query(images, wants, deadline, call.watch, _priority(request.priority))
 
         def done(answer: Answer | Exception) -> None:
             try:
@@ -183,6 +184,15 @@ def _wants(outputs: tuple[int, ...]) -> frozenset[str]:
     if unknown:
         raise InvalidInput(f"expected outputs of {list(OUTPUT_NAMES)}, got {unknown}")
     return frozenset(OUTPUT_NAMES[code] for code in outputs) or frozenset({"embedding"})
+
+
+def _priority(code: int) -> Priority:
+    """The engine's name of a priority; interactive where none is given."""
+    if code == embedding_pb2.BULK:
+        return Priority.BULK
+    if code in (embedding_pb2.PRIORITY_UNSPECIFIED, embedding_pb2.INTERACTIVE):
+        return Priority.INTERACTIVE
+    raise InvalidInput(f"expected the priority INTERACTIVE or BULK, got {code}")
 
 
 def _check_form(request: embedding_pb2.EmbedRequest, model: LoadedModel) -> None:
