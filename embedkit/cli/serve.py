@@ -30,16 +30,22 @@ class Options(TypedDict):
     load: tuple[str, ...]
     max_batch: int
     window_ms: float
+    bulk_share: float
     queue_images: int
     queue_mb: int
     threads: int
     decode_threads: int
+    sessions: int
+    provider: str
+    allow_cpu_fallback: bool
     max_message_mb: int
     max_images: int
     max_streams: int
     stream_window: int
     max_pixels: int
     grace_s: float
+    canary_s: float
+    canary_limit_s: float
     access_log: Literal["all", "errors", "off"]
     log_format: Literal["json", "text"]
     reflection: bool
@@ -65,19 +71,45 @@ class Options(TypedDict):
     help="Wait for a fuller batch, from its first request; 0 never waits.",
 )
 @click.option(
+    "--bulk-share",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.2,
+    help="Part of the images that BULK requests get while INTERACTIVE ones wait too.",
+)
+@click.option(
     "--queue-images", type=click.IntRange(1), default=4096, help="Images that may wait."
 )
 @click.option(
     "--queue-mb", type=click.IntRange(1), default=256, help="MiB of pixels that may wait."
 )
 @click.option(
-    "--threads", type=click.IntRange(0), default=0, help="Threads per model; 0: one per core."
+    "--threads",
+    type=click.IntRange(0),
+    default=0,
+    help="Threads per session; 0: the cores, shared among the sessions.",
 )
 @click.option(
     "--decode-threads",
     type=click.IntRange(0),
     default=0,
     help="Image files decoded at a time; 0: one per core.",
+)
+@click.option(
+    "--sessions",
+    type=click.IntRange(1),
+    default=1,
+    help="Batches of a model that run at the same time, each in a session of its own.",
+)
+@click.option(
+    "--provider",
+    default="cpu",
+    metavar="cpu|cuda|tensorrt|NAME",
+    help="What runs the models; NAME is onnxruntime's.  A missing one is an error.",
+)
+@click.option(
+    "--allow-cpu-fallback",
+    is_flag=True,
+    help="Run on the CPU, with a warning, where the provider is missing.",
 )
 @click.option("--max-message-mb", type=click.IntRange(1), default=32, help="MiB of a request.")
 @click.option("--max-images", type=click.IntRange(1), default=1024, help="Images in one call.")
@@ -99,6 +131,18 @@ class Options(TypedDict):
     type=click.FloatRange(0),
     default=30.0,
     help="Seconds that running calls get at the end.",
+)
+@click.option(
+    "--canary-s",
+    type=click.FloatRange(0),
+    default=10.0,
+    help="Seconds between two test images, which health follows; 0 sends none.",
+)
+@click.option(
+    "--canary-limit-s",
+    type=click.FloatRange(0, min_open=True),
+    default=30.0,
+    help="Restart a model that is stuck for so long.",
 )
 @click.option(
     "--access-log",
@@ -152,6 +196,7 @@ def _config(options: Options) -> "ServerConfig":
         max_queue_images=max(options["queue_images"], options["max_batch"]),
         max_queue_bytes=options["queue_mb"] << 20,
         window_s=options["window_ms"] / 1e3,
+        bulk_share=options["bulk_share"],
     )
     return ServerConfig(
         models=options["models"],
@@ -160,13 +205,21 @@ def _config(options: Options) -> "ServerConfig":
         metrics_bind=options["metrics_bind"],
         load=options["load"],
         engine=EngineConfig(
-            limits, options["threads"], options["decode_threads"], options["max_pixels"]
+            limits,
+            options["threads"],
+            options["decode_threads"],
+            options["max_pixels"],
+            options["sessions"],
+            options["provider"],
+            options["allow_cpu_fallback"],
         ),
         max_message_bytes=options["max_message_mb"] << 20,
         max_images=options["max_images"],
         max_streams=options["max_streams"],
         stream_window=options["stream_window"],
         grace_s=options["grace_s"],
+        canary_s=options["canary_s"],
+        canary_limit_s=options["canary_limit_s"],
         access_log=options["access_log"],
         reflection=options["reflection"],
         oip=options["oip"],
@@ -195,6 +248,10 @@ def _announce(server: "Server", port: int, seconds: float) -> None:
         "address": address,
         "metrics": server.metrics_address or None,
         "models": [f"{model.name}:{model.version}" for model in server.engine.models],
+        "provider": sorted({model.provider for model in server.engine.models}),
+        "sessions": server.config.engine.sessions,
+        "threads": server.engine.threads,
+        "decode_threads": server.engine.decode_threads,
         "seconds": round(seconds, 3),
     }
     click.echo(json.dumps(line))

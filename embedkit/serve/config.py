@@ -28,6 +28,9 @@ class ServerConfig:
         stream_window: Requests under way in one stream; no further one is read meanwhile.
         oip: Whether the Open Inference Protocol is served too.
         grace_s: Seconds that running calls get when the server stops.
+        canary_s: Seconds between two signs of life asked of each model; 0 asks for none.
+        canary_limit_s: Seconds after which a model counts as stuck and is restarted; more where
+            its largest batch takes long.
         reflection: Whether clients may ask for the schema.
         access_log: Which calls are logged.
     """
@@ -46,5 +49,7 @@ class ServerConfig:
     stream_window: int = 16
     oip: bool = True
     grace_s: float = 30.0
+    canary_s: float = 10.0
+    canary_limit_s: float = 30.0
     reflection: bool = True
     access_log: Literal["all", "errors", "off"] = "off"

@@ -29,6 +29,7 @@ from embedkit.serve.services.guard import Guard
 from embedkit.serve.services.index import add_index_service
 from embedkit.serve.services.model import ModelServicer
 from embedkit.serve.services.stream import StreamLimits
+from embedkit.serve.watch import Watch
 from embedkit.types import Collection
 from embedkit.wire.proto import (
     embedding_pb2,
@@ -88,6 +89,12 @@ class Server:
         )
         self._health = health.HealthServicer()
         self._is_serving = False
+        self._watch = Watch(
+            lambda: self.engine.models,
+            self._follow,
+            every_s=config.canary_s,
+            limit_s=config.canary_limit_s,
+        )
 
     def start(self) -> int:
         """Load the models, open the port, report SERVING.
@@ -124,7 +131,9 @@ class Server:
                 self.config.bind,
             )
         self._guard.start()
-        self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        self._follow(True)
+        if self.config.canary_s:
+            self._watch.start()
         return port
 
     def stop(self, grace_s: float | None = None) -> None:
@@ -147,7 +156,8 @@ class Server:
                 ends.callback(self._store.close)
             ends.callback(self.engine.close, grace)
             began = time.monotonic()
-            self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+            self._watch.stop()
+            self._follow(False)
             self._guard.drain(grace)
             left = max(0.0, grace - (time.monotonic() - began))
             self._grpc.stop(left).wait()
@@ -187,6 +197,12 @@ class Server:
                 "Bytes of pixels that wait.",
                 model,
                 per_model(lambda m: m.worker.batcher.queued_bytes),
+            ),
+            Gauge(
+                "embedkit_engine_restarts",
+                "Times that a stuck engine was restarted.",
+                model,
+                per_model(lambda m: m.crew.restarts),
             ),
             Gauge(
                 "embedkit_active_provider",
@@ -259,8 +275,11 @@ class Server:
         )
         return (*ours, "inference.GRPCInferenceService") if self.config.oip else ours
 
-    def _set_health(self, status: int) -> None:
-        self._is_serving = status == health_pb2.HealthCheckResponse.SERVING
+    def _follow(self, is_well: bool) -> None:
+        """Have health say whether the models answer."""
+        answers = health_pb2.HealthCheckResponse
+        status = answers.SERVING if is_well else answers.NOT_SERVING
+        self._is_serving = is_well
         for name in (health.OVERALL_HEALTH, *self._service_names()):
             self._health.set(name, status)
 
