@@ -128,7 +128,7 @@ def command(target: Target, ctx: click.Context, /, **options: Unpack[Options]) -
     with target.connect(retry_s=options["retry_s"]) as client:
         served = client.model(options["model"], options["version"])
         info = served.info
-        subject = Subject(info.name, info.version, "grpc", target.server)
+        subject = Subject(info.name, info.version, "grpc", target.server, info.provider)
         with _progress(console, suite) as progress:
             context = _context(options, served, data, subject, progress)
             report = evaluate(context, suite, subject=subject, gates=gates)

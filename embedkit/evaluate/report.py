@@ -32,12 +32,14 @@ class Subject:
         version: Model version, or empty.
         transport: ``grpc`` for a served model, ``in-process`` for one in this process.
         address: Server address, or empty.
+        provider: What runs the served model, as the server names it; or empty.
     """
 
     name: str = ""
     version: str = ""
     transport: Literal["grpc", "in-process"] = "in-process"
     address: str = ""
+    provider: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Report:
     """The outcome of one run.
 
     Attributes:
-        model: Name, version, transport, digest, dimensions and input of the model.
+        model: Name, version, transport, provider, digest, dimensions and input of the model.
         data: Name, size, classes and digest of each data set.
         run: When, with which settings, and by which code.
         results: One per task, in the order they ran.

@@ -68,6 +68,7 @@ def test_everything_through_the_wire(run, server, bundle, tmp_path):
     assert report["status"] == "valid"
     assert report["model"]["transport"] == "grpc"
     assert report["model"]["address"] == server
+    assert report["model"]["provider"] == "CPUExecutionProvider"
     assert (report["model"]["name"], report["model"]["version"]) == ("toy", "1")
     assert report["model"]["digest"] == bundle.model_digest()
     found = results(report)

@@ -70,6 +70,7 @@ def test_it_says_what_was_measured(report, context):
         "version": "1",
         "transport": "in-process",
         "address": "",
+        "provider": "",
         "digest": context.served.digest,
         "dim": 5,
         "input": context.spec.to_dict(),

@@ -98,6 +98,7 @@ def make_report(name="digits", **changes):
             "version": "1",
             "transport": "grpc",
             "address": name,
+            "provider": name,
             "digest": "sha256:model",
             "dim": 64,
             "input": {"height": 8, "preprocess": {"resize": name}},
@@ -202,6 +203,14 @@ def test_a_report_of_nothing_still_renders():
     page = Page(render(empty.to_dict()))
     assert "Summary" in page.text
     assert page.tags.count("figure") == 0
+
+
+def test_the_page_says_what_ran_the_model():
+    model = {**make_report().model, "provider": "CUDAExecutionProvider"}
+    text = Page(render(make_report(model=model).to_dict())).text
+    assert "CUDAExecutionProvider" in text
+    model["provider"] = ""
+    assert "run by" not in Page(render(make_report(model=model).to_dict())).text
 
 
 def test_a_page_in_process_does_not_claim_a_server():
