@@ -19,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from embedkit.cli.serve import command
 from embedkit.errors import InvalidInput, NotFound, Unavailable
+from embedkit.runtime.cores import usable_cores
 from embedkit.wire.codec import encode_tensor
 from embedkit.wire.proto import embedding_pb2, embedding_pb2_grpc
 
@@ -53,6 +54,8 @@ def test_ready_in_under_two_seconds_and_says_where(tiny_models, tmp_path):
         seconds = spent.user + spent.system
         assert status == health_pb2.HealthCheckResponse.SERVING
         assert (line["event"], line["models"]) == ("ready", ["tiny:1"])
+        assert (line["provider"], line["sessions"]) == (["CPUExecutionProvider"], 1)
+        assert line["threads"] == line["decode_threads"] == usable_cores()
         assert seconds < 2.0, f"expected ready in under 2 s, got {seconds:.2f}"
         with urllib.request.urlopen(f"http://{line['metrics']}/readyz") as reply:
             assert reply.status == 200
@@ -127,6 +130,8 @@ def start(tmp_path):
         (("--bind", "203.0.113.1:50051"), Unavailable, "expected to bind"),
         (("--metrics-bind", "nonsense"), InvalidInput, "HOST:PORT"),
         (("--max-batch", "0"), click.BadParameter, "max-batch|x>=1"),
+        (("--provider", "NoSuchProvider"), InvalidInput, "--allow-cpu-fallback"),
+        (("--bulk-share", "1"), click.BadParameter, "bulk-share|0<x<1"),
     ],
 )
 def test_a_bad_start_says_why(tiny_models, start, arguments, error, message):
@@ -137,6 +142,20 @@ def test_a_bad_start_says_why(tiny_models, start, arguments, error, message):
 def test_a_folder_without_models_is_an_error(start, tmp_path):
     with pytest.raises(NotFound, match="embedkit export"):
         start(tmp_path / "none")
+
+
+def test_the_cpu_takes_the_place_of_a_missing_provider_when_allowed(tiny_models, tmp_path):
+    words = ("--provider", "NoSuchProvider", "--allow-cpu-fallback", "--sessions", "2")
+    words += ("--metrics-bind", "off", "--log-format", "json", "--threads", "3")
+    with process(tiny_models, tmp_path / "var", *words) as running:
+        line = ready(running)
+        assert (line["provider"], line["sessions"]) == (["CPUExecutionProvider"], 2)
+        running.send_signal(signal.SIGINT)
+        assert running.wait(20) == 0
+        lines = [json.loads(line) for line in running.stderr.read().splitlines()]
+    assert any("NoSuchProvider is not installed" in line["message"] for line in lines)
+    loaded = next(line for line in lines if line["message"] == "loaded")
+    assert (loaded["sessions"], loaded["threads"], loaded["prefetch"]) == (2, 3, False)
 
 
 def test_logs_are_json_lines_when_asked(tiny_models, tmp_path):
