@@ -5,9 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO_OUT ?= demo
+BENCH_OUT ?= build/bench
 PYTEST_ARGS ?=
 
-.PHONY: help install format check test test-all peer demo proto docs bench reproduce gpu-check clean
+.PHONY: help install format check test test-all peer demo proto docs bench bench-peers reproduce gpu-check clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -52,7 +53,16 @@ docs: $(STAMP)  ## Render the command and registry tables into docs/
 
 bench: $(STAMP)  ## Augmentation and serving benchmarks; ratios within one run
 	$(BIN)/python tools/bench_augment.py
-	$(BIN)/python tools/bench_serve.py
+	mkdir -p $(BENCH_OUT)
+	$(BIN)/embedkit bench serve --out $(BENCH_OUT)/serve.json --plot $(BENCH_OUT)/serve.png
+
+bench-peers: $(STAMP)  ## The same graph behind mosec, LitServe and Ray Serve: ratios in one run
+	mkdir -p $(BENCH_OUT)
+	$(BIN)/python -m tools.bench_peers serve --out $(BENCH_OUT)/peers.json
+
+gpu-check: $(STAMP)  ## Every GPU test and bench into one JSON; without a GPU it says so
+	mkdir -p $(BENCH_OUT)
+	$(BIN)/python -m tools.gpu_check --out $(BENCH_OUT)/gpu.json
 
 clean:  ## Remove what the other targets made, except .venv
 	rm -rf $(DEMO_OUT) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

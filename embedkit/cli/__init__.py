@@ -23,6 +23,7 @@ COMMANDS = {
     "eval": "Evaluate a served model and write a report.",
     "model": "List, load and unload the models of a server.",
     "bench": "Measure against the bare runtime.",
+    "top": "Watch a server: rate, batches, queue, latency.",
     "bundle": "Show or verify a bundle.",
     "list": "List objectives, augmentations, encoders, detectors, ...",
 }

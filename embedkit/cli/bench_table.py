@@ -9,6 +9,8 @@ from rich.table import Table
 __all__ = ["print_model"]
 
 _COLUMNS = ("images/s", "efficiency", "by CPU", "overhead/call", "client/call", "batch")
+# A session that runs on the CPU and gets less of its cores than this is being disturbed.
+_LEAST_SHARE = 0.95
 _LATENCIES = ("p50", "p90", "p99", "p99.9")
 
 
@@ -33,6 +35,14 @@ def print_model(model: dict[str, Any], console: Console) -> None:
     unlimited = console.options.update(max_width=1000)
     console.width = max(console.width, Measurement.get(console, unlimited, table).maximum)
     console.print(table, crop=False, highlight=False)
+    got = model.get("raw", {}).get("cores", {}).get("median")
+    is_cpu = model["provider"] == "CPUExecutionProvider"
+    if is_cpu and got is not None and got < _LEAST_SHARE * model["threads"]:
+        console.print(
+            f"[yellow]other programs disturb: the bare session got {got:.2f} of "
+            f"{model['threads']} cores; trust 'by CPU' more than 'efficiency'[/]",
+            soft_wrap=True,
+        )
 
 
 def _about_raw(model: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from embedkit.bench.serving.server import Target
 from embedkit.errors import InvalidInput
 from embedkit.serve.observe.scrape import fetch
 
-__all__ = ["Case", "Mode", "Pace", "Round", "measure"]
+__all__ = ["Case", "Dial", "Mode", "Pace", "Round", "dial", "measure"]
 
 Mode = Literal["unary", "multi-image", "stream"]
 
@@ -97,12 +97,35 @@ class Round:
         return [*self.before, *self.after]
 
 
+Dial = Callable[[Case], Sender]
+"""Makes a sender of a case's requests."""
+
+
+def dial(target: Target, shape: tuple[int, int, int]) -> Dial:
+    """Return what sends random images to a server over gRPC.
+
+    Args:
+        target: The server.
+        shape: (h, w, c) of the images.
+    """
+
+    def connect(case: Case) -> Sender:
+        rng = np.random.default_rng(3)
+        images = rng.integers(0, 256, (case.images, *shape), dtype=np.uint8)
+        request = make_request(target.model, images)
+        if case.mode == "stream":
+            return StreamSender(target.address, request)
+        return UnarySender(target.address, request)
+
+    return connect
+
+
 def measure(
     target: Target,
     raw: RawSession | None,
     cases: Sequence[Case],
     pace: Pace,
-    shape: tuple[int, int, int],
+    connect: Dial,
     *,
     tell: Callable[[int, Case, Round], None] | None = None,
 ) -> dict[Case, list[Round]]:
@@ -113,7 +136,7 @@ def measure(
         raw: The bare session; without one there is no efficiency.
         cases: In the order in which a round takes them.
         pace: How long and how often.
-        shape: (h, w, c) of the images to send.
+        connect: Makes the sender of a case's requests.
         tell: Called after each turn with the number of its round.
 
     Raises:
@@ -127,7 +150,7 @@ def measure(
             best: dict[Mode, float] = {}
             for case in cases:
                 rate = _rate(case, best)
-                served, batches = _serve(target, case, pace, shape, (rate, number))
+                served, batches = _serve(target, case, pace, connect, (rate, number))
                 if case.in_flight:
                     best[case.mode] = max(
                         best.get(case.mode, 0.0), served.calls / served.seconds
@@ -160,13 +183,13 @@ def _serve(
     target: Target,
     case: Case,
     pace: Pace,
-    shape: tuple[int, int, int],
+    connect: Dial,
     arrivals: tuple[float, int],
 ) -> tuple[Slice, Mapping[float, float]]:
     """One served stretch, and the batches that ran meanwhile."""
     before = fetch(target.metrics) if target.metrics else None
     warm_s = max(pace.seconds * 0.2, _LEAST_WARM_S)
-    with closing(_sender(target, case, shape)) as sender:
+    with closing(connect(case)) as sender:
         if case.in_flight:
             served = run_closed(
                 sender,
@@ -189,12 +212,3 @@ def _serve(
     name, label = "embedkit_batch_size", {"model": target.model}
     ran = fetch(target.metrics).histogram(name, **label).since(before.histogram(name, **label))
     return served, {b: n for b, n in zip(ran.bounds, ran.counts, strict=True) if n}
-
-
-def _sender(target: Target, case: Case, shape: tuple[int, int, int]) -> Sender:
-    rng = np.random.default_rng(3)
-    images = rng.integers(0, 256, (case.images, *shape), dtype=np.uint8)
-    request = make_request(target.model, images)
-    if case.mode == "stream":
-        return StreamSender(target.address, request)
-    return UnarySender(target.address, request)

@@ -32,10 +32,16 @@ def best_size(rounds: Iterable[Round]) -> int:
 
 
 def raw_figures(rounds: Sequence[Round]) -> Figures:
-    """What the bare session did at every batch size, and at which it is best."""
+    """What the bare session did at every batch size, and at which it is best.
+
+    ``cores`` is the CPU seconds per second that it got at its best size: where that is less
+    than its threads, other programs took the rest, and the clock says little.
+    """
     found = _by_size(run for turn in rounds for run in turn.before)
+    best = best_size(rounds)
     return {
-        "batch": best_size(rounds),
+        "batch": best,
+        "cores": _spread([run.cpu_us * run.images_per_s / 1e6 for run in found[best]]),
         "sizes": {
             str(size): {
                 "images_per_s": _spread([run.images_per_s for run in runs]),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from embedkit.bench.serving.measure import Case, Pace, Round, measure
+from embedkit.bench.serving.measure import Case, Pace, Round, dial, measure
 from embedkit.bench.serving.raw import RawSession, raw_session
 from embedkit.bench.serving.result import SCHEMA, Figures, best_size, figures_of, raw_figures
 from embedkit.bench.serving.server import Target, own_server, running
@@ -79,7 +79,7 @@ def run(plan: Plan, tell: Callable[[int, Case, Round], None] | None = None) -> F
         target = stack.enter_context(_target(plan))
         shape, digest = _ask(target, plan)
         raw = stack.enter_context(_bare(plan)) if plan.bundle is not None else None
-        turns = measure(target, raw, plan.cases, plan.pace, shape, tell=tell)
+        turns = measure(target, raw, plan.cases, plan.pace, dial(target, shape), tell=tell)
     rounds = [turn for case in turns.values() for turn in case]
     best = None if raw is None else best_size(rounds)
     figures: Figures = {
@@ -89,6 +89,8 @@ def run(plan: Plan, tell: Callable[[int, Case, Round], None] | None = None) -> F
         "server": plan.server or "own",
         "server_arguments": list(plan.arguments),
         "ready_s": target.ready_s,
+        "threads": plan.threads,
+        "provider": plan.provider,
     }
     if raw is not None:
         figures["raw"] = raw_figures(rounds)
@@ -105,8 +107,6 @@ def report_head(plan: Plan) -> Figures:
         "machine": machine(),
         "server_cores": list(plan.server_cores),
         "client_cores": list(plan.pace.client_cores),
-        "threads": plan.threads,
-        "provider": plan.provider,
         "seconds": plan.pace.seconds,
         "rounds": plan.pace.rounds,
     }

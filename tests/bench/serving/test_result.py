@@ -68,6 +68,7 @@ def test_the_best_size_is_chosen_once_over_all_rounds():
     assert best_size(rounds) == 32
     figures = raw_figures(rounds)
     assert figures["batch"] == 32
+    assert figures["cores"]["median"] == pytest.approx(1.0)
     assert figures["sizes"]["32"]["images_per_s"]["rounds"] == [1000, 1000, 500, 900]
 
 
