@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 import click
 
+from embedkit.cli.serve_access import AccessOptions, with_access
 from embedkit.errors import NotFound
 
 if TYPE_CHECKING:
@@ -155,7 +156,8 @@ class Options(TypedDict):
 )
 @click.option("--reflection/--no-reflection", default=True, help="Tell clients the schema.")
 @click.option("--oip/--no-oip", default=True, help="Serve Triton and KServe clients too.")
-def command(**options: Unpack[Options]) -> None:
+@with_access
+def command(access: AccessOptions, /, **options: Unpack[Options]) -> None:
     """Serve bundles over gRPC.
 
     When ready, one line of JSON with "event": "ready" and the address is printed; logs go to
@@ -167,7 +169,7 @@ def command(**options: Unpack[Options]) -> None:
     from embedkit.serve.server import Server
 
     configure_logging(options["log_format"])
-    server = Server(_config(options))
+    server = Server(_config(options, access))
     asked = _watch_signals()
     port = server.start()
     if not server.engine.models:
@@ -186,7 +188,7 @@ def command(**options: Unpack[Options]) -> None:
     server.stop()
 
 
-def _config(options: Options) -> "ServerConfig":
+def _config(options: Options, access: AccessOptions) -> "ServerConfig":
     from embedkit.serve.batcher import BatchLimits
     from embedkit.serve.config import ServerConfig
     from embedkit.serve.engine import EngineConfig
@@ -217,6 +219,8 @@ def _config(options: Options) -> "ServerConfig":
         max_images=options["max_images"],
         max_streams=options["max_streams"],
         stream_window=options["stream_window"],
+        auth=access.auth(),
+        tls=access.tls(),
         grace_s=options["grace_s"],
         canary_s=options["canary_s"],
         canary_limit_s=options["canary_limit_s"],

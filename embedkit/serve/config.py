@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from embedkit.serve.access.auth import AuthConfig
+from embedkit.serve.access.tls import TlsConfig
 from embedkit.serve.engine import EngineConfig
 
 __all__ = ["ServerConfig"]
@@ -27,6 +29,8 @@ class ServerConfig:
         max_streams: Streams at a time; each takes two threads of its own.
         stream_window: Requests under way in one stream; no further one is read meanwhile.
         oip: Whether the Open Inference Protocol is served too.
+        auth: The credentials that callers need; by default none.
+        tls: Certificate and key; by default the port is not encrypted.
         grace_s: Seconds that running calls get when the server stops.
         canary_s: Seconds between two signs of life asked of each model; 0 asks for none.
         canary_limit_s: Seconds after which a model counts as stuck and is restarted; more where
@@ -48,6 +52,8 @@ class ServerConfig:
     max_streams: int = 64
     stream_window: int = 16
     oip: bool = True
+    auth: AuthConfig = field(default_factory=AuthConfig)
+    tls: TlsConfig | None = None
     grace_s: float = 30.0
     canary_s: float = 10.0
     canary_limit_s: float = 30.0

@@ -16,6 +16,9 @@ from grpc_reflection.v1alpha import reflection
 
 from embedkit.errors import DeadlineExceeded, Unavailable
 from embedkit.retrieve.stores.local import LocalStore
+from embedkit.serve.access.auth import Access
+from embedkit.serve.access.exposure import warn_of_exposure
+from embedkit.serve.access.tls import server_credentials
 from embedkit.serve.config import ServerConfig
 from embedkit.serve.engine import Engine, choose_bundles
 from embedkit.serve.handlers import HandlerPool
@@ -45,7 +48,6 @@ log = logging.getLogger(__name__)
 # The transport lets this much more in, so that the refusal is ours, with its reason.
 _TRANSPORT_MARGIN_BYTES = 1 << 20
 _FAILED_START_GRACE_S = 5.0
-_LOOPBACK = ("127.", "localhost:", "[::1]:", "unix:")
 
 
 class Server:
@@ -85,6 +87,7 @@ class Server:
             limits=StreamLimits(
                 config.max_streams, config.stream_window, config.max_message_bytes
             ),
+            access=Access(config.auth),
             record=self._record,
         )
         self._health = health.HealthServicer()
@@ -117,19 +120,14 @@ class Server:
         for path in choose_bundles(self.config.models, self.config.load):
             self.engine.load(path)
         self._add_services()
-        port = _bind(self._grpc, self.config.bind)
+        port = _bind(self._grpc, self.config)
         if self.config.metrics_bind != "off":
             self._sideport = SidePort(
                 self.config.metrics_bind,
                 metrics=self.metrics.render,
                 is_ready=lambda: self._is_serving,
             )
-        if not self.config.bind.startswith(_LOOPBACK):
-            log.warning(
-                "ANYONE WHO REACHES %s CAN USE THIS SERVER: it has neither TLS nor keys; "
-                "bind to 127.0.0.1 or keep strangers away by other means",
-                self.config.bind,
-            )
+        warn_of_exposure(self.config.bind, self.config.auth, self.config.tls)
         self._guard.start()
         self._follow(True)
         if self.config.canary_s:
@@ -241,6 +239,7 @@ class Server:
         model_pb2_grpc.add_ModelServiceServicer_to_server(  # type: ignore[no-untyped-call]
             ModelServicer(
                 self.engine,
+                models=config.models,
                 max_message_bytes=config.max_message_bytes,
                 max_images=config.max_images,
             ),
@@ -251,7 +250,7 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         if config.reflection:
             names = (*self._service_names(), health.SERVICE_NAME, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, self._grpc)
+            reflection.enable_server_reflection(names, self._guard)
 
     def _add_inference_service(self) -> None:
         # Its stubs are loaded only where they are served: see there.
@@ -311,9 +310,13 @@ def running_server(
         server.stop(5.0)
 
 
-def _bind(server: grpc.Server, address: str) -> int:
+def _bind(server: grpc.Server, config: ServerConfig) -> int:
+    credentials = None if config.tls is None else server_credentials(config.tls)
     try:
-        port: int = server.add_insecure_port(address)
+        if credentials is None:
+            port: int = server.add_insecure_port(config.bind)
+        else:
+            port = server.add_secure_port(config.bind, credentials)
     except RuntimeError as error:
-        raise Unavailable(f"expected to bind {address}, got: {error}") from error
+        raise Unavailable(f"expected to bind {config.bind}, got: {error}") from error
     return port

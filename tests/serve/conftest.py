@@ -142,10 +142,9 @@ def channel() -> Iterator[Callable[[str], grpc.Channel]]:
     """Open channels that are closed after the test."""
     opened: list[grpc.Channel] = []
 
-    def open_channel(address: str) -> grpc.Channel:
-        opened.append(
-            grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", -1)])
-        )
+    def open_channel(address: str, *options: tuple[str, int]) -> grpc.Channel:
+        receive = ("grpc.max_receive_message_length", -1)
+        opened.append(grpc.insecure_channel(address, options=[receive, *options]))
         return opened[-1]
 
     yield open_channel

@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from grpc_status import rpc_status
 
 from embedkit.errors import EmbedkitError
+from embedkit.serve.access.auth import Metadata
 from embedkit.serve.observe.record import CallRecord
 from embedkit.serve.services.call import forever
 from embedkit.wire.status import to_status
@@ -24,6 +25,11 @@ Trailing = tuple[tuple[str, str | bytes], ...] | None
 
 class Transport(Protocol):
     """What carries one call."""
+
+    @property
+    def metadata(self) -> Metadata:
+        """What the caller sent beside the request."""
+        ...
 
     def time_left(self) -> float:
         """Seconds until the deadline; centuries without one."""
@@ -69,6 +75,11 @@ class WatchedCall:
         self._ended = ended
         self._is_ended = False
 
+    @property
+    def metadata(self) -> Metadata:
+        """What the caller sent beside the request."""
+        return self._transport.metadata
+
     def time_left(self) -> float | None:
         """Seconds until the caller's deadline, at least 0; None without one."""
         return forever(self._transport.time_left())
@@ -113,6 +124,11 @@ class WaitingCall:
         self._gate = threading.Event()
         self._data = b""
         self._failure: tuple[grpc.StatusCode, bytes, Trailing] | None = None
+
+    @property
+    def metadata(self) -> Metadata:
+        """What the caller sent beside the request."""
+        return tuple(self._context.invocation_metadata())
 
     def time_left(self) -> float:
         """Seconds until the deadline; centuries without one."""

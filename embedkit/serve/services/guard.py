@@ -1,7 +1,7 @@
 """What stands before every servicer method: limits, parsing, draining, a record of the call."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 
 import grpc
@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2
 
 from embedkit.errors import EmbedkitError, InvalidInput, MessageTooLarge, QueueFull, Unavailable
+from embedkit.serve.access.auth import Access, Caller, Check
 from embedkit.serve.direct import DirectCall, DirectCalls, is_supported
 from embedkit.serve.handlers import is_shedding
 from embedkit.serve.observe.record import CallRecord
@@ -40,6 +41,7 @@ class Guard:
         max_message_bytes: A larger request is refused with MESSAGE_TOO_LARGE.
         pool: The server's own threads.
         limits: How many streams there may be, and how much each may hold.
+        access: Who may call what; by default anybody may call what needs no admin.
         record: Called after each call, on the thread that ended it.
     """
 
@@ -50,6 +52,7 @@ class Guard:
         max_message_bytes: int,
         pool: Executor,
         limits: StreamLimits | None = None,
+        access: Access | None = None,
         record: Callable[[CallRecord], None] | None = None,
     ) -> None:
         self._is_draining = False
@@ -59,6 +62,7 @@ class Guard:
         self._max_bytes = max_message_bytes
         self._pool = pool
         self._record = record
+        self._access = access or Access()
         self._direct = DirectCalls(server) if is_supported(server) else None
         self._streams = Streams(limits or StreamLimits(), self._ended, self._tell)
 
@@ -102,12 +106,17 @@ class Guard:
     def add_registered_method_handlers(
         self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler]
     ) -> None:
-        """Register the unary methods of a service behind this guard."""
-        guarded = {
-            name: self._guard(f"{service.rpartition('.')[2]}/{name}", handler)
-            for name, handler in handlers.items()
-            if handler.unary_unary is not None
-        }
+        """Register the unary methods of a service behind this guard.
+
+        Bidirectional ones, which here means reflection, only have their callers checked.
+        """
+        guarded: dict[str, grpc.RpcMethodHandler] = {}
+        for name, handler in handlers.items():
+            rpc = f"{service.rpartition('.')[2]}/{name}"
+            if handler.unary_unary is not None:
+                guarded[name] = self._guard(rpc, handler)
+            elif handler.stream_stream is not None:
+                guarded[name] = self._check_only(rpc, handler)
         self._server.add_registered_method_handlers(service, guarded)
 
     def add_method(
@@ -123,17 +132,21 @@ class Guard:
             parse: Makes the request of its bytes.
         """
         rpc = f"{service.rpartition('.')[2]}/{name}"
+        check = self._access.check_of(rpc)
+
+        def take(call: Transport, data: bytes) -> None:
+            watched = WatchedCall(rpc, call, len(data), self._ended)
+            self._take(watched, data, begin, parse, check)
+
         if self._direct is None:
-            self._server.add_registered_method_handlers(
-                service, {name: self._waiting(rpc, begin, parse)}
-            )
+            self._server.add_registered_method_handlers(service, {name: _waiting(take)})
             return
 
         def receive(call: DirectCall, data: bytes) -> None:
             if len(data) > _INLINE_BYTES:
-                self._pool.submit(self._receive, rpc, call, data, begin, parse)
+                self._pool.submit(take, call, data)
             else:
-                self._receive(rpc, call, data, begin, parse)
+                take(call, data)
 
         self._direct.add(f"/{service}/{name}", receive)
 
@@ -155,27 +168,18 @@ class Guard:
             refuse: Makes the answer to a request that failed; the stream goes on.
         """
         rpc = f"{service.rpartition('.')[2]}/{name}"
+        check = self._access.check_of(rpc)
+
+        def admit(context: grpc.ServicerContext) -> None:
+            if check is not None:
+                check(context.invocation_metadata())
 
         def take(call: StreamCall, data: bytes) -> None:
-            self._take(call, data, begin, parse)
+            # Once more for each request: its key may have been withdrawn, or its rate spent.
+            self._take(call, data, begin, parse, check)
 
-        handler = self._streams.handler(rpc, self._admit_stream, take, refuse)
+        handler = self._streams.handler(rpc, admit, take, refuse)
         self._server.add_registered_method_handlers(service, {name: handler})
-
-    def _admit_stream(self, context: grpc.ServicerContext) -> None:
-        """Refuse a caller before its stream begins; its requests are admitted one by one."""
-
-    def _receive(
-        self,
-        rpc: str,
-        transport: Transport,
-        data: bytes,
-        begin: Begin,
-        parse: Callable[[bytes], Message],
-    ) -> None:
-        """Take up a unary request."""
-        call = WatchedCall(rpc, transport, len(data), self._ended)
-        self._take(call, data, begin, parse)
 
     def _take(
         self,
@@ -183,13 +187,15 @@ class Guard:
         data: bytes,
         begin: Begin,
         parse: Callable[[bytes], Message],
+        check: Check | None,
     ) -> None:
         """Admit a request and have it taken up; a failure on the way is the call's answer."""
         self._running.add(call)
         self._last_arrival = call.began
         request = None
         try:
-            request = self._admit(data, parse)
+            caller = None if check is None else check(call.metadata)
+            request = self._admit(data, parse, caller)
             call.request_id = _id_of(request)
             begin(request, call)
         except Exception as error:
@@ -206,20 +212,25 @@ class Guard:
         if self._record is not None:
             self._record(record)
 
-    def _waiting(
-        self, rpc: str, begin: Begin, parse: Callable[[bytes], Message]
-    ) -> grpc.RpcMethodHandler:
-        """The same method as an ordinary handler, whose thread waits for the answer."""
+    def _check_only(self, rpc: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+        behaviour, check = handler.stream_stream, self._access.check_of(rpc)
+        if check is None:
+            return handler
 
-        def answer(data: bytes, context: grpc.ServicerContext) -> bytes:
-            call = WaitingCall(context)
-            self._receive(rpc, call, data, begin, parse)
-            return call.wait()
+        def answer(requests: Iterator[object], context: grpc.ServicerContext) -> object:
+            try:
+                check(context.invocation_metadata())
+            except EmbedkitError as error:
+                abort(context, error)
+            return behaviour(requests, context)
 
-        return grpc.unary_unary_rpc_method_handler(answer)
+        return grpc.stream_stream_rpc_method_handler(
+            answer, handler.request_deserializer, handler.response_serializer
+        )
 
     def _guard(self, rpc: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
         behaviour, parse = handler.unary_unary, handler.request_deserializer
+        check = self._access.check_of(rpc)
 
         def answer(data: bytes, context: grpc.ServicerContext) -> Message:
             began = time.perf_counter()
@@ -228,7 +239,8 @@ class Guard:
             self._last_arrival = began
             try:
                 try:
-                    request = self._admit(data, parse)
+                    caller = None if check is None else check(context.invocation_metadata())
+                    request = self._admit(data, parse, caller)
                 except EmbedkitError as error:
                     abort(context, error)
                 request_id = _id_of(request)
@@ -243,8 +255,10 @@ class Guard:
             answer, response_serializer=handler.response_serializer
         )
 
-    def _admit(self, data: bytes, parse: Callable[[bytes], Message]) -> Message:
-        """Parse a request that may come in.
+    def _admit(
+        self, data: bytes, parse: Callable[[bytes], Message], caller: Caller | None
+    ) -> Message:
+        """Parse a request that may come in, at its caller's expense.
 
         Raises:
             MessageTooLarge, Unavailable, QueueFull, InvalidInput: If it may not.
@@ -259,11 +273,14 @@ class Guard:
         if is_shedding():
             raise QueueFull("too many calls are waiting already; retry later")
         try:
-            return parse(data)
+            request = parse(data)
         except DecodeError as error:
             raise InvalidInput(
                 f"expected a protobuf message, got {len(data)} other bytes"
             ) from error
+        if caller is not None:
+            caller.pay(request)
+        return request
 
     def _report(
         self,
@@ -281,6 +298,17 @@ class Guard:
             reason, details = _cause(context)
         seconds = time.perf_counter() - began
         self._tell(CallRecord(rpc, code, seconds, len(data), request_id, reason, details))
+
+
+def _waiting(take: Callable[[Transport, bytes], None]) -> grpc.RpcMethodHandler:
+    """A method as an ordinary handler, whose thread waits for the answer."""
+
+    def answer(data: bytes, context: grpc.ServicerContext) -> bytes:
+        call = WaitingCall(context)
+        take(call, data)
+        return call.wait()
+
+    return grpc.unary_unary_rpc_method_handler(answer)
 
 
 def _find_id(data: bytes, parse: Callable[[bytes], Message]) -> str:

@@ -1,8 +1,11 @@
-"""ModelService: what is loaded, and what each model takes and gives."""
+"""ModelService: what is loaded, what each model takes and gives; loading and unloading."""
+
+from pathlib import Path
 
 import grpc
 
-from embedkit.errors import PermissionDenied
+from embedkit.bundle import find_bundle
+from embedkit.bundle.manifest import check_model_name
 from embedkit.serve.engine import Engine
 from embedkit.serve.loaded import LoadedModel
 from embedkit.serve.services.failure import answering
@@ -12,16 +15,22 @@ __all__ = ["ModelServicer", "describe_model"]
 
 
 class ModelServicer(model_pb2_grpc.ModelServiceServicer):
-    """Describes the engine's models.
+    """Describes the engine's models and changes which ones they are.
+
+    Who may load and unload is decided before these methods, by the guard.
 
     Args:
         engine: The loaded models.
+        models: The folder of all models, and the only place to load from.
         max_message_bytes: Told to clients, so that they can cut their requests.
         max_images: Most images in one call; likewise.
     """
 
-    def __init__(self, engine: Engine, *, max_message_bytes: int, max_images: int) -> None:
+    def __init__(
+        self, engine: Engine, *, models: Path, max_message_bytes: int, max_images: int
+    ) -> None:
         self._engine = engine
+        self._models = models
         self._max_message_bytes = max_message_bytes
         self._max_images = max_images
 
@@ -47,21 +56,21 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
     def LoadModel(
         self, request: model_pb2.LoadModelRequest, context: grpc.ServicerContext
     ) -> model_pb2.Model:
-        """Refuse: this server has no admin token."""
-        raise PermissionDenied(_NO_ADMIN)
+        """Load a version, by default the latest in the folder, and describe it.
+
+        A version that is loaded is read again and takes its own place.
+        """
+        check_model_name(request.name)
+        path = find_bundle(self._models, request.name, request.version)
+        return describe_model(self._engine.load(path))
 
     @answering
     def UnloadModel(
         self, request: model_pb2.UnloadModelRequest, context: grpc.ServicerContext
     ) -> model_pb2.UnloadModelResponse:
-        """Refuse: this server has no admin token."""
-        raise PermissionDenied(_NO_ADMIN)
-
-
-_NO_ADMIN = (
-    "expected a server with an admin token, got one without; models are chosen at its start "
-    "(embedkit serve --load NAME:VERSION)"
-)
+        """Give a version up; calls that reached it are answered."""
+        self._engine.unload(request.name, request.version)
+        return model_pb2.UnloadModelResponse()
 
 
 def describe_model(model: LoadedModel) -> model_pb2.Model:

@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, status_pb2
 
 from embedkit.errors import EmbedkitError
+from embedkit.serve.access.auth import Metadata
 from embedkit.serve.observe.record import CallRecord
 from embedkit.serve.services.call import forever
 from embedkit.wire.status import to_status
@@ -61,6 +62,11 @@ class StreamCall:
         self.cancels: list[Callable[[], None]] = []
         self._stream = stream
 
+    @property
+    def metadata(self) -> Metadata:
+        """What the caller sent when it opened the stream."""
+        return self._stream.metadata
+
     def time_left(self) -> float | None:
         """Seconds until the stream's deadline, at least 0; None without one."""
         return self._stream.time_left()
@@ -99,6 +105,7 @@ class Stream:
     ) -> None:
         self._rpc = rpc
         self._context = context
+        self.metadata: Metadata = tuple(context.invocation_metadata())
         self._limits = limits
         self._refuse = refuse
         self._ended = ended
