@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from embedkit.serve.job import Part, Priority
-from embedkit.serve.scoring import Rows
+from embedkit.serve.running.scoring import Rows
 from embedkit.types import EncodedImages, Images
 
 __all__ = ["Answer", "Query", "collect", "spread"]

@@ -19,7 +19,7 @@ from embedkit.serve.running.crew import Crew
 from embedkit.serve.running.replies import Replies
 from embedkit.serve.running.station import Work, graph_outputs
 from embedkit.serve.running.worker import Worker
-from embedkit.serve.scoring import ROW_NAMES, Rows, Scoring
+from embedkit.serve.running.scoring import ROW_NAMES, Rows, Scoring
 from embedkit.types import EncodedImages, Images
 
 __all__ = ["LoadedModel"]

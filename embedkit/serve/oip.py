@@ -29,7 +29,7 @@ from embedkit.serve.engine import Engine
 from embedkit.serve.handlers import is_shedding
 from embedkit.serve.loaded import LoadedModel
 from embedkit.serve.observe.record import ItemsRecord
-from embedkit.serve.scoring import ROW_NAMES
+from embedkit.serve.running.scoring import ROW_NAMES
 from embedkit.serve.services.call import Begin, Call
 from embedkit.serve.services.embedding import items_of, start
 from embedkit.serve.services.guard import Guard

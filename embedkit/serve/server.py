@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,12 +26,12 @@ from embedkit.serve.observe.logs import AccessLog
 from embedkit.serve.observe.metrics import Gauge, Metrics
 from embedkit.serve.observe.record import CallRecord
 from embedkit.serve.observe.sideport import SidePort
+from embedkit.serve.running.watch import Watch
 from embedkit.serve.services.embedding import EmbeddingServicer, add_embedding_service
 from embedkit.serve.services.guard import Guard
 from embedkit.serve.services.index import add_index_service
 from embedkit.serve.services.model import ModelServicer
 from embedkit.serve.services.stream import StreamLimits
-from embedkit.serve.watch import Watch
 from embedkit.types import Collection
 from embedkit.wire.proto import (
     embedding_pb2,
@@ -68,8 +67,7 @@ class Server:
         self._pool = HandlerPool(config.handlers, config.backlog)
         # Files of streams are decoded here, so that they never wait before those of calls.
         self._stream_pool = ThreadPoolExecutor(
-            config.engine.decode_threads or len(os.sched_getaffinity(0)),
-            thread_name_prefix="stream-decode",
+            self.engine.decode_threads, thread_name_prefix="stream-decode"
         )
         limit = config.max_message_bytes + _TRANSPORT_MARGIN_BYTES
         self._grpc = grpc.server(

@@ -14,7 +14,7 @@ from embedkit.serve.batcher import BatchLimits
 from embedkit.serve.observe.record import BatchRecord
 from embedkit.serve.running.station import Station, Work
 from embedkit.serve.running.worker import Worker
-from embedkit.serve.scoring import Rows
+from embedkit.serve.running.scoring import Rows
 
 __all__ = ["Crew"]
 

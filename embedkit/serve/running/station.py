@@ -8,7 +8,7 @@ import numpy as np
 
 from embedkit.runtime.session import Session
 from embedkit.serve.job import Batch
-from embedkit.serve.scoring import GRAPH_OUTPUTS, Rows
+from embedkit.serve.running.scoring import GRAPH_OUTPUTS, Rows
 from embedkit.types import Images
 
 __all__ = ["Station", "Work", "graph_outputs"]

@@ -16,7 +16,7 @@ from embedkit.serve.batcher import BatchLimits
 from embedkit.serve.config import ServerConfig
 from embedkit.serve.engine import Engine, EngineConfig
 from embedkit.serve.server import Server
-from embedkit.serve.watch import Watch
+from embedkit.serve.running.watch import Watch
 from embedkit.wire.codec import encode_tensor
 from embedkit.wire.proto import embedding_pb2, embedding_pb2_grpc
 

@@ -8,7 +8,7 @@ from embedkit.detect.detector import Observation, detectors
 from embedkit.detect.threshold import Threshold
 from embedkit.errors import BundleDamaged
 from embedkit.runtime.local import load
-from embedkit.serve.scoring import Scoring
+from embedkit.serve.running.scoring import Scoring
 
 SIDE, CHANNELS, DIM = 4, 3, 8
 

@@ -6,14 +6,23 @@ Health follows the answers. A flag that the engine sets itself stays up when the
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
-from embedkit.serve.loaded import LoadedModel
+from embedkit.serve.running.crew import Crew
 
-__all__ = ["Watch"]
+__all__ = ["Watch", "Watched"]
 
 log = logging.getLogger(__name__)
 
 _JOIN_S = 1.0
+
+
+class Watched(Protocol):
+    """A loaded model, as far as the watchdog needs to know it."""
+
+    name: str
+    version: str
+    crew: Crew
 
 
 class Watch:
@@ -34,7 +43,7 @@ class Watch:
 
     def __init__(
         self,
-        models: Callable[[], Sequence[LoadedModel]],
+        models: Callable[[], Sequence[Watched]],
         tell: Callable[[bool], None],
         *,
         every_s: float = 10.0,
@@ -45,7 +54,7 @@ class Watch:
         self._every_s = every_s
         self._limit_s = limit_s
         self._is_well = True
-        self._failures: dict[LoadedModel, int] = {}
+        self._failures: dict[Watched, int] = {}
         self._telling = threading.Lock()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="watch", daemon=True)
@@ -78,7 +87,7 @@ class Watch:
             except Exception:  # the next round must come, whatever this one met
                 log.exception("a round of the watchdog failed")
 
-    def _is_alive(self, model: LoadedModel) -> bool:
+    def _is_alive(self, model: Watched) -> bool:
         """Whether a model gives the known embedding; one that is being unloaded need not."""
         try:
             model.crew.check_alive(self._limit_s)
@@ -90,7 +99,7 @@ class Watch:
         self._failures.pop(model, None)
         return True
 
-    def _revive(self, model: LoadedModel) -> bool:
+    def _revive(self, model: Watched) -> bool:
         """Restart a model if it is time to; whether it is well then."""
         self._say(False)
         failures = self._failures[model] = self._failures.get(model, 0) + 1
