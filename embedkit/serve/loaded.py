@@ -17,9 +17,9 @@ from embedkit.serve.job import Job
 from embedkit.serve.observe.record import BatchRecord
 from embedkit.serve.running.crew import Crew
 from embedkit.serve.running.replies import Replies
+from embedkit.serve.running.scoring import ROW_NAMES, Rows, Scoring
 from embedkit.serve.running.station import Work, graph_outputs
 from embedkit.serve.running.worker import Worker
-from embedkit.serve.running.scoring import ROW_NAMES, Rows, Scoring
 from embedkit.types import EncodedImages, Images
 
 __all__ = ["LoadedModel"]

@@ -12,9 +12,9 @@ from embedkit.runtime.providers import ON_CUDA
 from embedkit.runtime.session import Session
 from embedkit.serve.batcher import BatchLimits
 from embedkit.serve.observe.record import BatchRecord
+from embedkit.serve.running.scoring import Rows
 from embedkit.serve.running.station import Station, Work
 from embedkit.serve.running.worker import Worker
-from embedkit.serve.running.scoring import Rows
 
 __all__ = ["Crew"]
 

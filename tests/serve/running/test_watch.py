@@ -15,8 +15,8 @@ from embedkit.serve.answer import Query
 from embedkit.serve.batcher import BatchLimits
 from embedkit.serve.config import ServerConfig
 from embedkit.serve.engine import Engine, EngineConfig
-from embedkit.serve.server import Server
 from embedkit.serve.running.watch import Watch
+from embedkit.serve.server import Server
 from embedkit.wire.codec import encode_tensor
 from embedkit.wire.proto import embedding_pb2, embedding_pb2_grpc
 
