@@ -169,7 +169,7 @@ def read_keys(texts: Iterable[str], what: str = "key") -> tuple[Key, ...]:
                 len(secret),
             )
         digest = digest_of(secret)
-        keys.append(Key(name or f"{what}-{digest.hex()[:8]}", digest))
+        keys.append(Key(name or f"{what.partition(' ')[0]}-{digest.hex()[:8]}", digest))
     if len(keys) > _MAX_KEYS:
         raise InvalidInput(f"expected at most {_MAX_KEYS} {what}s, got {len(keys)}")
     return tuple(keys)

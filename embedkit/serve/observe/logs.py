@@ -60,7 +60,12 @@ class AccessLog:
             "ms": round(record.seconds * 1e3, 3),
             "bytes": record.request_bytes,
         }
-        optional = {"id": record.request_id, "reason": record.reason, "details": record.details}
+        optional = {
+            "id": record.request_id,
+            "caller": record.caller,
+            "reason": record.reason,
+            "details": record.details,
+        }
         fields.update((key, value) for key, value in optional.items() if value)
         event(access, logging.INFO, "call", **fields)
 

@@ -19,6 +19,7 @@ class CallRecord(NamedTuple):
         request_id: The caller's own id, or empty.
         reason: ``ErrorInfo.reason`` of a failure, or empty.
         details: Status message of a failure, or empty.
+        caller: Name of the key that the call came with, or empty.
     """
 
     rpc: str
@@ -28,6 +29,7 @@ class CallRecord(NamedTuple):
     request_id: str
     reason: str
     details: str
+    caller: str = ""
 
 
 class ItemsRecord(NamedTuple):

@@ -58,7 +58,16 @@ class WatchedCall:
         ended: Called with the call and its record after its end.
     """
 
-    __slots__ = ("_ended", "_is_ended", "_rpc", "_size", "_transport", "began", "request_id")
+    __slots__ = (
+        "_ended",
+        "_is_ended",
+        "_rpc",
+        "_size",
+        "_transport",
+        "began",
+        "caller",
+        "request_id",
+    )
 
     def __init__(
         self,
@@ -68,7 +77,7 @@ class WatchedCall:
         ended: "Callable[[WatchedCall, CallRecord], None]",
     ) -> None:
         self.began = time.perf_counter()
-        self.request_id = ""
+        self.request_id = self.caller = ""
         self._rpc = rpc
         self._transport = transport
         self._size = size

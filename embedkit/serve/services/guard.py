@@ -195,6 +195,8 @@ class Guard:
         request = None
         try:
             caller = None if check is None else check(call.metadata)
+            if caller is not None:
+                call.caller = caller.name
             request = self._admit(data, parse, caller)
             call.request_id = _id_of(request)
             begin(request, call)
@@ -206,7 +208,7 @@ class Guard:
 
     def _ended(self, call: WatchedCall | StreamCall, record: CallRecord) -> None:
         self._running.discard(call)
-        self._tell(record)
+        self._tell(record._replace(caller=call.caller) if call.caller else record)
 
     def _tell(self, record: CallRecord) -> None:
         if self._record is not None:
@@ -234,7 +236,7 @@ class Guard:
 
         def answer(data: bytes, context: grpc.ServicerContext) -> Message:
             began = time.perf_counter()
-            request_id, code = "", ""
+            request_id, code, caller = "", "", None
             self._running.add(context)
             self._last_arrival = began
             try:
@@ -249,7 +251,8 @@ class Guard:
                 return response
             finally:
                 self._running.discard(context)
-                self._report(rpc, code, began, data, request_id, context)
+                name = "" if caller is None else caller.name
+                self._report(rpc, code, began, data, request_id, context, name)
 
         return grpc.unary_unary_rpc_method_handler(
             answer, response_serializer=handler.response_serializer
@@ -290,6 +293,7 @@ class Guard:
         data: bytes,
         request_id: str,
         context: grpc.ServicerContext,
+        caller: str,
     ) -> None:
         reason, details = "", ""
         if not code:
@@ -297,7 +301,8 @@ class Guard:
             code = status.name if status is not None else "UNKNOWN"
             reason, details = _cause(context)
         seconds = time.perf_counter() - began
-        self._tell(CallRecord(rpc, code, seconds, len(data), request_id, reason, details))
+        fields = rpc, code, seconds, len(data), request_id, reason, details, caller
+        self._tell(CallRecord(*fields))
 
 
 def _waiting(take: Callable[[Transport, bytes], None]) -> grpc.RpcMethodHandler:

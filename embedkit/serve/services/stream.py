@@ -53,11 +53,11 @@ class StreamCall:
         size: Bytes of the request.
     """
 
-    __slots__ = ("_stream", "began", "cancels", "request_id", "size")
+    __slots__ = ("_stream", "began", "caller", "cancels", "request_id", "size")
 
     def __init__(self, stream: "Stream", size: int) -> None:
         self.began = time.perf_counter()
-        self.request_id = ""
+        self.request_id = self.caller = ""
         self.size = size
         self.cancels: list[Callable[[], None]] = []
         self._stream = stream

@@ -88,8 +88,8 @@ def test_no_metadata_gets_in_by_accident_or_breaks_the_check(metadata):
 
 
 def test_the_admin_token_opens_everything(access):
-    assert access.check_of(LOAD)(bearer(ADMIN)).name.startswith("admin token-")
-    assert access.check_of(EMBED)(bearer(ADMIN)).name.startswith("admin token-")
+    assert access.check_of(LOAD)(bearer(ADMIN)).name.startswith("admin-")
+    assert access.check_of(EMBED)(bearer(ADMIN)).name.startswith("admin-")
 
 
 @pytest.mark.parametrize(

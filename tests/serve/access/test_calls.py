@@ -1,5 +1,6 @@
 """Credentials before every method of a real server, on both ways that calls come in."""
 
+import hashlib
 import os
 import queue
 import time
@@ -118,6 +119,26 @@ def test_the_client_sends_its_token(address, images):
             pytest.raises(Unauthenticated),
         ):
             client.models()
+
+
+def test_the_access_log_names_the_caller_and_no_key(start, channel, images, caplog):
+    caplog.set_level("INFO", logger="embedkit.access")
+    _, address = start(auth=AUTH, access_log="all")
+    with embedkit.connect(address, token=KEY, retry_s=0) as client:
+        client.embed(images)
+        with pytest.raises(PermissionDenied):
+            client.load_model("tiny")
+    with embedkit.connect(address, token=ADMIN) as client:
+        client.load_model("tiny")
+    fields = [r.fields for r in caplog.records if r.name == "embedkit.access"]
+    assert [(f["rpc"].partition("/")[2], f.get("caller", "")) for f in fields] == [
+        ("ListModels", "alice"),
+        ("Embed", "alice"),
+        ("LoadModel", ""),
+        ("LoadModel", f"admin-{hashlib.sha256(ADMIN.encode()).hexdigest()[:8]}"),
+    ]
+    assert KEY not in str(fields)
+    assert ADMIN not in str(fields)
 
 
 def test_odd_and_huge_metadata_is_a_status_and_the_server_goes_on(address, channel, images):
