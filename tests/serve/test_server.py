@@ -97,15 +97,15 @@ def test_draining_finishes_what_runs_and_says_that_it_does_not_serve(start, chan
     server, port = start()
     open_channel = channel(f"127.0.0.1:{port}")
     model = server.engine.get()
-    may_run, began, original = threading.Event(), threading.Event(), model._session.run
+    session = model.crew.sessions[0]
+    may_run, began, original = threading.Event(), threading.Event(), session.run
 
-    class Held:
-        def run(self, *args):
-            began.set()
-            assert may_run.wait(10)
-            return original(*args)
+    def held(*args):
+        began.set()
+        assert may_run.wait(10)
+        return original(*args)
 
-    model._session = Held()
+    session.run = held
     stub = embedding_pb2_grpc.EmbeddingServiceStub(open_channel)
     health = health_pb2_grpc.HealthStub(open_channel).Watch(health_pb2.HealthCheckRequest())
     assert next(health).status == health_pb2.HealthCheckResponse.SERVING
