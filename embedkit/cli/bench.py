@@ -19,7 +19,6 @@ __all__ = ["command"]
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 class Options(TypedDict):
@@ -94,7 +93,7 @@ def command() -> None:
 @click.option(
     "--threads", type=click.IntRange(1), default=1, help="Of server and bare session."
 )
-@click.option("--provider", type=click.Choice(["cpu", "cuda"]), default="cpu", help="Bare.")
+@click.option("--provider", default="cpu", metavar="cpu|cuda|NAME", help="Of both.")
 @click.option("--out", type=_FILE, help="JSON file.")
 @click.option("--plot", type=_FILE, help="PNG, SVG or PDF file.")
 @click.argument("server_arguments", nargs=-1, type=click.UNPROCESSED)
@@ -163,7 +162,7 @@ def _plan(options: Options, bundle: Path | None, model: str) -> "Plan":
         ),
         server_cores=parse_cores(options["server_cores"]),
         threads=options["threads"],
-        provider=_PROVIDERS[options["provider"]],
+        provider=options["provider"],
         arguments=options["server_arguments"],
     )
 

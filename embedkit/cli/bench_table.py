@@ -36,7 +36,7 @@ def print_model(model: dict[str, Any], console: Console) -> None:
     console.width = max(console.width, Measurement.get(console, unlimited, table).maximum)
     console.print(table, crop=False, highlight=False)
     got = model.get("raw", {}).get("cores", {}).get("median")
-    is_cpu = model["provider"] == "CPUExecutionProvider"
+    is_cpu = model["provider"] == "cpu"
     if is_cpu and got is not None and got < _LEAST_SHARE * model["threads"]:
         console.print(
             f"[yellow]other programs disturb: the bare session got {got:.2f} of "

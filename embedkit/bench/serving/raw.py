@@ -79,7 +79,7 @@ def raw_session(
     *,
     cores: tuple[int, ...],
     threads: int,
-    provider: str = "CPUExecutionProvider",
+    provider: str = "cpu",
 ) -> Iterator[RawSession]:
     """Load a bundle's graph in a process of its own.
 
@@ -87,7 +87,7 @@ def raw_session(
         bundle: Directory of the bundle.
         cores: Its cores, those of the server; empty for any.
         threads: Threads of the session.
-        provider: onnxruntime's execution provider.
+        provider: ``cpu``, ``cuda``, or as onnxruntime calls it.
     """
     command = [sys.executable, "-m", __name__, str(bundle), str(threads), provider]
     pipe = subprocess.PIPE

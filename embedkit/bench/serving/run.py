@@ -34,7 +34,7 @@ class Plan:
         pace: How long and how often.
         server_cores: Cores of the server and the bare session; empty for any.
         threads: Threads of both.
-        provider: onnxruntime's execution provider of the bare session.
+        provider: Execution provider of both: ``cpu``, ``cuda``, or as onnxruntime calls it.
         arguments: Further options of ``embedkit serve``.
     """
 
@@ -46,7 +46,7 @@ class Plan:
     pace: Pace = field(default_factory=Pace)
     server_cores: tuple[int, ...] = ()
     threads: int = 1
-    provider: str = "CPUExecutionProvider"
+    provider: str = "cpu"
     arguments: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -117,8 +117,9 @@ def _target(plan: Plan) -> Iterator[Target]:
     if plan.server or plan.bundle is None:
         yield running(plan.server, plan.model, plan.metrics)
         return
+    arguments = ("--provider", plan.provider, *plan.arguments)
     with own_server(
-        plan.bundle, cores=plan.server_cores, threads=plan.threads, arguments=plan.arguments
+        plan.bundle, cores=plan.server_cores, threads=plan.threads, arguments=arguments
     ) as target:
         yield target
 
