@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TypeVar
 
@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 
 from embedkit.client import collections as plans
 from embedkit.client.channel import (
+    ENDED,
     IN_FLIGHT,
     OPTIONS,
     Stubs,
@@ -21,8 +22,16 @@ from embedkit.client.channel import (
     refuse,
 )
 from embedkit.client.images import ImageInput
-from embedkit.client.inference import OnError, Outputs, Question, SeenModels, infer
+from embedkit.client.inference import (
+    OnError,
+    Outputs,
+    Question,
+    SeenModels,
+    embeddings_of,
+    infer,
+)
 from embedkit.client.items import Items
+from embedkit.client.line import AioLine
 from embedkit.client.messages import (
     Call,
     ModelInfo,
@@ -35,6 +44,7 @@ from embedkit.client.messages import (
 from embedkit.client.meter import Meter
 from embedkit.client.retry import Attempts, RetryPolicy
 from embedkit.client.tls import TlsChoice, open_channel
+from embedkit.client.window import Refused, Window, bulk_plans
 from embedkit.errors import EmbedkitError
 from embedkit.types import Collection, Embeddings, Hit, Metric, Record, Usage
 from embedkit.wire.status import from_rpc_error, retry_delay_s
@@ -92,9 +102,26 @@ class Client:
         outputs = await self.infer(
             images, model, version=version, dims=dims, on_error=on_error, outputs=("embedding",)
         )
-        if outputs.embeddings is None:
-            raise EmbedkitError("expected embeddings in the reply, got none")
-        return outputs.embeddings
+        return embeddings_of(outputs)
+
+    async def embed_stream(
+        self,
+        batches: Iterable[ImageInput],
+        model: str = "",
+        *,
+        version: str = "",
+        dims: int = 0,
+        on_error: OnError = "raise",
+    ) -> AsyncIterator[Embeddings]:
+        """Embed batch after batch on one stream; yields the embeddings of each, in order.
+
+        Batches are taken on a thread, so that they may be read from files.
+        """
+        question = Question(model, version, ("embedding",), dims, on_error)
+        window = Window(bulk_plans(batches, question, await self.server()))
+        async for outputs in self._stream(window):
+            self._seen.check(model, version, outputs.digest)
+            yield embeddings_of(outputs)
 
     async def infer(
         self,
@@ -242,10 +269,73 @@ class Client:
             await asyncio.gather(*sent, return_exceptions=True)
         return plan.read(replies)
 
+    async def _stream(self, window: Window[Result]) -> AsyncIterator[Result]:
+        """Send the requests of many plans on one stream; yields their results in order."""
+        line: AioLine | None = None
+        try:
+            while True:
+                # Making a request may read files, which must not stop the event loop.
+                while (call := await asyncio.to_thread(window.begin)) is not None:
+                    self._meter.sent(call)
+                    line = line or self._open_line()
+                    line.send(call.request)
+                for result in window.results():
+                    yield result
+                if line is None or not window.under_way:
+                    return
+                refused, has_ended = await self._listen(line, window)
+                if has_ended:
+                    line = None
+                for number, one in enumerate(refused):
+                    window.finish(one.call, await self._recover(one, number == 0))
+        finally:
+            if line is not None:
+                line.close()
+
+    def _open_line(self) -> AioLine:
+        if self._is_closed:
+            refuse()
+        method = self._stubs.embed_stream
+        return AioLine(lambda requests: method(requests, metadata=self._metadata))
+
+    async def _listen(
+        self, line: AioLine, window: Window[Result]
+    ) -> tuple[tuple[Refused, ...], bool]:
+        """Wait for a reply; returns what must be recovered, and whether the stream is over."""
+        try:
+            reply = await line.receive(self._policy.timeout_s)
+        except grpc.RpcError as failure:
+            if self._is_closed:
+                refuse()
+            error, wanted_s = from_rpc_error(failure), retry_delay_s(failure)
+            if failure.code() is grpc.StatusCode.INTERNAL:
+                # The library says so when a stream breaks under a request that is being sent;
+                # the server fails single requests only.
+                error = ENDED
+            return window.refused(error, wanted_s), True
+        if reply is None:
+            return window.refused(ENDED, None), True
+        refused = window.read(reply)
+        return () if refused is None else (refused,), False
+
+    async def _recover(self, refused: Refused, waits: bool) -> Message:
+        """Repeat by itself a request that a stream did not answer, or end it."""
+        attempts = Attempts(self._policy)
+        try:
+            pause_s = attempts.pause_s(refused.error, refused.wanted_s)
+        except EmbedkitError as last:
+            return final(refused.call, last)
+        self._meter.retried()
+        if waits:
+            await asyncio.sleep(pause_s)
+        return await self._try(refused.call, attempts)
+
     async def _answer(self, call: Call) -> Message:
         """Send a request and repeat it where that helps."""
-        attempts = Attempts(self._policy)
         self._meter.sent(call)
+        return await self._try(call, Attempts(self._policy))
+
+    async def _try(self, call: Call, attempts: Attempts) -> Message:
         while True:
             try:
                 return await self._stubs.method(call)(

@@ -6,10 +6,19 @@ import grpc
 from google.protobuf.message import Message
 
 from embedkit.client.messages import Call
-from embedkit.errors import Cancelled, EmbedkitError, InvalidInput
+from embedkit.errors import Cancelled, EmbedkitError, InvalidInput, Unavailable
 from embedkit.wire.proto import embedding_pb2_grpc, index_pb2_grpc, model_pb2_grpc
 
-__all__ = ["IN_FLIGHT", "OPTIONS", "Stubs", "check_address", "credentials", "final", "refuse"]
+__all__ = [
+    "ENDED",
+    "IN_FLIGHT",
+    "OPTIONS",
+    "Stubs",
+    "check_address",
+    "credentials",
+    "final",
+    "refuse",
+]
 
 # Requests of one call that are under way at a time: enough to keep a batcher full while the
 # next is being made, few enough not to fill its queue alone.
@@ -26,11 +35,17 @@ OPTIONS = (
 
 
 class Stubs:
-    """The methods of all services on one channel, found by the name in a ``Call``."""
+    """The methods of all services on one channel, found by the name in a ``Call``.
+
+    Attributes:
+        embed_stream: The one that is no unary call.
+    """
 
     def __init__(self, channel: grpc.Channel) -> None:
+        embedding = embedding_pb2_grpc.EmbeddingServiceStub(channel)  # type: ignore[no-untyped-call]
+        self.embed_stream: grpc.StreamStreamMultiCallable = embedding.EmbedStream
         self._services = {
-            "EmbeddingService": embedding_pb2_grpc.EmbeddingServiceStub(channel),  # type: ignore[no-untyped-call]
+            "EmbeddingService": embedding,
             "IndexService": index_pb2_grpc.IndexServiceStub(channel),  # type: ignore[no-untyped-call]
             "ModelService": model_pb2_grpc.ModelServiceStub(channel),  # type: ignore[no-untyped-call]
         }
@@ -55,6 +70,10 @@ def credentials(token: str | None) -> tuple[tuple[str, str], ...] | None:
             f"got another of {len(token)} characters"
         )
     return (("authorization", f"Bearer {token}"),)
+
+
+ENDED = Unavailable("expected a reply, got the end of the stream")
+"""Why requests that were under way are sent again when a server ends their stream."""
 
 
 def check_address(address: str) -> str:

@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -9,6 +10,7 @@ import grpc
 from google.protobuf.message import Message
 
 from embedkit.client.channel import (
+    ENDED,
     IN_FLIGHT,
     OPTIONS,
     Stubs,
@@ -17,10 +19,12 @@ from embedkit.client.channel import (
     final,
     refuse,
 )
+from embedkit.client.line import Line
 from embedkit.client.messages import Call, Plan
 from embedkit.client.meter import Meter
 from embedkit.client.retry import Attempts, RetryPolicy
 from embedkit.client.tls import TlsChoice, open_channel
+from embedkit.client.window import Refused, Window
 from embedkit.errors import EmbedkitError
 from embedkit.wire.status import from_rpc_error, retry_delay_s
 
@@ -86,10 +90,72 @@ class Connection:
                 other.future.cancel()
         return plan.read(replies)
 
+    def stream(self, window: Window[Result], *meters: Meter) -> Iterator[Result]:
+        """Send the requests of many plans on one stream; yields their results in order.
+
+        What the stream does not answer is sent again by itself, where that helps; a stream that
+        breaks is opened again for what follows.
+
+        Raises:
+            EmbedkitError: Of the first request that fails for good; the others are cancelled.
+        """
+        line: Line | None = None
+        try:
+            while True:
+                while (call := window.begin()) is not None:
+                    for meter in meters:
+                        meter.sent(call)
+                    line = line or self._open_line()
+                    line.send(call.request)
+                yield from window.results()
+                if line is None or not window.under_way:
+                    return
+                refused, has_ended = self._listen(line, window)
+                if has_ended:
+                    line = None
+                for number, one in enumerate(refused):
+                    window.finish(one.call, self._recover(one, number == 0, meters))
+        finally:
+            if line is not None:
+                line.close()
+
     def close(self) -> None:
         """Close the channel; requests under way are cancelled."""
         self._is_closed = True
         self._channel.close()
+
+    def _open_line(self) -> Line:
+        if self._is_closed:
+            refuse()
+        method = self._stubs.embed_stream
+        return Line(lambda requests: method(requests, metadata=self._metadata))
+
+    def _listen(self, line: Line, window: Window[Result]) -> tuple[tuple[Refused, ...], bool]:
+        """Wait for a reply; returns what must be recovered, and whether the stream is over."""
+        try:
+            reply = line.receive(self._policy.timeout_s)
+        except grpc.RpcError as failure:
+            if self._is_closed:
+                refuse()
+            error, wanted_s = from_rpc_error(failure), retry_delay_s(failure)
+            return window.refused(error, wanted_s), True
+        if reply is None:
+            return window.refused(ENDED, None), True
+        refused = window.read(reply)
+        return () if refused is None else (refused,), False
+
+    def _recover(self, refused: Refused, waits: bool, meters: tuple[Meter, ...]) -> Message:
+        """Repeat by itself a request that a stream did not answer, or end it."""
+        attempts = Attempts(self._policy)
+        try:
+            pause_s = attempts.pause_s(refused.error, refused.wanted_s)
+        except EmbedkitError as last:
+            return final(refused.call, last)
+        for meter in meters:
+            meter.retried()
+        if waits:
+            time.sleep(pause_s)
+        return self._answer(refused.call, attempts, meters)
 
     def _admit(self, call: Call, meters: tuple[Meter, ...]) -> Attempts:
         for meter in meters:

@@ -16,7 +16,7 @@ from embedkit.wire.codec import decode_tensor, encode_images
 from embedkit.wire.proto import embedding_pb2, tensor_pb2
 from embedkit.wire.status import from_status, to_status
 
-__all__ = ["OnError", "Outputs", "Question", "SeenModels", "infer"]
+__all__ = ["OnError", "Outputs", "Question", "SeenModels", "embeddings_of", "infer"]
 
 OnError = Literal["raise", "nan"]
 _OUTPUTS: dict[str, embedding_pb2.Output] = {
@@ -56,6 +56,13 @@ class Outputs:
     novelty: Scores | None
     errors: dict[int, EmbedkitError]
     digest: str
+
+
+def embeddings_of(outputs: Outputs) -> Embeddings:
+    """The embeddings, where they were asked for."""
+    if outputs.embeddings is None:
+        raise EmbedkitError("expected embeddings in the reply, got none")
+    return outputs.embeddings
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The synchronous client."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TypeVar
 
@@ -9,7 +9,14 @@ import numpy.typing as npt
 from embedkit.client import collections as plans
 from embedkit.client.connection import Connection
 from embedkit.client.images import ImageInput
-from embedkit.client.inference import OnError, Outputs, Question, SeenModels, infer
+from embedkit.client.inference import (
+    OnError,
+    Outputs,
+    Question,
+    SeenModels,
+    embeddings_of,
+    infer,
+)
 from embedkit.client.items import Items
 from embedkit.client.messages import (
     ModelInfo,
@@ -24,7 +31,7 @@ from embedkit.client.meter import Meter
 from embedkit.client.retry import RetryPolicy
 from embedkit.client.served import ServedModel
 from embedkit.client.tls import TlsChoice
-from embedkit.errors import EmbedkitError
+from embedkit.client.window import Window, bulk_plans
 from embedkit.types import Collection, Embeddings, Hit, Metric, Record, Usage
 
 __all__ = ["Client", "connect"]
@@ -120,9 +127,37 @@ class Client:
         outputs = self.infer(
             images, model, version=version, dims=dims, on_error=on_error, outputs=("embedding",)
         )
-        if outputs.embeddings is None:
-            raise EmbedkitError("expected embeddings in the reply, got none")
-        return outputs.embeddings
+        return embeddings_of(outputs)
+
+    def embed_stream(
+        self,
+        batches: Iterable[ImageInput],
+        model: str = "",
+        *,
+        version: str = "",
+        dims: int = 0,
+        on_error: OnError = "raise",
+    ) -> Iterator[Embeddings]:
+        """Embed batch after batch on one stream; yields the embeddings of each, in order.
+
+        For more images than fit into memory: a batch is taken when there is room for it, a few
+        ahead of the one that is yielded. The server answers others' calls first.
+
+        Args:
+            batches: Each what ``embed`` takes.
+            model: May be empty where the server has one model.
+            version: Empty for the latest.
+            dims: Keep the first dimensions, normalised again; 0 keeps all.
+            on_error: As for ``embed``.
+
+        Raises:
+            EmbedkitError: As ``embed``; the stream ends then.
+        """
+        question = Question(model, version, ("embedding",), dims, on_error)
+        window = Window(bulk_plans(batches, question, self.server()))
+        for outputs in self._connection.stream(window, self._meter):
+            self._seen.check(model, version, outputs.digest)
+            yield embeddings_of(outputs)
 
     def infer(
         self,

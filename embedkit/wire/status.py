@@ -10,7 +10,14 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from embedkit import errors
 from embedkit.errors import EmbedkitError
 
-__all__ = ["from_rpc_error", "from_status", "grpc_code", "retry_delay_s", "to_status"]
+__all__ = [
+    "from_rpc_error",
+    "from_status",
+    "grpc_code",
+    "retry_delay_s",
+    "status_retry_s",
+    "to_status",
+]
 
 DOMAIN = "embedkit"
 
@@ -85,7 +92,12 @@ def from_rpc_error(error: grpc.RpcError) -> EmbedkitError:
 def retry_delay_s(error: grpc.RpcError) -> float | None:
     """Seconds that the server asks to wait before a retry, or None if it does not say."""
     status = _details(error)
-    for detail in status.details if status is not None else ():
+    return None if status is None else status_retry_s(status)
+
+
+def status_retry_s(status: status_pb2.Status) -> float | None:
+    """Seconds that a status asks to wait before a retry, or None if it does not say."""
+    for detail in status.details:
         info = error_details_pb2.RetryInfo()
         if detail.Unpack(info):
             return float(info.retry_delay.seconds + info.retry_delay.nanos / 1e9)

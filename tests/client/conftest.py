@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from embedkit.bundle import Manifest
-from embedkit.errors import BadImage, NotFound
+from embedkit.errors import BadImage, EmbedkitError, NotFound, Unavailable
 from embedkit.preprocess import InputSpec
 from embedkit.retrieve.stores.local import LocalStore
-from embedkit.serve.services.failure import answering
+from embedkit.serve.services.failure import abort, answering
 from embedkit.serve.services.index import add_index_service
 from embedkit.types import EncodedImages, Images
 from embedkit.wire.codec import decode_images, encode_tensor
@@ -58,6 +58,10 @@ class Script:
         requests: Every Embed request that came in, failed ones included.
         metadata: Metadata of the last call.
         most_at_once: The largest number of Embed calls that ran at the same time.
+        streams: Streams that were opened.
+        answers_per_stream: Answers after which a stream breaks.
+        is_silent: Whether streams answer nothing.
+        ended: Set when a stream has ended.
     """
 
     failures: list[Exception] = field(default_factory=list)
@@ -70,6 +74,10 @@ class Script:
     metadata: dict[str, str | bytes] = field(default_factory=dict)
     running: int = 0
     most_at_once: int = 0
+    streams: int = 0
+    answers_per_stream: int = 1 << 30
+    is_silent: bool = False
+    ended: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def embed(
@@ -102,6 +110,26 @@ class Embedding(embedding_pb2_grpc.EmbeddingServiceServicer):
         finally:
             with script.lock:
                 script.running -= 1
+
+    def EmbedStream(self, requests, context):  # noqa: N802
+        script = self.script
+        script.streams += 1
+        context.add_callback(script.ended.set)
+        script.metadata = {m.key: m.value for m in context.invocation_metadata()}
+        left = script.answers_per_stream
+        for request in requests:
+            script.requests.append(request)
+            if script.is_silent:
+                continue
+            if left == 0:
+                abort(context, Unavailable("the stream breaks"))
+            left -= 1
+            try:
+                reply = self.answer(request)
+            except EmbedkitError as error:
+                reply = embedding_pb2.EmbedResponse(status=to_status(error))
+            reply.request_id = request.request_id
+            yield reply
 
     def answer(self, request: embedding_pb2.EmbedRequest) -> embedding_pb2.EmbedResponse:
         script = self.script

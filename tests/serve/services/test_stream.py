@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from google.rpc import code_pb2
 
+from embedkit.client.sync import connect
 from embedkit.serve.batcher import BatchLimits
 from embedkit.serve.config import ServerConfig
 from embedkit.serve.engine import EngineConfig
@@ -307,6 +308,16 @@ def test_each_request_is_recorded_like_a_call(start, images, wait_for):
     )
     # A request is recorded after its answer has been handed on.
     wait_for(lambda: all(line in server.metrics.render().decode() for line in lines))
+
+
+def test_the_client_embeds_batches_in_order(start, images):
+    _, _, address = start(engine=EngineConfig(BatchLimits(4, 8)))
+    rng = np.random.default_rng(0)
+    batches = [rng.integers(0, 256, (n % 7, 4, 4, 3), np.uint8) for n in range(40)]
+    with connect(address) as client:
+        found = list(client.embed_stream(iter(batches)))
+        for rows, batch in zip(found, batches, strict=True):
+            np.testing.assert_allclose(rows, client.embed(batch), atol=1e-6)
 
 
 def test_no_thread_stays_behind(start, images, wait_for):
