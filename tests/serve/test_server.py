@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 import urllib.request
 
 import grpc
@@ -115,6 +116,8 @@ def test_draining_finishes_what_runs_and_says_that_it_does_not_serve(start, chan
     stopping.start()
     assert next(health).status == health_pb2.HealthCheckResponse.NOT_SERVING
     health.cancel()
+    while not server._guard._is_draining:  # health is told first, so that callers turn away
+        time.sleep(0.001)
     with pytest.raises(grpc.RpcError) as caught:
         stub.Embed(request_of(images), timeout=5)
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
