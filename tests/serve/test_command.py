@@ -1,6 +1,7 @@
 """``embedkit serve`` as a process: the ready line, its speed, SIGTERM under load."""
 
 import contextlib
+import itertools
 import json
 import logging
 import signal
@@ -41,6 +42,13 @@ def ready(running):
     line = running.stdout.readline()
     assert line, running.stderr.read()
     return json.loads(line)
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def test_ready_in_under_two_seconds_and_says_where(tiny_models, tmp_path):
@@ -95,13 +103,50 @@ def test_sigterm_under_load_loses_no_accepted_call(tiny_models, tmp_path, rng):
             threads = [threading.Thread(target=load) for _ in range(8)]
             for thread in threads:
                 thread.start()
-            time.sleep(0.3)
+            wait_for(lambda: codes.count(None) > 50)
             running.send_signal(signal.SIGTERM)
             for thread in threads:
                 thread.join(20)
         assert running.wait(20) == 0
     assert codes.count(None) > 8
     assert set(codes) == {None, grpc.StatusCode.UNAVAILABLE}
+
+
+def test_sigterm_answers_what_is_under_way_in_streams_and_ends_them(tiny_models, tmp_path, rng):
+    images = rng.integers(0, 256, (2, 4, 4, 3), dtype=np.uint8)
+    pixels = encode_tensor(images)
+    begun, ends = set(), []
+
+    def stream(stub):
+        ids = (str(n) for n in itertools.count())
+        requests = (embedding_pb2.EmbedRequest(request_id=i, pixels=pixels) for i in ids)
+        answered, refused = set(), set()
+        try:
+            for reply in stub.EmbedStream(requests, timeout=20):
+                is_good = len(reply.embeddings.data) == 2 * 8 * 4
+                assert is_good != bool(reply.status.code)
+                (answered if is_good else refused).add(reply.request_id)
+                begun.add(threading.get_ident())
+        except grpc.RpcError as error:
+            ends.append((error.code(), answered, refused))
+
+    with process(tiny_models, tmp_path / "var", "--metrics-bind", "off") as running:
+        with grpc.insecure_channel(ready(running)["address"]) as channel:
+            stub = embedding_pb2_grpc.EmbeddingServiceStub(channel)
+            threads = [threading.Thread(target=stream, args=(stub,)) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            wait_for(lambda: len(begun) == 4)
+            running.send_signal(signal.SIGTERM)
+            for thread in threads:
+                thread.join(20)
+        assert running.wait(20) == 0
+    assert len(ends) == 4
+    for code, answered, refused in ends:
+        assert code == grpc.StatusCode.UNAVAILABLE
+        assert answered
+        # None was dropped between the last that was answered and the first that was refused.
+        assert {int(i) for i in answered | refused} == set(range(len(answered) + len(refused)))
 
 
 @pytest.fixture
@@ -145,8 +190,8 @@ def test_a_folder_without_models_is_an_error(start, tmp_path):
 
 
 def test_the_cpu_takes_the_place_of_a_missing_provider_when_allowed(tiny_models, tmp_path):
-    words = ("--provider", "NoSuchProvider", "--allow-cpu-fallback", "--sessions", "2")
-    words += ("--metrics-bind", "off", "--log-format", "json", "--threads", "3")
+    words = ["--provider", "NoSuchProvider", "--allow-cpu-fallback", "--sessions", "2"]
+    words += ["--metrics-bind", "off", "--log-format", "json", "--threads", "3"]
     with process(tiny_models, tmp_path / "var", *words) as running:
         line = ready(running)
         assert (line["provider"], line["sessions"]) == (["CPUExecutionProvider"], 2)
