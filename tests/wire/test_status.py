@@ -55,7 +55,13 @@ def test_the_reason_and_the_delay_are_details():
 
 
 @pytest.mark.parametrize(
-    ("error", "delay"), [(errors.QueueFull("full"), 0.05), (errors.NotFound("gone"), None)]
+    ("error", "delay"),
+    [
+        (errors.QueueFull("full"), 0.05),
+        (errors.NotFound("gone"), None),
+        (errors.RateLimited("spent"), 1.0),
+        (errors.RateLimited("spent", retry_s=2.25), 2.25),
+    ],
 )
 def test_the_delay_is_read_back(error, delay):
     trailing = (("grpc-status-details-bin", to_status(error).SerializeToString()),)
