@@ -197,6 +197,44 @@ def test_sessions_have_threads_and_memory_of_their_own(local, models, images):
         thread.join(10)
 
 
+def test_a_prefetched_batch_waits_for_its_turn_and_keeps_its_pixels(
+    monkeypatch, models, reference, rng
+):
+    """As on a device: two threads, two slabs, one session that never runs twice at a time."""
+    monkeypatch.setattr("embedkit.serve.running.crew.ON_CUDA", {"CPUExecutionProvider"})
+    model = models()
+    assert model.crew.is_prefetching
+    session = model.crew.sessions[0]
+    original, running, sizes = session.run, threading.Semaphore(1), []
+
+    def run(images, outputs):
+        assert running.acquire(blocking=False)
+        sizes.append(len(images))
+        time.sleep(0.002)
+        rows = original(images, outputs)
+        running.release()
+        return rows
+
+    session.run = run
+    wrong = []
+
+    def ask(seed):
+        pixels = np.random.default_rng(seed).integers(0, 256, (3, 4, 4, 3), dtype=np.uint8)
+        for _ in range(20):
+            rows = model.infer(Query(pixels, frozenset({"features"}))).rows["features"]
+            if not np.allclose(rows, reference(pixels), rtol=1e-4, atol=1e-5):
+                wrong.append(seed)
+
+    callers = [threading.Thread(target=ask, args=(seed,)) for seed in range(5)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(20)
+    assert not wrong
+    assert sizes.count(4) > len(sizes) / 2
+    model.crew.check_alive(10)
+
+
 def test_small_requests_are_copied_once_and_a_lone_one_never(local, images):
     seen = []
     session = local.session

@@ -101,33 +101,36 @@ def test_a_stuck_engine_is_noticed_restarted_and_serves_again(
     assert "fails its canary" in caplog.text
 
 
-def test_a_long_line_is_not_a_stuck_engine(engine, images):
-    """The line is full all the time, and each batch takes a third of what a canary may."""
-    model, ended, shed = engine.get(), threading.Event(), []
+def test_a_long_line_is_not_a_stuck_engine(tiny_models, images):
+    """The line is full all the time and takes longer than a canary may."""
+    engine = Engine(EngineConfig(BatchLimits(1, 64), threads=1))
+    model, ended, shed = engine.load(tiny_models / "tiny" / "1"), threading.Event(), []
     session = model.crew.sessions[0]
     original = session.run
-    session.run = lambda *args: (time.sleep(0.05), original(*args))[1]
-    told = []
-    watch = Watch(lambda: engine.models, told.append, every_s=0.01, limit_s=0.5)
+    session.run = lambda *args: (time.sleep(0.03), original(*args))[1]
+    told, waited = [], []
+    watch = Watch(lambda: engine.models, told.append, every_s=0.01, limit_s=0.9)
 
     def load():
         while not ended.is_set():
             try:
-                model.infer(Query(images[:4]))
+                waited.append(model.infer(Query(images[:4])).queue_s)
             except QueueFull as error:
                 shed.append(error)
                 ended.wait(0.01)
 
-    callers = [threading.Thread(target=load) for _ in range(8)]
+    callers = [threading.Thread(target=load) for _ in range(20)]
     for caller in callers:
         caller.start()
     watch.start()
-    time.sleep(1.0)
+    time.sleep(1.2)
     watch.stop()
     ended.set()
     for caller in callers:
         caller.join(10)
+    engine.close(10)
     assert shed
+    assert max(waited) > 0.9
     assert told == []
     assert model.crew.restarts == 0
 
