@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from embedkit.bundle import find_bundle, latest_bundles
-from embedkit.errors import DeadlineExceeded, InvalidInput, NotFound
+from embedkit.errors import DeadlineExceeded, InvalidInput, NotFound, Unavailable
 from embedkit.runtime.cores import usable_cores
 from embedkit.runtime.local import load
 from embedkit.serve.answer import Query
@@ -91,6 +91,7 @@ class Engine:
         # Replaced as a whole, so that callers see one moment of it and need no lock.
         self._table = _Table({}, {})
         self._loading, self._changing = threading.Lock(), threading.Lock()
+        self._is_closed = False
 
     @property
     def models(self) -> tuple[LoadedModel, ...]:
@@ -107,6 +108,7 @@ class Engine:
         Raises:
             NotFound, BundleDamaged: If it is none, or not what its manifest says.
             InvalidInput: If the provider is missing and the CPU may not take its place.
+            Unavailable: If the engine was closed meanwhile.
         """
         with self._loading:  # one at a time: each needs memory and the cores
             return self._load(path)
@@ -124,7 +126,12 @@ class Engine:
             local, self._decoder, config.limits, self._observe, sessions=config.sessions
         )
         with self._changing:
-            self._table = self._table.with_model(model)
+            is_closed = self._is_closed
+            if not is_closed:
+                self._table = self._table.with_model(model)
+        if is_closed:
+            model.stop()
+            raise Unavailable("the server is shutting down; nothing is loaded any more")
         event(
             log,
             logging.INFO,
@@ -213,6 +220,8 @@ class Engine:
         Raises:
             DeadlineExceeded: If a model did not finish within ``timeout_s`` seconds.
         """
+        with self._changing:
+            self._is_closed = True
         stuck = [m.name for m in self.models if not m.stop(timeout_s)]
         self._decoder.close()
         if stuck:

@@ -18,7 +18,13 @@ import embedkit
 import embedkit.aio
 from embedkit.bundle import derive_bundle
 from embedkit.cli import cli
-from embedkit.errors import BundleDamaged, InvalidInput, NotFound, PermissionDenied
+from embedkit.errors import (
+    BundleDamaged,
+    InvalidInput,
+    NotFound,
+    PermissionDenied,
+    Unavailable,
+)
 from embedkit.serve.access.auth import AuthConfig
 from embedkit.serve.answer import Query
 from embedkit.serve.config import ServerConfig
@@ -166,6 +172,16 @@ def test_an_unloaded_model_answers_whoever_holds_it_and_then_ends(engine, models
         wait_for(lambda: session() is None)  # its memory is free, without a collection
     finally:
         gc.enable()
+
+
+def test_a_closed_engine_loads_nothing_and_leaves_no_thread(models):
+    made = Engine()
+    made.close(10)
+    before = set(threading.enumerate())
+    with pytest.raises(Unavailable, match="shutting down"):
+        made.load(models / "tiny" / "1")
+    assert made.models == ()
+    assert set(threading.enumerate()) <= before
 
 
 # Over the wire
