@@ -64,8 +64,14 @@ check(client.infer("tiny", [encoded(files, [len(files)])]))
 check(client.infer("tiny", [encoded(files, [len(files), 1])], client_timeout=10))
 
 answers = queue.Queue()
+
+
+def keep(result, error):
+    answers.put((result, error))
+
+
 for _ in range(20):
-    client.async_infer("tiny", [pixels(images)], lambda *found: answers.put(found))
+    client.async_infer("tiny", [pixels(images)], keep)
 for _ in range(20):
     result, error = answers.get(timeout=10)
     assert error is None, error

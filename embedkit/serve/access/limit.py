@@ -75,6 +75,6 @@ def images_in(request: Message) -> int:
     if "encoded" in fields and request.HasField("encoded"):
         return max(len(request.encoded.data), 1)
     if "inputs" in fields:  # of the Open Inference Protocol
-        shapes = [i.shape for i in request.inputs if len(i.shape) > 1]
+        shapes = [i.shape for i in request.inputs if i.shape]
         return max([1, *(int(shape[0]) for shape in shapes)])
     return 1

@@ -7,6 +7,7 @@ from embedkit.errors import RateLimited
 from embedkit.serve.access.limit import Bucket, images_in
 from embedkit.wire.codec import encode_tensor
 from embedkit.wire.proto import embedding_pb2, index_pb2, model_pb2, tensor_pb2
+from embedkit.wire.proto.inference import open_inference_pb2 as oip
 
 
 class Clock:
@@ -97,6 +98,9 @@ FILES = tensor_pb2.EncodedImages(data=[b"a", b"b", b"c"])
         (index_pb2.SearchRequest(vectors=encode_tensor(np.zeros(8, np.float32))), 1),
         (index_pb2.UpsertRequest(pixels=tensor_pb2.Tensor(shape=[-9, 1])), 1),
         (model_pb2.ListModelsRequest(), 1),
+        (oip.ModelInferRequest(inputs=[{"shape": [7, 2, 2, 3]}]), 7),
+        (oip.ModelInferRequest(inputs=[{"shape": [4]}]), 4),
+        (oip.ModelInferRequest(), 1),
     ],
 )
 def test_what_a_request_brings_is_counted(request_, count):
