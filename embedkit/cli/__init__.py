@@ -104,6 +104,7 @@ def _extra_for(module: str) -> str | None:
             "grpc_reflection",
         },
         "train": {"torch", "onnx", "onnxscript", "safetensors"},
+        "otel": {"opentelemetry"},
         "eval": {"sklearn", "scipy", "jinja2", "matplotlib"},
     }
     return next((extra for extra, modules in extras.items() if top in modules), None)

@@ -14,6 +14,7 @@ from embedkit.cli.serve_access import AccessOptions, with_access
 from embedkit.errors import NotFound
 
 if TYPE_CHECKING:
+    from embedkit.serve.observe.tracing import Tracing
     from embedkit.serve.server import Server, ServerConfig
 
 __all__ = ["command"]
@@ -51,6 +52,7 @@ class Options(TypedDict):
     log_format: Literal["json", "text"]
     reflection: bool
     oip: bool
+    otlp: str
 
 
 @click.command(name="serve", context_settings={"show_default": True})
@@ -156,6 +158,13 @@ class Options(TypedDict):
 )
 @click.option("--reflection/--no-reflection", default=True, help="Tell clients the schema.")
 @click.option("--oip/--no-oip", default=True, help="Serve Triton and KServe clients too.")
+@click.option(
+    "--otlp",
+    default="",
+    metavar="URL",
+    help="Send traces to this collector, as http://127.0.0.1:4317; or set "
+    "OTEL_EXPORTER_OTLP_ENDPOINT.",
+)
 @with_access
 def command(access: AccessOptions, /, **options: Unpack[Options]) -> None:
     """Serve bundles over gRPC.
@@ -169,7 +178,7 @@ def command(access: AccessOptions, /, **options: Unpack[Options]) -> None:
     from embedkit.serve.server import Server
 
     configure_logging(options["log_format"])
-    server = Server(_config(options, access))
+    server = Server(_config(options, access), _tracing(options["otlp"]))
     asked = _watch_signals()
     port = server.start()
     if not server.engine.models:
@@ -186,6 +195,16 @@ def command(access: AccessOptions, /, **options: Unpack[Options]) -> None:
     _announce(server, port, time.monotonic() - began)
     asked.wait()
     server.stop()
+
+
+def _tracing(endpoint: str) -> "Tracing | None":
+    from embedkit.serve.observe.tracing import is_wanted
+
+    if not is_wanted(endpoint):
+        return None
+    from embedkit.serve.observe.otel import open_tracing
+
+    return open_tracing(endpoint)
 
 
 def _config(options: Options, access: AccessOptions) -> "ServerConfig":

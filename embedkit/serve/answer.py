@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from embedkit.serve.job import Part, Priority
+from embedkit.serve.observe.tracing import Trace
 from embedkit.serve.running.scoring import Rows
 from embedkit.types import EncodedImages, Images
 
@@ -21,6 +22,7 @@ class Query(NamedTuple):
         deadline: On ``time.monotonic``, or None.
         watch: Given a function to call when the caller goes away; returns False if it has gone.
         priority: The lane of the line that it waits in.
+        trace: Span of the request, or None.
     """
 
     images: Images | EncodedImages
@@ -28,6 +30,7 @@ class Query(NamedTuple):
     deadline: float | None = None
     watch: Callable[[Callable[[], None]], bool] | None = None
     priority: Priority = Priority.INTERACTIVE
+    trace: Trace | None = None
 
 
 class Answer(NamedTuple):

@@ -112,7 +112,7 @@ class LoadedModel:
             self._replies.put(lambda: done(self._outcome(query, job, pixels)))
 
         images = pixels.images
-        work = Work(images, graph_outputs(query.wants))
+        work = Work(images, graph_outputs(query.wants), query.trace)
         worker = self.worker
         job = worker.offer(
             work,
@@ -182,7 +182,7 @@ class LoadedModel:
 
     def _execute(self, images: Images, query: Query) -> Job[Work, Rows]:
         """Queue pixels and wait for their rows."""
-        work = Work(images, graph_outputs(query.wants))
+        work = Work(images, graph_outputs(query.wants), query.trace)
         ticket = self.worker.submit(
             work,
             len(images),

@@ -158,13 +158,18 @@ class InferenceServicer:
         names = _wanted(request, model)
         images = _images(request, self._max_images)
         wants = frozenset(_WANTS[name] for name in names)
-        query = Query(images, wants, _deadline(request, call), call.watch)
+        query = Query(images, wants, _deadline(request, call), call.watch, trace=call.trace)
+        if call.trace is not None:
+            call.trace.asked(model.name, model.version, len(images))
 
         def done(answer: Answer | Exception) -> None:
             try:
                 if isinstance(answer, Exception):
                     raise answer
-                self._count_items(items_of(model, len(images), answer))
+                items = items_of(model, len(images), answer)
+                self._count_items(items)
+                if call.trace is not None:
+                    call.trace.answered(items, answer.batch_size)
                 _check_all(answer)
                 call.reply(_respond(request, names, answer, model))
             except Exception as error:

@@ -26,6 +26,7 @@ from embedkit.serve.observe.logs import AccessLog
 from embedkit.serve.observe.metrics import Gauge, Metrics
 from embedkit.serve.observe.record import CallRecord
 from embedkit.serve.observe.sideport import SidePort
+from embedkit.serve.observe.tracing import Tracing
 from embedkit.serve.running.watch import Watch
 from embedkit.serve.services.embedding import EmbeddingServicer, add_embedding_service
 from embedkit.serve.services.guard import Guard
@@ -54,10 +55,12 @@ class Server:
 
     Args:
         config: What to serve, and where.
+        tracing: Begins the span of each call; it is stopped with the server.
     """
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(self, config: ServerConfig, tracing: Tracing | None = None) -> None:
         self.config = config
+        self._tracing = tracing
         self.metrics = Metrics(self._gauges())
         self.engine = Engine(config.engine, self.metrics.add)
         self._access = AccessLog(config.access_log)
@@ -87,6 +90,7 @@ class Server:
             ),
             access=Access(config.auth),
             record=self._record,
+            tracing=tracing,
         )
         self._health = health.HealthServicer()
         self._is_serving = False
@@ -143,6 +147,8 @@ class Server:
         grace = self.config.grace_s if grace_s is None else grace_s
         with contextlib.ExitStack() as ends:  # from the last to the first, whatever fails
             ends.callback(self._stopped.set)
+            if self._tracing is not None:
+                ends.callback(self._tracing.stop)
             ends.callback(self._pool.shutdown, wait=False)
             ends.callback(self._stream_pool.shutdown, wait=False)
             ends.callback(self._guard.stop)

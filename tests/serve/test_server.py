@@ -155,12 +155,14 @@ def test_metrics_are_on_the_side_port(start, channel, images):
         assert reply.status == 200
 
 
-def test_failed_calls_are_in_the_access_log(start, channel, caplog):
+def test_failed_calls_are_in_the_access_log(start, channel, caplog, wait_for):
     caplog.set_level(logging.INFO, logger="embedkit.access")
     _, port = start(access_log="errors")
     stub = embedding_pb2_grpc.EmbeddingServiceStub(channel(f"127.0.0.1:{port}"))
     with pytest.raises(grpc.RpcError):
         stub.Embed(embedding_pb2.EmbedRequest(request_id="r7"))
+    # The caller has its answer before the line is written.
+    wait_for(lambda: any(r.name == "embedkit.access" for r in caplog.records))
     (record,) = [r for r in caplog.records if r.name == "embedkit.access"]
     assert record.fields["id"] == "r7"
     assert record.fields["code"] == "INVALID_ARGUMENT"

@@ -8,6 +8,7 @@ import numpy as np
 
 from embedkit.runtime.session import Session
 from embedkit.serve.job import Batch
+from embedkit.serve.observe.tracing import Trace
 from embedkit.serve.running.scoring import GRAPH_OUTPUTS, Rows
 from embedkit.types import Images
 
@@ -15,10 +16,11 @@ __all__ = ["Station", "Work", "graph_outputs"]
 
 
 class Work(NamedTuple):
-    """One request's pixels at the model's size, and the graph outputs it needs."""
+    """One request's pixels at the model's size, the graph outputs it needs, and its span."""
 
     images: Images
     outputs: frozenset[str]
+    trace: Trace | None = None
 
 
 class Station:
@@ -47,7 +49,9 @@ class Station:
         """Run the graph on a batch."""
         outputs = _merge(frozenset(s.payload.outputs for s in batch.slices))
         images = self._gather(batch)
-        with self._turn:
+        traces = [s.payload.trace for s in batch.slices if s.payload.trace is not None]
+        around = traces[0].batch(traces, batch.size) if traces else nullcontext()
+        with self._turn, around:
             return {**self._session.run(images, outputs)}
 
     def _gather(self, batch: Batch[Work, Rows]) -> Images:

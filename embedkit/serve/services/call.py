@@ -9,6 +9,8 @@ from typing import Protocol
 
 from google.protobuf.message import Message
 
+from embedkit.serve.observe.tracing import Trace
+
 __all__ = ["Begin", "Call", "forever"]
 
 # gRPC gives a call without deadline some centuries.
@@ -16,7 +18,13 @@ _FOREVER_S = 1e8
 
 
 class Call(Protocol):
-    """One request under way."""
+    """One request under way.
+
+    Attributes:
+        trace: Its span, or None if it is not traced.
+    """
+
+    trace: Trace | None
 
     def time_left(self) -> float | None:
         """Seconds until the caller's deadline, at least 0; None without one."""

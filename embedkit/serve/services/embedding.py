@@ -82,14 +82,20 @@ class EmbeddingServicer:
         images = self._images(request)
         left_s = call.time_left()
         deadline = None if left_s is None else time.monotonic() + left_s
-        query = Query(images, wants, deadline, call.watch, _priority(request.priority))
+        lane = _priority(request.priority)
+        query = Query(images, wants, deadline, call.watch, lane, call.trace)
+        if call.trace is not None:
+            call.trace.asked(model.name, model.version, len(images))
 
         def done(answer: Answer | Exception) -> None:
             try:
                 if isinstance(answer, Exception):
                     raise answer
+                items = items_of(model, len(images), answer)
                 if self._count_items is not None:
-                    self._count_items(items_of(model, len(images), answer))
+                    self._count_items(items)
+                if call.trace is not None:
+                    call.trace.answered(items, answer.batch_size)
                 call.reply(_respond(request, wants, answer, model))
             except Exception as error:
                 call.fail(error)

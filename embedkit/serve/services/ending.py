@@ -13,6 +13,7 @@ from grpc_status import rpc_status
 from embedkit.errors import EmbedkitError
 from embedkit.serve.access.auth import Metadata
 from embedkit.serve.observe.record import CallRecord
+from embedkit.serve.observe.tracing import Trace
 from embedkit.serve.services.call import forever
 from embedkit.wire.status import to_status
 
@@ -67,6 +68,7 @@ class WatchedCall:
         "began",
         "caller",
         "request_id",
+        "trace",
     )
 
     def __init__(
@@ -78,6 +80,7 @@ class WatchedCall:
     ) -> None:
         self.began = time.perf_counter()
         self.request_id = self.caller = ""
+        self.trace: Trace | None = None
         self._rpc = rpc
         self._transport = transport
         self._size = size

@@ -13,6 +13,7 @@ from embedkit.serve.access.auth import Access, Caller, Check
 from embedkit.serve.direct import DirectCall, DirectCalls, is_supported
 from embedkit.serve.handlers import is_shedding
 from embedkit.serve.observe.record import CallRecord
+from embedkit.serve.observe.tracing import Trace, Tracing
 from embedkit.serve.services.call import Begin
 from embedkit.serve.services.ending import Transport, WaitingCall, WatchedCall
 from embedkit.serve.services.failure import abort
@@ -43,6 +44,7 @@ class Guard:
         limits: How many streams there may be, and how much each may hold.
         access: Who may call what; by default anybody may call what needs no admin.
         record: Called after each call, on the thread that ended it.
+        tracing: Begins the span of each call; by default there is none.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Guard:
         limits: StreamLimits | None = None,
         access: Access | None = None,
         record: Callable[[CallRecord], None] | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._is_draining = False
         self._running: set[object] = set()
@@ -62,6 +65,7 @@ class Guard:
         self._max_bytes = max_message_bytes
         self._pool = pool
         self._record = record
+        self._tracing = tracing
         self._access = access or Access()
         self._direct = DirectCalls(server) if is_supported(server) else None
         self._streams = Streams(limits or StreamLimits(), self._ended, self._tell)
@@ -192,6 +196,8 @@ class Guard:
         """Admit a request and have it taken up; a failure on the way is the call's answer."""
         self._running.add(call)
         self._last_arrival = call.began
+        if self._tracing is not None:
+            call.trace = self._tracing.begin(call.metadata)
         request = None
         try:
             caller = None if check is None else check(call.metadata)
@@ -208,9 +214,11 @@ class Guard:
 
     def _ended(self, call: WatchedCall | StreamCall, record: CallRecord) -> None:
         self._running.discard(call)
-        self._tell(record._replace(caller=call.caller) if call.caller else record)
+        self._tell(record._replace(caller=call.caller) if call.caller else record, call.trace)
 
-    def _tell(self, record: CallRecord) -> None:
+    def _tell(self, record: CallRecord, trace: Trace | None = None) -> None:
+        if trace is not None:
+            trace.end(record)
         if self._record is not None:
             self._record(record)
 
@@ -239,6 +247,9 @@ class Guard:
             request_id, code, caller = "", "", None
             self._running.add(context)
             self._last_arrival = began
+            trace = None
+            if self._tracing is not None:
+                trace = self._tracing.begin(context.invocation_metadata())
             try:
                 try:
                     caller = None if check is None else check(context.invocation_metadata())
@@ -252,7 +263,8 @@ class Guard:
             finally:
                 self._running.discard(context)
                 name = "" if caller is None else caller.name
-                self._report(rpc, code, began, data, request_id, context, name)
+                fields = rpc, code, time.perf_counter() - began, len(data), request_id
+                self._tell(_record(fields, context, name), trace)
 
         return grpc.unary_unary_rpc_method_handler(
             answer, response_serializer=handler.response_serializer
@@ -285,24 +297,18 @@ class Guard:
             caller.pay(request)
         return request
 
-    def _report(
-        self,
-        rpc: str,
-        code: str,
-        began: float,
-        data: bytes,
-        request_id: str,
-        context: grpc.ServicerContext,
-        caller: str,
-    ) -> None:
-        reason, details = "", ""
-        if not code:
-            status = context.code()
-            code = status.name if status is not None else "UNKNOWN"
-            reason, details = _cause(context)
-        seconds = time.perf_counter() - began
-        fields = rpc, code, seconds, len(data), request_id, reason, details, caller
-        self._tell(CallRecord(*fields))
+
+def _record(
+    fields: tuple[str, str, float, int, str], context: grpc.ServicerContext, caller: str
+) -> CallRecord:
+    """The record of a call that an ordinary handler answered, or failed if it has no code."""
+    rpc, code, seconds, size, request_id = fields
+    reason, details = "", ""
+    if not code:
+        status = context.code()
+        code = status.name if status is not None else "UNKNOWN"
+        reason, details = _cause(context)
+    return CallRecord(rpc, code, seconds, size, request_id, reason, details, caller)
 
 
 def _waiting(take: Callable[[Transport, bytes], None]) -> grpc.RpcMethodHandler:

@@ -20,6 +20,7 @@ from google.rpc import code_pb2, status_pb2
 from embedkit.errors import EmbedkitError
 from embedkit.serve.access.auth import Metadata
 from embedkit.serve.observe.record import CallRecord
+from embedkit.serve.observe.tracing import Trace
 from embedkit.serve.services.call import forever
 from embedkit.wire.status import to_status
 
@@ -53,11 +54,12 @@ class StreamCall:
         size: Bytes of the request.
     """
 
-    __slots__ = ("_stream", "began", "caller", "cancels", "request_id", "size")
+    __slots__ = ("_stream", "began", "caller", "cancels", "request_id", "size", "trace")
 
     def __init__(self, stream: "Stream", size: int) -> None:
         self.began = time.perf_counter()
         self.request_id = self.caller = ""
+        self.trace: Trace | None = None
         self.size = size
         self.cancels: list[Callable[[], None]] = []
         self._stream = stream
