@@ -101,13 +101,13 @@ def test_a_stuck_engine_is_noticed_restarted_and_serves_again(
     assert "fails its canary" in caplog.text
 
 
-def test_a_long_line_is_not_a_stuck_engine(tiny_models, images):
+def test_a_long_line_is_not_a_stuck_engine(tiny_models, images, monkeypatch):
     """The line is full all the time and takes longer than a canary may."""
     engine = Engine(EngineConfig(BatchLimits(1, 64), threads=1))
     model, ended, shed = engine.load(tiny_models / "tiny" / "1"), threading.Event(), []
     session = model.crew.sessions[0]
     original = session.run
-    session.run = lambda *args: (time.sleep(0.03), original(*args))[1]
+    monkeypatch.setattr(session, "run", lambda *args: (time.sleep(0.03), original(*args))[1])
     told, waited = [], []
     watch = Watch(lambda: engine.models, told.append, every_s=0.01, limit_s=0.9)
 
