@@ -28,7 +28,7 @@ __all__ = ["Gauge", "Metrics"]
 _SECONDS = (*(float(f"{m}e{d}") for d in range(-4, 2) for m in (1, 2, 3, 5)), 100.0)
 _SIZES = tuple(float(1 << k) for k in range(11))
 _FOLD_AT = 256
-_SHED = frozenset({"QUEUE_FULL", "MESSAGE_TOO_LARGE", "UNAVAILABLE"})
+_SHED = frozenset({"QUEUE_FULL", "RATE_LIMITED", "MESSAGE_TOO_LARGE", "UNAVAILABLE"})
 
 Labels = tuple[str, ...]
 
