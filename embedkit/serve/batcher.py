@@ -298,7 +298,7 @@ class Batcher(Generic[P, R]):
         if payload is None or (job.deadline is not None and job.deadline <= now):
             job.finish(now, DeadlineExceeded("the deadline passed while queued"))
             return self.take()
-        return Batch((Slice(job, payload, 0, 1),), 1)
+        return Batch((Slice(job, payload, 0, 1),), 1, is_alone=True)
 
     def _check_room(
         self, count: int, size_bytes: int, images: int, waiting_bytes: int, fraction: float

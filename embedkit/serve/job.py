@@ -214,10 +214,17 @@ class Lane(Generic[P, R]):
 
 
 class Batch(NamedTuple, Generic[P, R]):
-    """Images that run together, in line order."""
+    """Images that run together, in line order.
+
+    Attributes:
+        slices: The images, job by job.
+        size: How many there are.
+        is_alone: Whether it is one that went before the line.
+    """
 
     slices: tuple[Slice[P, R], ...]
     size: int
+    is_alone: bool = False
 
     def halves(self) -> "tuple[Batch[P, R], Batch[P, R]]":
         """Cut a batch of at least two images in the middle, through a request if need be."""

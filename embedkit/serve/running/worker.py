@@ -43,7 +43,7 @@ class Worker(Generic[P, R]):
         limits: Sizes of the line and of a batch.
         name: Of the model; names the threads and the records.
         prefetch: Whether the second of two ``runs`` only works ahead of the first.
-        observe: Called after each batch, on the thread that ran it.
+        observe: Called after each batch of the line, on the thread that ran it.
         clock: Seconds, never going back.
     """
 
@@ -263,7 +263,7 @@ class Worker(Generic[P, R]):
                 log.error("batch of %d failed", outcome.batch.size, exc_info=outcome.error)
         with self._changed:
             seconds = self._finish(index, batch, outcomes)
-        if self._observe is not None:
+        if self._observe is not None and not batch.is_alone:  # that was no caller's work
             self._observe(BatchRecord(self._name, batch.size, seconds, len(outcomes) - 1))
 
     def _finish(

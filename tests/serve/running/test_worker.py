@@ -239,6 +239,20 @@ def test_one_that_is_asked_alone_passes_a_full_line(worker, gate):
     assert gate.batches[1] == ["x"]
 
 
+def test_one_that_is_asked_alone_is_no_callers_work():
+    seen = []
+    worker = Worker(
+        [lambda batch: ["ok"] * batch.size],
+        BatchLimits(4, 8, 100),
+        name="x",
+        observe=seen.append,
+    )
+    worker.ask_alone(["canary"], 10)
+    put(worker, "a", "b").wait()
+    assert worker.stop(10)
+    assert [record.size for record in seen] == [2]
+
+
 def test_one_that_is_asked_alone_does_not_wait_for_ever(worker, gate):
     put(worker, "a")
     assert gate.begun.acquire(timeout=10)
