@@ -179,6 +179,27 @@ def test_the_rate_of_a_key_is_kept_and_a_client_waits_for_it(start, channel, ima
         assert client.embed(images).shape == (5, 8)
 
 
+def test_a_spent_rate_refuses_requests_in_a_stream_and_the_stream_goes_on(
+    start, channel, images
+):
+    _, address = start(auth=AuthConfig(keys=(KEY,), rate_limit=12))
+    stub = embedding_pb2_grpc.EmbeddingServiceStub(channel(address))
+    sent = queue.SimpleQueue()
+    stream = stub.EmbedStream(iter(sent.get, None), metadata=bearer(KEY), timeout=20)
+    codes = []
+    for number in range(4):
+        sent.put(
+            embedding_pb2.EmbedRequest(request_id=f"{number}", pixels=encode_tensor(images))
+        )
+        reply = next(stream)
+        codes.append(from_status(reply.status).reason if reply.status.code else "OK")
+        assert reply.request_id == f"{number}"
+    assert codes[:2] == ["OK", "OK"]
+    assert codes[3] == "RATE_LIMITED"
+    sent.put(None)
+    assert list(stream) == []
+
+
 def test_keys_are_rotated_in_a_running_server_also_within_a_stream(
     start, channel, images, tmp_path
 ):
