@@ -92,13 +92,14 @@ def _options(default: str | None) -> list[Callable[[Callable[P, None]], Callable
         variable = "EMBEDKIT_" + name.upper().replace("-", "_")
         return click.option(f"--{name}", type=_FILE, envvar=variable, help=text)
 
-    server = click.option(
-        "--server",
-        default=default,
-        required=default is None,
-        show_default=default is not None,
-        metavar="HOST:PORT",
-        help="Address of the server.",
+    text = "Address of the server."
+    # A default of None counts as a value: then the option would not be required after all.
+    server = (
+        click.option("--server", required=True, metavar="HOST:PORT", help=text)
+        if default is None
+        else click.option(
+            "--server", default=default, show_default=True, metavar="HOST:PORT", help=text
+        )
     )
     return [
         server,
