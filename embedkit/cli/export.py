@@ -177,4 +177,9 @@ def _report(bundle: "Bundle") -> None:
         f"parity with torch: {parity['max_abs_error']:.2g} (limit {parity['limit']:g}), "
         f"smallest cosine {parity['min_cosine']:.9f}"
     )
+    if manifest.encoder:
+        from embedkit.encoders.description import describe
+        from embedkit.encoders.encoder import build_encoder
+
+        click.echo(f"encoder: {describe(build_encoder(manifest.encoder))}")
     click.echo(f"model digest {bundle.model_digest()}")

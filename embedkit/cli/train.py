@@ -1,6 +1,12 @@
 """``embedkit train``: a recipe becomes a run folder."""
 
+import json
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["command"]
 
@@ -40,8 +46,18 @@ def command(
     settings = Recipe.load(recipe, overrides)
     with reporting(Console(stderr=True)) as report:
         result = train(settings, out, resume=resume, report=report, device=device)
+    click.echo(f"encoder: {_description(result.path)}")
     click.echo(
         f"trained {settings.encoder.name} with {result.objective}: {result.steps} steps of "
         f"{settings.schedule.batch_size} images in {result.seconds:.0f} s "
         f"({result.images_per_s:.0f} images/s) -> {out}"
     )
+
+
+def _description(run: "Path") -> str:
+    """Size and cost of a run's encoder."""
+    from embedkit.encoders.description import describe
+    from embedkit.encoders.encoder import build_encoder
+
+    config = json.loads((run / "encoder.json").read_text(encoding="utf-8"))
+    return str(describe(build_encoder(config)))

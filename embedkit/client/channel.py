@@ -82,10 +82,11 @@ def check_address(address: str) -> str:
     Raises:
         InvalidInput: If it is neither ``HOST:PORT`` nor a ``unix:`` path.
     """
-    host, _, port = address.rpartition(":")
-    if not address.startswith("unix:") and not (host and port.isdigit()):
-        raise InvalidInput(f"expected an address HOST:PORT, got {address!r}")
-    return address
+    if isinstance(address, str):
+        host, _, port = address.rpartition(":")
+        if address.startswith("unix:") or (host and port.isdigit() and int(port) < 1 << 16):
+            return address
+    raise InvalidInput(f"expected an address HOST:PORT or unix:PATH, got {address!r}")
 
 
 def final(call: Call, error: EmbedkitError) -> Message:

@@ -152,8 +152,8 @@ def search(
     Raises:
         InvalidInput: If k is not a positive integer.
     """
-    if not 0 < k < 2**32:
-        raise InvalidInput(f"expected k of at least 1, got {k}")
+    if not isinstance(k, int | np.integer) or not 0 < k < 2**32:
+        raise InvalidInput(f"expected k as a whole number of at least 1, got {k!r}")
 
     def calls() -> Iterator[Call]:
         for start, count, message in items.cut(_QUERIES_AT_ONCE):
@@ -186,6 +186,10 @@ def _checked_ids(ids: Sequence[str]) -> list[str]:
     wrong = [i for i in checked if not isinstance(i, str)]
     if wrong:
         raise InvalidInput(f"expected ids as text, got {wrong[0]!r}; write str({wrong[0]!r})")
+    try:
+        "".join(checked).encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"expected ids that UTF-8 can hold, got {error}") from error
     return checked
 
 

@@ -87,8 +87,13 @@ class Question:
         """Refuse unknown outputs.
 
         Raises:
-            InvalidInput: If an output or ``on_error`` is unknown, or there is no output.
+            InvalidInput: If an output or ``on_error`` is unknown, there is no output, or
+                ``dims`` is no whole number of at least 0.
         """
+        if not isinstance(self.dims, int | np.integer) or not 0 <= self.dims < 2**32:
+            raise InvalidInput(
+                f"expected dims as a whole number of at least 0, got {self.dims!r}"
+            )
         unknown = [name for name in self.outputs if name not in _OUTPUTS]
         if unknown or not self.outputs or self.on_error not in ("raise", "nan"):
             raise InvalidInput(

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from embedkit.errors import BadImage, InvalidInput, NotFound
 from embedkit.preprocess.batch import prepare
+from embedkit.preprocess.imagefile import decode
 from embedkit.preprocess.pixels import convert
 from embedkit.preprocess.spec import InputSpec
 from embedkit.types import Images, Pixels
@@ -95,9 +96,8 @@ def prepared_batches(images: ImageInput, spec: InputSpec, size: int) -> Iterator
     batch: list[Pixels] = []
     for index, item in enumerate(each_image(images)):
         try:
-            batch.append(
-                prepare([item], spec)[0] if isinstance(item, bytes) else convert(item, spec)
-            )
+            pixels = decode(item, spec) if isinstance(item, bytes) else item
+            batch.append(convert(pixels, spec))
         except BadImage as error:
             raise BadImage(f"image {index}: {error}") from error
         if len(batch) == size:

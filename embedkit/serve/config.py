@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from embedkit.errors import InvalidInput
 from embedkit.serve.access.auth import AuthConfig
 from embedkit.serve.access.tls import TlsConfig
 from embedkit.serve.engine import EngineConfig
@@ -59,3 +60,16 @@ class ServerConfig:
     canary_limit_s: float = 30.0
     reflection: bool = True
     access_log: Literal["all", "errors", "off"] = "off"
+
+    def __post_init__(self) -> None:
+        """Check the address.
+
+        Raises:
+            InvalidInput: If ``bind`` is neither ``HOST:PORT`` nor ``unix:PATH``.
+        """
+        host, _, port = self.bind.rpartition(":")
+        is_port = host and port.isdigit() and int(port) < 1 << 16
+        if not is_port and not self.bind.startswith("unix:"):
+            raise InvalidInput(
+                f"expected an address to serve on as HOST:PORT or unix:PATH, got {self.bind!r}"
+            )

@@ -11,7 +11,13 @@ from typing import NamedTuple
 import numpy as np
 
 from embedkit.bundle import find_bundle, latest_bundles
-from embedkit.errors import DeadlineExceeded, InvalidInput, NotFound, Unavailable
+from embedkit.errors import (
+    DeadlineExceeded,
+    EmbedkitError,
+    InvalidInput,
+    NotFound,
+    Unavailable,
+)
 from embedkit.runtime.cores import usable_cores
 from embedkit.runtime.local import load
 from embedkit.serve.answer import Query
@@ -211,7 +217,9 @@ class Engine:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         answer = loaded.infer(Query(images, deadline=deadline))
         for index in sorted(answer.errors):
-            raise answer.errors[index]
+            error = answer.errors[index]
+            kind = type(error) if isinstance(error, EmbedkitError) else EmbedkitError
+            raise kind(f"image {index}: {error}") from error
         return np.asarray(answer.rows["embedding"], np.float32), loaded.digest
 
     def close(self, timeout_s: float | None = None) -> None:

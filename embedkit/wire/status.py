@@ -44,6 +44,7 @@ _BY_CODE: dict[str, type[EmbedkitError]] = {
 _MESSAGE_BYTES = 800
 # The transport uses the code of overload for this too, but here a retry never helps.
 _TOO_LARGE = "larger than max"
+_UNREACHED = "failed to connect"
 
 
 def grpc_code(error: BaseException) -> grpc.StatusCode:
@@ -128,4 +129,9 @@ def _from_code(code: str, message: str) -> EmbedkitError:
         return EmbedkitError(f"the server does not know this call: {message}")
     if code == "RESOURCE_EXHAUSTED" and _TOO_LARGE in message:
         return errors.MessageTooLarge(message)
+    if code == "UNAVAILABLE" and _UNREACHED in message:
+        return errors.Unavailable(
+            f"expected a server that answers, got none: {message}; is it running there, and "
+            "does it speak TLS or not as this side does?"
+        )
     return _BY_CODE.get(code, EmbedkitError)(message)

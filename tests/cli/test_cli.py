@@ -74,3 +74,18 @@ def test_wrong_usage_exits_with_2_and_says_what_was_expected(
 def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(["--version"]) == 0
     assert "0.1.0" in capsys.readouterr().out
+
+
+def test_a_server_that_must_be_named_is_asked_for_as_usage() -> None:
+    data = ["--train", "digits", "--test", "digits:test", "--out", "report"]
+    result = CliRunner().invoke(cli, ["eval", *data])
+    assert result.exit_code == 2
+    assert "Missing option '--server'" in result.output
+
+
+@pytest.mark.parametrize("bind", ["foo", "127.0.0.1:99999", ":1", "127.0.0.1:"])
+def test_an_address_that_is_none_is_refused(bind, capsys) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["serve", "--bind", bind])
+    assert stopped.value.code == 2
+    assert "HOST:PORT or unix:PATH" in capsys.readouterr().err

@@ -405,8 +405,8 @@ REFUSED: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("upsert", {"ids": ["a"], "vectors": ONE, "payloads": []}, "1 payloads"),
     ("upsert", {"ids": ["a"], "vectors": np.zeros(4)}, "zeros in row 0"),
     ("upsert", {"ids": ["a"], "vectors": np.ones(5)}, r"\(n, 4\)"),
-    ("search", {"vectors": ONE, "k": 0}, "k of at least 1"),
-    ("search", {"vectors": ONE, "k": -1}, "k of at least 1"),
+    ("search", {"vectors": ONE, "k": 0}, "whole number of at least 1"),
+    ("search", {"vectors": ONE, "k": -1}, "whole number of at least 1"),
     ("search", {"vectors": ONE, "filter": "a = 1"}, "filters are not available"),
     ("search", {}, "neither"),
     ("delete", {"ids": "a"}, r"write \['a'\]"),
@@ -422,6 +422,24 @@ def test_what_does_not_fit_is_refused(ask: Ask) -> None:
     assert ask("describe", "c") == Collection("c", 4)
     with pytest.raises(InvalidInput, match="metric"):
         ask("create_collection", "d", dim=4, metric="hamming")
+
+
+@pytest.mark.parametrize("k", [2.5, 0, -1, "3", 2**32])
+def test_a_k_that_is_no_count_is_refused(ask: Ask, k) -> None:
+    with pytest.raises(InvalidInput, match="whole number of at least 1"):
+        ask("search", "photos", vectors=[0.0, 1.0], k=k)
+
+
+@pytest.mark.parametrize("dims", [2.5, -1, "3"])
+def test_dims_that_are_no_count_are_refused(ask: Ask, rng, dims) -> None:
+    images = rng.integers(0, 256, (1, 4, 4, 3), dtype=np.uint8)
+    with pytest.raises(InvalidInput, match="whole number of at least 0"):
+        ask("embed", images, dims=dims)
+
+
+def test_an_id_that_is_no_text_for_others_is_refused(ask: Ask) -> None:
+    with pytest.raises(InvalidInput, match="UTF-8"):
+        ask("get", "photos", ["\udcff"])
 
 
 def test_nothing_to_write_writes_nothing(ask: Ask) -> None:

@@ -1,6 +1,7 @@
 """``embedkit train`` as a user runs it: a process that may be killed."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from embedkit.cli.train import command
-from embedkit.errors import InvalidInput
+from embedkit.errors import AlreadyExists, InvalidInput
 from embedkit.train.loop import train
 from embedkit.train.recipe import Recipe
 
@@ -82,3 +83,21 @@ def test_a_wrong_setting_is_an_embedkit_error(recipe, tmp_path):
     result = CliRunner().invoke(command, arguments)
     assert isinstance(result.exception, InvalidInput)
     assert "did you mean 'epochs'" in str(result.exception)
+
+
+def test_a_wrong_argument_does_not_spoil_the_folder_for_the_next_try(recipe, tmp_path):
+    arguments = [str(recipe), "--out", str(tmp_path / "run"), "--set", "schedule.max_steps=1"]
+    first = CliRunner().invoke(command, [*arguments, "--set", "encoder.name=resnett"])
+    assert "did you mean" in str(first.exception)
+    again = CliRunner().invoke(command, arguments)
+    assert again.exit_code == 0, again.output
+    third = CliRunner().invoke(command, arguments)
+    assert isinstance(third.exception, AlreadyExists)
+
+
+def test_size_and_cost_of_the_encoder_are_printed(recipe, tmp_path):
+    arguments = [str(recipe), "--out", str(tmp_path / "run"), "--set", "schedule.max_steps=1"]
+    result = CliRunner().invoke(command, arguments)
+    assert re.search(
+        r"encoder: [\d.]+ k parameters, [\d.]+ [kM] FLOPs per image", result.output
+    )

@@ -81,12 +81,13 @@ class RunFolder:
         """
         folder = cls(Path(path), recipe)
         stored = folder.path / "recipe.toml"
-        if stored.exists() and not resume:
+        if stored.exists() and not resume and folder._has_begun():
             raise AlreadyExists(
                 f"expected an empty folder for the run, got one with a run in it: {path}; "
                 "continue it with --resume or choose another --out"
             )
-        if stored.exists() and stored.read_text(encoding="utf-8") != recipe.to_toml():
+        is_other = stored.exists() and stored.read_text(encoding="utf-8") != recipe.to_toml()
+        if is_other and folder._has_begun():
             raise InvalidInput(
                 f"expected the recipe that the run in {path} was started with, got another; "
                 f"use {stored} to continue it, or choose another --out"
@@ -94,6 +95,12 @@ class RunFolder:
         folder.path.mkdir(parents=True, exist_ok=True)
         write_file(stored, recipe.to_toml().encode())
         return folder
+
+    def _has_begun(self) -> bool:
+        """Whether a step was taken; a run that failed earlier leaves only its recipe."""
+        if self.checkpoint.exists() or (self.path / "run.json").exists():
+            return True
+        return self.metrics.exists() and self.metrics.stat().st_size > 0
 
     @property
     def metrics(self) -> Path:
