@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from embedkit.cli.serve_access import AccessOptions, with_access
-from embedkit.cli.serve_options import Options, with_options
+from embedkit.cli.options.access import AccessOptions, with_access
+from embedkit.cli.options.serve import Options, with_options
 from embedkit.errors import NotFound
 
 if TYPE_CHECKING:

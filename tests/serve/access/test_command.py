@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import embedkit
-from embedkit.cli.serve_access import AccessOptions
+from embedkit.cli.options.access import AccessOptions
 from embedkit.errors import InvalidInput, RateLimited, Unauthenticated
 from embedkit.serve.access.auth import AuthConfig
 from embedkit.serve.access.tls import TlsConfig

@@ -1,0 +1,1 @@
+"""Groups of options that are too many to stand beside their command."""
