@@ -75,7 +75,7 @@ def test_a_closed_loop_uses_a_connection_per_call_in_flight(server):
     seen = run_closed(sender, in_flight=4, seconds=0.3, warm_s=0.1)
     sender.close()
     assert seen.calls > 20
-    assert seen.codes == {"OK": seen.calls}
+    assert seen.codes.keys() == {"OK"}
     assert len(server.peers) == 4
 
 
@@ -87,7 +87,7 @@ def test_the_minimal_server_gives_golden_embeddings_and_takes_load(light):
             sender, in_flight=8, seconds=0.3, warm_s=0.1, server_clock=target.clock
         )
         sender.close()
-    assert seen.codes == {"OK": seen.calls}
+    assert seen.codes.keys() == {"OK"}
     assert seen.server_cpu_s > 0
 
 

@@ -54,7 +54,6 @@ def _draw_latency(axes: "Axes", model: Figures) -> None:
     for case in model["cases"]:
         groups.setdefault(f"{case['mode']}, {case['loop']} loop", []).append(case)
     for number, (name, cases) in enumerate(groups.items()):
-        cases.sort(key=lambda case: case["images_per_s"]["median"])
         rates = [case["images_per_s"]["median"] for case in cases]
         for quantile, line in (("p50", "o-"), ("p99", "^--")):
             values = [case["latency_ms"].get(quantile) for case in cases]

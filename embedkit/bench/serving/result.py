@@ -97,9 +97,10 @@ def _compared(case: Case, rounds: Sequence[Round], best: int) -> Figures:
         bare = _mean(turn.raw, best)
         efficiency.append(served.calls * case.images / served.seconds / bare.images_per_s)
         per_call = _per_call(served.server_cpu_s, served.calls)
-        by_cpu.append(bare.cpu_us * case.images / per_call)
+        by_cpu.append(bare.cpu_us * case.images / per_call if per_call else float("nan"))
         overhead.append(per_call - bare.cpu_us * case.images)
-        median_ms = float(np.median(served.latencies_s)) * 1e3 if served.calls else float("nan")
+        latencies = served.latencies_s
+        median_ms = float(np.median(latencies)) * 1e3 if len(latencies) else float("nan")
         over_lone.append(median_ms - _mean(turn.raw, 1).p50_ms)
     compared: Figures = {
         "efficiency": _spread(efficiency),
@@ -127,7 +128,7 @@ def _by_size(runs: Iterable[RawRun]) -> dict[int, list[RawRun]]:
     return found
 
 
-def _per_call(cpu_s: float, calls: int) -> float:
+def _per_call(cpu_s: float, calls: float) -> float:
     return cpu_s / calls * 1e6 if calls else float("nan")
 
 

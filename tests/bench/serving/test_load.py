@@ -60,9 +60,15 @@ def test_a_closed_loop_keeps_its_calls_in_flight(serve):
     assert server.most == 4
     # Little's law: calls in flight = rate x latency.
     assert seen.calls / seen.seconds * seen.latencies_s.mean() == pytest.approx(4, rel=0.15)
-    assert seen.codes == {"OK": seen.calls}
+    assert seen.codes == {"OK": pytest.approx(seen.calls, abs=4)}
     assert set(seen.batches) == {4}
     assert np.isnan(seen.server_cpu_s)
+
+
+def test_calls_as_long_as_the_stretch_are_counted_by_their_part_in_it(serve):
+    """Two calls at a time of 0.1 s each, in a stretch of 0.25 s: about 2.5 of them."""
+    seen = run_closed(serve(0.1), in_flight=2, seconds=0.25, warm_s=0.15)
+    assert seen.calls == pytest.approx(2.5, abs=0.3)
 
 
 def test_the_servers_clock_is_read_around_the_stretch_only(serve):

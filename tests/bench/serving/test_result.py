@@ -98,3 +98,12 @@ def test_a_plot_is_drawn(tmp_path, suffix):
 def test_a_plot_of_another_kind_is_refused(tmp_path):
     with pytest.raises(InvalidInput, match=r"\.png"):
         plot([], tmp_path / "p.txt")
+
+
+def test_a_stretch_in_which_no_call_ended_has_no_latency_and_no_division_by_zero():
+    empty = Slice(1.0, 0.5, np.empty(0), {}, {}, 0.0, 0.1)
+    figures = figures_of(UNARY, [Round(bare(10), empty, bare(10), {})], 32)
+    assert figures["latency_ms"] == {"n": 0}
+    assert figures["over_lone_ms"]["median"] is None
+    assert figures["cpu_efficiency"]["median"] is None
+    json.dumps(figures, allow_nan=False)

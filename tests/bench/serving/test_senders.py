@@ -62,7 +62,7 @@ def test_a_closed_loop_over_a_real_server(address):
     seen = run_closed(sender, in_flight=8, seconds=0.3, warm_s=0.1)
     sender.close()
     assert seen.calls > 10
-    assert seen.codes == {"OK": seen.calls}
+    assert seen.codes.keys() == {"OK"}
 
 
 def test_no_server_is_unavailable(monkeypatch):
