@@ -17,6 +17,7 @@ __all__ = ["Clock", "Done", "Reply", "Sender", "Slice", "run_closed", "run_open"
 OK = "OK"
 # A refused call is not repeated at once: a caller that does that measures its own refusals.
 _BACK_OFF_S = 0.001
+_POLL_S = 0.005
 # Arrivals that may be unanswered at a time; more would measure this process's memory.
 _MAX_OUTSTANDING = 20_000
 _LAST_ANSWERS_S = 60.0
@@ -104,6 +105,11 @@ class _Recorder:
         if reply.batch_size:
             self._batches[reply.batch_size] += 1
 
+    @property
+    def count(self) -> int:
+        """Calls that have ended so far."""
+        return len(self._ends)
+
     def clocks(self) -> _Clocks:
         server = float("nan") if self._clock is None else self._clock()
         return _Clocks(time.perf_counter(), server, time.process_time())
@@ -163,7 +169,8 @@ def run_closed(
         sender: What to send.
         in_flight: Calls without an answer at any time, at least 1.
         seconds: Length of the stretch.
-        warm_s: Seconds before it that do not count.
+        warm_s: Seconds before it that do not count; longer until as many calls as are in flight
+            have been answered.
         server_clock: CPU seconds of the server, if they can be known.
 
     Raises:
@@ -190,6 +197,10 @@ def run_closed(
     for _ in range(in_flight):
         go()
     time.sleep(warm_s)
+    # The first calls all start at once and wait for one another: they are no steady state.
+    limit = time.monotonic() + _LAST_ANSWERS_S
+    while recorder.count < in_flight and time.monotonic() < limit:
+        time.sleep(_POLL_S)
     before = recorder.clocks()
     time.sleep(seconds)
     after = recorder.clocks()
