@@ -17,6 +17,7 @@ from embedkit.errors import InvalidInput
 from embedkit.types import Scores
 
 __all__ = [
+    "FEW",
     "Interval",
     "Metric",
     "Metrics",
@@ -34,6 +35,8 @@ Interval = tuple[float, float]
 Counts = npt.NDArray[np.int64]
 
 LEVEL = 0.95
+FEW = 20
+"""Items below which a resample is no stand-in for a new sample: no bootstrap interval."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class Metric:
 
     Attributes:
         value: The point estimate.
-        ci: 95 % interval (low, high), or None where there is no sampling error to state.
+        ci: 95 % interval (low, high), or None where there is no sampling error to state or
+            too few items to tell it.
         n: Items that the value was computed from.
         unit: ``fraction``, ``count``, ``cosine``, ... ; empty for a bare number.
         higher_is_better: Whether a larger value is the better one.
@@ -104,13 +108,8 @@ def clopper_pearson(successes: int, n: int, *, level: float = LEVEL) -> Interval
     Raises:
         InvalidInput: If the counts are not possible.
     """
-    from scipy.special import betaincinv
-
     _check_counts(successes, n)
-    tail = (1 - level) / 2
-    low = 0.0 if successes == 0 else float(betaincinv(successes, n - successes + 1, tail))
-    high = 1.0 if successes == n else float(betaincinv(successes + 1, n - successes, 1 - tail))
-    return low, high
+    return _binomial(successes / n, n, level)
 
 
 def accuracy(correct: npt.NDArray[np.bool_]) -> Metric:
@@ -137,11 +136,18 @@ class Auroc:
 
 
 def delong(known: Scores, novel: Scores, *, level: float = LEVEL) -> Auroc:
-    """AUROC of novel above known images, with DeLong's interval (DeLong et al., 1988).
+    """AUROC of novel above known images, with an interval from DeLong's variance.
 
-    The variance comes from midranks (Sun and Xu, 2014), so ties count half. Where the two sets
-    do not overlap at all that variance is 0, which would claim certainty; the interval is then
-    Wilson's for as many successes as the smaller set has images, and the method says so.
+    The variance comes from midranks (DeLong et al., 1988; Sun and Xu, 2014), so ties count
+    half. A few images say little of their own spread, so each side also counts one imagined
+    image of the largest spread that this area allows. The interval is the exact binomial one
+    for as many trials as have that variance, at a Welch-Satterthwaite t quantile (Korn and
+    Graubard, 1998), and never for fewer trials than the smaller set has images, which is the
+    worst case. With hundreds of images on both sides this is DeLong's own interval; with one
+    image on a side it is nearly [0, 1].
+
+    Where the two sets do not overlap at all the smaller set's images are the trials, and the
+    method says so.
 
     Args:
         known: (n,) novelty of in-distribution images.
@@ -151,6 +157,8 @@ def delong(known: Scores, novel: Scores, *, level: float = LEVEL) -> Auroc:
     Raises:
         InvalidInput: If a set is empty or has a score that is not a number.
     """
+    from scipy.special import stdtrit
+
     for scores in (known, novel):
         if scores.ndim != 1 or len(scores) == 0 or np.isnan(scores).any():
             raise InvalidInput(
@@ -163,12 +171,16 @@ def delong(known: Scores, novel: Scores, *, level: float = LEVEL) -> Auroc:
     below = 1 - (pooled[m:] - _midranks(known)) / m
     value = float(above.mean())
     if value in (0.0, 1.0):
-        smaller = min(m, n)
-        ci = wilson(smaller if value == 1.0 else 0, smaller, level=level)
-        return Auroc(value, ci, "wilson_smaller_set")
-    variance = _variance(above) / m + _variance(below) / n
-    half = NormalDist().inv_cdf(0.5 + level / 2) * math.sqrt(variance)
-    return Auroc(value, (max(0.0, value - half), min(1.0, value + half)), "delong")
+        ci = _binomial(value, min(m, n), level)
+        return Auroc(value, ci, "clopper_pearson_smaller_set")
+    most = value * (1 - value)
+    parts = _variance(above, most) / m, _variance(below, most) / n
+    variance = sum(parts)
+    freedom = variance**2 / (parts[0] ** 2 / max(m - 1, 1) + parts[1] ** 2 / max(n - 1, 1))
+    normal = NormalDist().inv_cdf(0.5 + level / 2)
+    narrowing = (normal / float(stdtrit(freedom, 0.5 + level / 2))) ** 2
+    trials = max(most / variance * narrowing, min(m, n))
+    return Auroc(value, _binomial(value, trials, level), "delong")
 
 
 def content_seed(*parts: str | int | npt.NDArray[np.generic]) -> int:
@@ -219,9 +231,19 @@ def _check_counts(successes: int, n: int) -> None:
         raise InvalidInput(f"expected 0 <= successes <= n and n >= 1, got {successes} of {n}")
 
 
-def _variance(values: npt.NDArray[np.float64]) -> float:
-    """The unbiased variance; 0 for a single value."""
-    return float(values.var(ddof=1)) if len(values) > 1 else 0.0
+def _binomial(share: float, trials: float, level: float) -> Interval:
+    """The exact binomial interval, continued to counts that are no whole numbers."""
+    from scipy.special import betaincinv
+
+    hits, misses, tail = share * trials, (1 - share) * trials, (1 - level) / 2
+    low = 0.0 if share == 0 else float(betaincinv(hits, misses + 1, tail))
+    high = 1.0 if share == 1 else float(betaincinv(hits + 1, misses, 1 - tail))
+    return low, high
+
+
+def _variance(values: npt.NDArray[np.float64], most: float) -> float:
+    """The unbiased variance, drawn towards ``most`` by one further value."""
+    return float(((values - values.mean()) ** 2).sum() + most) / len(values)
 
 
 def _midranks(values: Scores) -> npt.NDArray[np.float64]:

@@ -71,9 +71,9 @@ def test_delong_follows_the_definition(rounding):
     area, error = brute_delong(known, novel)
     found = delong(known, novel)
     assert found.value == pytest.approx(area, abs=1e-12)
-    assert found.ci == pytest.approx(
-        (area - 1.959964 * error, area + 1.959964 * error), abs=1e-6
-    )
+    low, high = found.ci
+    assert low < area < high
+    assert high - low == pytest.approx(2 * 1.959964 * error, rel=0.1)
     truth = np.repeat([0, 1], [70, 45])
     assert found.value == pytest.approx(roc_auc_score(truth, np.concatenate([known, novel])))
     assert found.method == "delong"
@@ -87,12 +87,45 @@ def test_delong_error_agrees_with_the_bootstrap():
     assert np.std(areas) == pytest.approx((high - low) / 2 / 1.96, rel=0.1)
 
 
-def test_delong_covers_the_true_area():
+@pytest.mark.parametrize("shift", [0.5, 1.0, 1.5])
+def test_large_sets_have_the_plain_interval(shift):
     rng = np.random.default_rng(0)
-    true = stats.norm.cdf(1 / np.sqrt(2))
-    intervals = [delong(rng.normal(size=60), rng.normal(1, 1, 60)).ci for _ in range(1000)]
-    covered = np.mean([low <= true <= high for low, high in intervals])
-    assert 0.92 <= covered <= 0.98
+    known, novel = rng.normal(size=2000), rng.normal(shift, 1, size=1500)
+    area, error = brute_delong(known, novel)
+    plain = area - 1.959964 * error, area + 1.959964 * error
+    assert delong(known, novel).ci == pytest.approx(plain, abs=0.1 * error)
+
+
+def coverage(n, m, shift, spread, trials):
+    """How often the interval holds the true area of two normal distributions."""
+    rng = np.random.default_rng(m)
+    true = stats.norm.cdf(shift / np.hypot(1, spread))
+    found = [delong(rng.normal(size=n), rng.normal(shift, spread, m)).ci for _ in range(trials)]
+    return np.mean([low <= true <= high for low, high in found])
+
+
+def test_the_interval_covers_the_true_area():
+    assert 0.93 <= coverage(60, 60, 1, 1, 1000) <= 0.985
+
+
+@pytest.mark.parametrize("m", [1, 2, 3, 5, 10, 50])
+def test_the_interval_covers_the_true_area_with_few_novel_images(m):
+    assert coverage(500, m, 1, 1, 200) >= 0.93
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("m", [1, 2, 3, 5, 10, 20, 50])
+@pytest.mark.parametrize("n", [10, 500])
+@pytest.mark.parametrize(("shift", "spread"), [(0, 1), (1, 1), (2, 1), (1, 3)])
+def test_the_interval_covers_the_true_area_whatever_the_sizes(n, m, shift, spread):
+    assert coverage(n, m, shift, spread, 2000) >= 0.93
+
+
+def test_one_image_says_next_to_nothing():
+    known = np.random.default_rng(0).normal(size=500)
+    low, high = delong(known, np.array([1.0])).ci
+    assert low < 0.05
+    assert high > 0.95
 
 
 @pytest.mark.parametrize(("sign", "value"), [(1, 1.0), (-1, 0.0)])
@@ -100,14 +133,16 @@ def test_no_overlap_is_not_certainty(sign, value):
     known, novel = np.arange(30.0), sign * np.arange(1000.0, 1020.0)
     found = delong(known, novel)
     assert found.value == value
-    assert found.ci == wilson(round(20 * value), 20)
-    assert found.method == "wilson_smaller_set"
+    assert found.ci == clopper_pearson(round(20 * value), 20)
+    assert found.method == "clopper_pearson_smaller_set"
 
 
 def test_constant_scores_are_chance():
     found = delong(np.zeros(10), np.zeros(5))
     assert found.value == 0.5
-    assert found.ci == (0.5, 0.5)
+    assert found.ci[0] < 0.5 < found.ci[1]
+    low, high = delong(np.zeros(2000), np.zeros(2000)).ci
+    assert high - low < 0.01
 
 
 @pytest.mark.parametrize("bad", [np.zeros(0), np.array([np.nan]), np.zeros((2, 2))])

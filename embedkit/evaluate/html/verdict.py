@@ -56,7 +56,9 @@ class Reading:
         return above if self.higher_is_better else below
 
     def is_apart_from(self, other: "Reading") -> bool:
-        """Whether the two intervals do not touch, in the better direction."""
+        """Whether both have intervals and these do not touch, in the better direction."""
+        if not (self.has_interval and other.has_interval):
+            return False
         apart_above, apart_below = self.low > other.high, self.high < other.low
         return apart_above if self.higher_is_better else apart_below
 
@@ -79,8 +81,8 @@ def judge(metric: Reading, baselines: Mapping[str, Reading]) -> Verdict:
 
     Returns:
         ``good`` if it beats every baseline with intervals apart, ``mixed`` if it beats every
-        baseline but an interval overlaps, ``bad`` if it does not beat one of them, ``none``
-        without a value or a baseline.
+        baseline but an interval overlaps or is missing, ``bad`` if it does not beat one of
+        them, ``none`` without a value or a baseline.
     """
     rivals = {
         name: other
@@ -93,6 +95,11 @@ def judge(metric: Reading, baselines: Mapping[str, Reading]) -> Verdict:
     if unbeaten:
         return Verdict("bad", f"not better than {_listed(unbeaten)}")
     close = [name for name, other in rivals.items() if not metric.is_apart_from(other)]
+    lacking = [name for name in close if not rivals[name].has_interval]
+    if close and not metric.has_interval:
+        return Verdict("mixed", "better, but the number has no interval")
+    if lacking:
+        return Verdict("mixed", f"better, but there is no interval for {_listed(lacking)}")
     if close:
         return Verdict("mixed", f"better, but intervals overlap with {_listed(close)}")
     return Verdict("good", "better than every baseline, intervals apart")

@@ -17,13 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.evaluate.statistics import (
+    FEW,
     Counts,
     Metric,
     Metrics,
     bootstrap,
+    clopper_pearson,
     content_seed,
     delong,
-    wilson,
 )
 from embedkit.types import Scores
 
@@ -113,6 +114,8 @@ def separation_metrics(
 ) -> Metrics:
     """Every metric of one detector on one novel set, by ``<prefix>.<metric>``.
 
+    With fewer than ``FEW`` images on a side all but AUROC come without an interval.
+
     Args:
         known: (n,) novelty of in-distribution images; higher is more novel.
         novel: (m,) novelty of the others.
@@ -126,20 +129,25 @@ def separation_metrics(
     n = len(known) + len(novel)
     metrics = {f"{prefix}.auroc": Metric(area.value, area.ci, n, ci_method=area.method)}
     separation = Separation(known, novel)
+    smaller = min(len(known), len(novel))
+    if smaller < FEW:
+        for (name, higher), value in zip(_NAMES, separation.values(), strict=True):
+            metrics[f"{prefix}.{name}"] = Metric(float(value), None, n, higher_is_better=higher)
+        return metrics
     intervals = bootstrap(
         separation.values,
         (len(known), len(novel)),
         seed=content_seed(prefix, known, novel),
         resamples=resamples,
     )
-    smaller = min(len(known), len(novel))
     for (name, higher), value, found in zip(
         _NAMES, separation.values(), intervals, strict=True
     ):
         ci, method = found, "bootstrap"
         if value in (0, 1) and ci[0] == ci[1]:
             # No resample can differ where the sets do not overlap; that is not certainty.
-            ci, method = wilson(round(value) * smaller, smaller), "wilson_smaller_set"
+            ci = clopper_pearson(round(value) * smaller, smaller)
+            method = "clopper_pearson_smaller_set"
         metrics[f"{prefix}.{name}"] = Metric(
             float(value), ci, n, higher_is_better=higher, ci_method=method
         )

@@ -14,7 +14,7 @@ from embedkit.evaluate.measurement.checks import leakage, shared_images
 from embedkit.evaluate.measurement.figures import histogram
 from embedkit.evaluate.measurement.novelty import Separation, separation_metrics
 from embedkit.evaluate.measurement.partial import attempt
-from embedkit.evaluate.statistics import Metric, Metrics
+from embedkit.evaluate.statistics import FEW, Metric, Metrics
 from embedkit.evaluate.task import Figure, TaskResult, skipped, tasks
 from embedkit.types import Scorer, Scores
 
@@ -51,7 +51,7 @@ class OutOfDistribution:
         if not context.ood:
             return skipped("ood", "expected an OOD set, got none; add --ood DATA")
         _check_names(context)
-        warnings = [*leakage(context), *_overlaps(context)]
+        warnings = [*leakage(context), *_overlaps(context), *_small_sets(context)]
         scores = _fitted_scores(context, "served", warnings)
         baselines: dict[str, Metrics] = {}
         for which in BASELINES:
@@ -106,6 +106,20 @@ def _overlaps(context: Context) -> list[str]:
             warnings.append(
                 f"{shared} of {len(dataset)} images of the OOD set {name!r} are also training "
                 "or test images: no detector can separate those"
+            )
+    return warnings
+
+
+def _small_sets(context: Context) -> list[str]:
+    """A warning for each set of which too few images are there to say much."""
+    warnings = []
+    for key, dataset in _sets(context).items():
+        n = len(dataset)
+        if n < FEW:
+            what = "the test set" if key == KNOWN else f"the OOD set {key!r}"
+            warnings.append(
+                f"{what} has {n} image{'' if n == 1 else 's'}, fewer than {FEW}: AUROC has a "
+                "wide interval, AUPR and FPR95 have none"
             )
     return warnings
 

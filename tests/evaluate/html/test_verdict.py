@@ -21,7 +21,9 @@ def reading(value, low=None, high=None, *, up=True):
         (reading(0.9, 0.8, 0.95), {"raw_pixels": reading(0.9, 0.8, 0.95)}, "bad"),
         (reading(0.1, 0.05, 0.2, up=False), {"x": reading(0.5, 0.4, 0.6, up=False)}, "good"),
         (reading(0.5, 0.4, 0.6, up=False), {"x": reading(0.1, 0.05, 0.2, up=False)}, "bad"),
-        (reading(0.9), {"raw_pixels": reading(0.5)}, "good"),
+        (reading(0.9), {"raw_pixels": reading(0.5)}, "mixed"),
+        (reading(0.9), {"raw_pixels": reading(0.5, 0.4, 0.6)}, "mixed"),
+        (reading(0.9, 0.8, 0.95), {"raw_pixels": reading(0.5)}, "mixed"),
         (reading(0.9, 0.8, 0.95), {}, "none"),
         (reading(None), {"raw_pixels": reading(0.5)}, "none"),
         (reading(0.9), {"raw_pixels": reading(None)}, "none"),
@@ -40,6 +42,12 @@ def test_lights(metric, baselines, light):
 def test_the_reason_names_the_baseline():
     verdict = judge(reading(0.5, 0.4, 0.6), {"random_encoder": reading(0.8, 0.7, 0.9)})
     assert verdict.reason == "not better than random encoder"
+
+
+def test_the_reason_says_whose_interval_is_missing():
+    sure, unsure = reading(0.9, 0.8, 0.95), reading(0.5)
+    assert judge(unsure, {"x": reading(0.1, 0.0, 0.2)}).reason.endswith("has no interval")
+    assert judge(sure, {"raw_pixels": unsure}).reason.endswith("no interval for raw pixels")
 
 
 def test_a_reading_without_interval_is_a_point():

@@ -66,6 +66,16 @@ def test_intervals_hold_the_value_and_are_reproducible(scores):
     assert separation_metrics(scores[0], scores[1], "p", resamples=300) == metrics
 
 
+@pytest.mark.parametrize("sizes", [(300, 19), (19, 300), (300, 1)])
+def test_with_few_images_only_auroc_has_an_interval(sizes):
+    rng = np.random.default_rng(0)
+    known, novel = rng.normal(size=sizes[0]), rng.normal(1, 1, size=sizes[1])
+    metrics = separation_metrics(known, novel, "p", resamples=20)
+    missing = {name for name, metric in metrics.items() if metric.ci is None}
+    assert missing == set(metrics) - {"p.auroc"}
+    assert all(metrics[name].ci_method == "" for name in missing)
+
+
 def test_roc_runs_from_corner_to_corner(scores):
     figure = Separation(*scores).roc("knn")
     fpr, tpr = np.array(figure["fpr"]), np.array(figure["tpr"])

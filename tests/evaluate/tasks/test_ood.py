@@ -60,6 +60,18 @@ def test_every_set_and_detector_has_all_metrics(make_context, source):
     assert result.metrics["more.knn.auroc"].n == 110
 
 
+def test_small_sets_are_noticed_with_their_size(make_context, source):
+    ood = {"one": source.novel(1), "few": source.novel(19, seed=4), "most": source.novel(20)}
+    result = QUICK.run(make_context(ood=ood))
+    small = [text for text in result.warnings if "fewer than 20" in text]
+    assert [text.split(",")[0] for text in small] == [
+        "the OOD set 'one' has 1 image",
+        "the OOD set 'few' has 19 images",
+    ]
+    assert result.metrics["few.knn.fpr95_id_positive"].ci is None
+    assert result.metrics["most.knn.fpr95_id_positive"].ci
+
+
 def test_baselines(make_context, bundle):
     result = QUICK.run(make_context(bundle=bundle))
     assert set(result.baselines) == {"raw_pixels", "random_encoder"}
