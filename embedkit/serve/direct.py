@@ -2,7 +2,7 @@
 
 ``grpc.server`` takes up each call on a pool thread, which waits there for the request's bytes
 and then for the batch: four changes of thread, and more than half of what a small call costs
-(``tools/bench_direct.py``). Here the bytes go to a function on the loop's own thread, which
+(``docs/performance.md``). Here the bytes go to a function on the loop's own thread, which
 queues them; the thread that has the answer sends it.
 
 There is no public interface for this. The few private names used are those that
