@@ -111,7 +111,8 @@ def command(target: Target, ctx: click.Context, /, **options: Unpack[Options]) -
     """Evaluate a served model and write report.json and report.html.
 
     The images are sent as they are, so that the server decodes them as it does in production.
-    Ends with 0 if all is well, 1 if a gate, a task or the run failed, 2 on wrong usage.
+    Ends with 0 if all is well, 1 if a gate, a task or the run failed or every task was skipped,
+    2 on wrong usage.
     """
     from rich.console import Console
 

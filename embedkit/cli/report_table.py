@@ -38,6 +38,8 @@ def print_report(report: Report, console: Console) -> None:
         value = "none" if gate.value is None else f"{gate.value:.4g}"
         line = f"gate {gate.gate}: {outcome} (value {value})"
         console.print(Text(line, "green" if gate.passed else "red"))
+    if report.is_empty:
+        console.print(Text("nothing was measured: every task was skipped", "bold red"))
     for problem in report.problems:
         console.print(Text(f"the run is invalid: {problem}", "bold red"))
 

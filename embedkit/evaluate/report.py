@@ -70,11 +70,16 @@ class Report:
         return not self.problems
 
     @property
+    def is_empty(self) -> bool:
+        """Whether every task was skipped, so that nothing was measured."""
+        return all(result.status == "skipped" for result in self.results)
+
+    @property
     def exit_code(self) -> int:
-        """0, or 1 if the run is invalid, a task failed or a gate was not passed."""
+        """0, or 1 if it is invalid, measured nothing, or a task or a gate failed."""
         failed = any(result.status == "failed" for result in self.results)
         gates = all(gate.passed for gate in self.gates)
-        return 0 if self.is_valid and gates and not failed else 1
+        return 0 if self.is_valid and gates and not failed and not self.is_empty else 1
 
     def to_dict(self) -> dict[str, object]:
         """The content of ``report.json``, as ``report.schema.json`` describes it."""

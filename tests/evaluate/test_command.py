@@ -96,6 +96,13 @@ def test_a_second_run_reads_its_embeddings_from_the_cache(run):
     assert second["figures"] == first["figures"]
 
 
+def test_a_run_that_measures_nothing_ends_with_1(run, data):
+    done, report = run("--test", data["novel"], suite="knn,linear")
+    assert done.exit_code == 1
+    assert "nothing was measured: every task was skipped" in done.output
+    assert {entry["status"] for entry in report["results"]} == {"skipped"}
+
+
 def test_a_gate_that_does_not_hold_ends_with_1(run):
     done, report = run("--gate", "knn.top1>=1.01", suite="knn")
     assert done.exit_code == 1
@@ -158,7 +165,7 @@ def test_a_bundle_that_is_not_served_is_refused(run, other_bundle):
 def test_a_default_bundle_that_is_not_served_is_left_out(run, other_bundle):
     models = str(other_bundle.parent.parent)
     done, report = run("--models", models, suite="parity", bundle_option=False)
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == 1, done.output
     entry = results(report)["parity"]
     assert entry["status"] == "skipped"
     assert "expected the served model sha256:" in entry["warnings"][0]

@@ -126,8 +126,13 @@ def test_values_that_are_not_finite_become_null(report):
 
 @pytest.mark.parametrize(
     ("status", "problems", "code"),
-    [("ok", (), 0), ("failed", (), 1), ("ok", ("changed",), 1), ("skipped", (), 0)],
+    [("ok", (), 0), ("failed", (), 1), ("ok", ("changed",), 1), ("skipped", (), 1)],
 )
 def test_exit_code(status, problems, code):
     result = TaskResult("knn", status=status, warnings=("why",))
     assert Report({}, {}, {}, (result,), problems=problems).exit_code == code
+
+
+def test_one_measured_task_is_enough():
+    results = TaskResult("knn"), TaskResult("ood", status="skipped", warnings=("why",))
+    assert Report({}, {}, {}, results).exit_code == 0
