@@ -141,8 +141,14 @@ def _monitor(run: _Run, state: State, report: Report | None) -> Monitor:
     batch_size = run.recipe.schedule.batch_size
     monitor = Monitor(run.folder.metrics, run.steps, run.steps_per_epoch, batch_size, report)
     monitor.seconds, monitor.warnings = state.seconds, warnings
+    monitor.settled = _warmup(run)
     monitor.start(state.step)
     return monitor
+
+
+def _warmup(run: _Run) -> int:
+    """Steps until the learning rate is at its peak."""
+    return min(round(run.recipe.schedule.warmup_epochs * run.steps_per_epoch), run.steps)
 
 
 # ------------------------------------------------------------------------------------ the loop
@@ -194,7 +200,7 @@ def _step(run: _Run, state: State) -> _Done:
     lr = learning_rate(
         step,
         total=run.steps,
-        warmup=min(round(recipe.schedule.warmup_epochs * run.steps_per_epoch), run.steps),
+        warmup=_warmup(run),
         peak=recipe.optimiser.lr,
         final=recipe.schedule.final_lr,
     )

@@ -2,13 +2,16 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from embedkit.train.loop import train
 from embedkit.train.monitor import Monitor, Progress, measure
 from embedkit.train.objective import Loss
+from embedkit.train.recipe import Recipe
 
 
 @pytest.fixture
@@ -53,6 +56,41 @@ def test_a_point_is_a_collapse(features):
 def test_a_line_is_a_collapse():
     along = torch.linspace(0.5, 2, 64)[None, :, None] * torch.ones(2, 64, 16)
     assert measure(along).has_collapsed
+
+
+def shrunken():
+    """Embeddings of the length 1 around one direction, at a fifth of the even spread."""
+    noise = torch.randn(2, 64, 16, generator=torch.Generator().manual_seed(0))
+    return torch.eye(16)[0] + 0.05 * noise
+
+
+@pytest.mark.parametrize(("steps", "warns"), [((2, 4, 8), False), ((2, 9), True)])
+def test_a_partial_collapse_is_noticed_after_the_warm_up(tmp_path, steps, warns):
+    assert 0.02 < measure(shrunken()).share < 0.25
+    monitor = Monitor(tmp_path / "metrics.jsonl", 10, 4, 32, settled=8)
+    monitor.start(0)
+    for step in steps:
+        loss = Loss.sum(a=torch.tensor(5.5))
+        monitor.record(step, loss, features=shrunken(), grad_norm=0.5, lr=0.1)
+    assert bool(monitor.warnings) is warns
+
+
+@pytest.mark.parametrize(
+    ("extra", "warns"),
+    [([], False), (["objective.temperature=5", "optimiser.lr=3", "augmentation=none"], True)],
+)
+def test_a_run_that_does_not_learn_is_warned_about_and_a_recipe_is_not(tmp_path, extra, warns):
+    recipe = Recipe.load(
+        Path(__file__).parents[2] / "recipes" / "digits.toml",
+        [
+            "data.limit=640",
+            "schedule.epochs=4",
+            "schedule.warmup_epochs=1",
+            "run.log_steps=4",
+            *extra,
+        ],
+    )
+    assert bool(train(recipe, tmp_path / "run", device="cpu").warnings) is warns
 
 
 def test_lines_add_up_and_warn_once(tmp_path, spread):
