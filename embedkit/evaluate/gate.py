@@ -3,14 +3,13 @@
 import difflib
 import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from embedkit.errors import InvalidInput
-from embedkit.evaluate.statistics import Metric
 from embedkit.evaluate.task import TaskResult
 
-__all__ = ["Gate", "GateResult", "check_gates", "parse_gate"]
+__all__ = ["Gate", "GateResult", "check_gates", "check_names", "parse_gate"]
 
 _COMPARE: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -93,6 +92,23 @@ def parse_gate(text: str, suite: Sequence[str]) -> Gate:
         raise InvalidInput(f"expected a number as limit, got {limit!r} in {text!r}") from None
 
 
+def check_names(gates: Sequence[Gate], possible: Mapping[str, Collection[str]]) -> None:
+    """Refuse a gate on a metric that its task cannot give, before anything runs.
+
+    Args:
+        gates: Conditions on the metrics.
+        possible: Every metric that a task may give, by task; a task that is not in it, or has
+            none, is not checked.
+
+    Raises:
+        InvalidInput: If a metric is none of these; the message suggests the nearest ones.
+    """
+    for gate in gates:
+        names = possible.get(gate.task)
+        if names and gate.metric not in names:
+            raise InvalidInput(_unknown(gate, names))
+
+
 def check_gates(gates: Sequence[Gate], results: Sequence[TaskResult]) -> tuple[GateResult, ...]:
     """Compare each gate with what was measured.
 
@@ -115,7 +131,7 @@ def _check(gate: Gate, result: TaskResult | None) -> GateResult:
     return GateResult(str(gate), None, False, f"{gate.task} {result.status}: {why}")
 
 
-def _unknown(gate: Gate, metrics: dict[str, Metric]) -> str:
+def _unknown(gate: Gate, metrics: Collection[str]) -> str:
     near = difflib.get_close_matches(gate.metric, metrics, n=5, cutoff=0.4)
     names = ", ".join(f"{gate.task}.{name}" for name in near or sorted(metrics)[:10])
     return f"{_UNKNOWN} '{gate.task}.{gate.metric}' in a gate; did you mean one of: {names}"

@@ -2,15 +2,15 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from embedkit.errors import EmbedkitError, InvalidInput, ModelChanged
 from embedkit.evaluate.context import Context
-from embedkit.evaluate.gate import Gate, check_gates
+from embedkit.evaluate.gate import Gate, check_gates, check_names
 from embedkit.evaluate.report import Report, Subject, describe_run
-from embedkit.evaluate.task import TaskResult, tasks
+from embedkit.evaluate.task import Foretelling, TaskResult, tasks
 
 __all__ = ["DEFAULT_SUITE", "check_suite", "evaluate"]
 
@@ -39,9 +39,11 @@ def evaluate(
         gates: Conditions on the metrics.
 
     Raises:
-        InvalidInput: If a task is unknown or given twice; nothing has run then.
+        InvalidInput: If a task is unknown or given twice, or a gate is on a metric that its
+            task cannot give; nothing has run then.
     """
     names = check_suite(suite)
+    check_names(gates, _possible_metrics(names, context))
     started = datetime.now(UTC).isoformat(timespec="seconds")
     model, data, run = describe_run(context, subject or Subject(), names, started)
     results, timing, problem = _run_all(names, context)
@@ -62,6 +64,16 @@ def check_suite(suite: Sequence[str]) -> tuple[str, ...]:
     for name in names:
         tasks.get(name)
     return names
+
+
+def _possible_metrics(names: Sequence[str], context: Context) -> dict[str, Collection[str]]:
+    """The metrics of the tasks that know theirs beforehand."""
+    made = {name: tasks.get(name)() for name in names}
+    return {
+        name: task.metric_names(context)
+        for name, task in made.items()
+        if isinstance(task, Foretelling)
+    }
 
 
 def _run_all(

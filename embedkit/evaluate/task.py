@@ -5,9 +5,9 @@ A task is a frozen dataclass registered under its module's name. It sees the mod
 which every metric can be computed again, and data for the plots.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,17 @@ from embedkit.evaluate.context import Context
 from embedkit.evaluate.statistics import Metric, Metrics
 from embedkit.registry import Registry
 
-__all__ = ["Figure", "Metric", "Metrics", "Status", "Task", "TaskResult", "skipped", "tasks"]
+__all__ = [
+    "Figure",
+    "Foretelling",
+    "Metric",
+    "Metrics",
+    "Status",
+    "Task",
+    "TaskResult",
+    "skipped",
+    "tasks",
+]
 
 Status = Literal["ok", "skipped", "failed"]
 
@@ -85,6 +95,15 @@ class Task(Protocol):
         Raises:
             EmbedkitError: If there is no answer; the run records a failed task and goes on.
         """
+        ...
+
+
+@runtime_checkable
+class Foretelling(Protocol):
+    """A task that knows its metrics' names beforehand, so that gates are checked early."""
+
+    def metric_names(self, context: Context) -> Collection[str]:
+        """Every metric that it may give here; empty if it will be skipped."""
         ...
 
 

@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 import embedkit.evaluate.tasks
 from embedkit.evaluate.context import Context, Options
 from embedkit.evaluate.run import evaluate
-from embedkit.evaluate.task import TaskResult, tasks
+from embedkit.evaluate.task import Foretelling, TaskResult, tasks
 from embedkit.testing import ConstantEmbedder, PerfectEmbedder, SyntheticImages
 
 NAMES = tasks.names()
@@ -85,6 +85,12 @@ def test_score_of_the_extreme_encoders(name, kind):
     assert result.status == "ok"
     for expected in EXPECTED[name]:
         assert result.metrics[expected.metric].value == getattr(expected, kind), expected
+
+
+def test_its_metrics_are_those_it_foretold(name):
+    task, given = tasks.get(name)(), context(PerfectEmbedder(SOURCE))
+    assert isinstance(task, Foretelling)
+    assert set(task.run(given).metrics) <= set(task.metric_names(given))
 
 
 def test_metrics_have_n_and_an_interval_that_holds_the_value(name):

@@ -28,7 +28,7 @@ from embedkit.evaluate.statistics import (
 )
 from embedkit.types import Scores
 
-__all__ = ["Separation", "separation_metrics"]
+__all__ = ["METRICS", "Separation", "separation_metrics"]
 
 Float64 = npt.NDArray[np.float64]
 
@@ -38,6 +38,9 @@ _NAMES = (
     ("fpr95_id_positive", False),
     ("fpr95_ood_positive", False),
 )
+METRICS = ("auroc", *(name for name, _ in _NAMES))
+"""What ``separation_metrics`` gives, after the prefix."""
+
 _ROC_POINTS = 200
 
 

@@ -25,6 +25,10 @@ class Classify:
     that the test set does not have), ``labels``, ``confidence``.
     """
 
+    def metric_names(self, context: Context) -> tuple[str, ...]:
+        """Every metric that it may give here."""
+        return ("top1",)
+
     def run(self, context: Context) -> TaskResult:
         """Ask for the class of every test image."""
         problem = class_problem(context)

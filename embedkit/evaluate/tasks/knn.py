@@ -38,6 +38,10 @@ class NearestNeighbours:
     main: int = 20
     temperature: float = 0.07
 
+    def metric_names(self, context: Context) -> tuple[str, ...]:
+        """Every metric that it may give here."""
+        return tuple(self._names().values())
+
     def run(self, context: Context) -> TaskResult:
         """Vote with the served embeddings, and with those of the baselines."""
         problem = class_problem(context)
@@ -79,9 +83,12 @@ class NearestNeighbours:
         )
 
     def _metrics(self, predictions: dict[int, Labels], labels: Labels) -> Metrics:
-        names = {k: "top1" if k == self.main else f"top1_k{k}" for k in self.ks}
+        names = self._names()
         ordered = sorted(self.ks, key=lambda k: (k != self.main, k))
         return {names[k]: accuracy(predictions[k] == labels) for k in ordered}
+
+    def _names(self) -> dict[int, str]:
+        return {k: "top1" if k == self.main else f"top1_k{k}" for k in self.ks}
 
     def _few_images(self, context: Context) -> list[str]:
         n = len(context.train)

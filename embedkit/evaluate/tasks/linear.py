@@ -26,6 +26,10 @@ class Linear:
     ``predictions_<baseline>``.
     """
 
+    def metric_names(self, context: Context) -> tuple[str, ...]:
+        """Every metric that it may give here."""
+        return ("top1",)
+
     def run(self, context: Context) -> TaskResult:
         """Fit on train, score on test, for the model and the baselines."""
         problem = class_problem(context)

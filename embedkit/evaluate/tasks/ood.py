@@ -12,7 +12,7 @@ from embedkit.errors import InvalidInput, NotFound
 from embedkit.evaluate.context import BASELINES, CHUNK, Context, Which
 from embedkit.evaluate.measurement.checks import leakage, shared_images
 from embedkit.evaluate.measurement.figures import histogram
-from embedkit.evaluate.measurement.novelty import Separation, separation_metrics
+from embedkit.evaluate.measurement.novelty import METRICS, Separation, separation_metrics
 from embedkit.evaluate.measurement.partial import attempt
 from embedkit.evaluate.statistics import FEW, Metric, Metrics
 from embedkit.evaluate.task import Figure, TaskResult, skipped, tasks
@@ -22,6 +22,7 @@ __all__ = ["OutOfDistribution"]
 
 KNOWN = "known"
 SERVED = "served"
+_ERROR = "served_score.max_abs_error"
 
 SetScores = dict[str, Scores]
 """Novelty of each image, by data set; ``known`` is the test set."""
@@ -45,6 +46,18 @@ class OutOfDistribution:
     """
 
     resamples: int = 1000
+
+    def metric_names(self, context: Context) -> tuple[str, ...]:
+        """Every metric that it may give here; none without an OOD set."""
+        if not context.ood:
+            return ()
+        names = [
+            f"{key}.{detector}.{metric}"
+            for key in context.ood
+            for detector in (*context.options.detectors, SERVED)
+            for metric in METRICS
+        ]
+        return (*names, _ERROR)
 
     def run(self, context: Context) -> TaskResult:
         """Fit, score, and compare the scores of known and novel images."""
@@ -198,9 +211,7 @@ def _compare_with_bundle(context: Context, own: SetScores) -> Metrics:
     largest = float(np.concatenate(errors).max())
     n = sum(len(e) for e in errors)
     return {
-        "served_score.max_abs_error": Metric(
-            largest, None, n, unit="score", higher_is_better=False
-        )
+        _ERROR: Metric(largest, None, n, unit="score", higher_is_better=False),
     }
 
 

@@ -39,6 +39,12 @@ class ParityOfRuntimes:
     ``torch_vs_local``, ``local_vs_served`` and ``torch_vs_served``.
     """
 
+    def metric_names(self, context: Context) -> tuple[str, ...]:
+        """Every metric that it may give here."""
+        kinds = ("max_abs_error", "min_cosine")
+        names = [f"{pair}.{kind}" for pair in PAIRS for kind in (*kinds, "knn_flips")]
+        return (*names, *(f"files_vs_pixels.{kind}" for kind in kinds))
+
     def run(self, context: Context) -> TaskResult:
         """Compare every pair that is there."""
         if context.bundle is None and context.local is None:

@@ -53,6 +53,17 @@ class Robustness:
     ``<attack>.<radius>.success``, ``.cosine_shift`` and ``.queries``.
     """
 
+    def metric_names(self, context: Context) -> tuple[str, ...]:
+        """Every metric that it may give here."""
+        kinds = {"pgd": "twin_accuracy", "square": "median_queries"}
+        names = [
+            f"{attack}.{radius:g}.{kind}"
+            for attack, own in kinds.items()
+            for radius in context.options.radii_255
+            for kind in ("accuracy", "cosine_shift", own)
+        ]
+        return ("accuracy", *names)
+
     def run(self, context: Context) -> TaskResult:
         """Attack, verify, and check that the attacks deserve the name."""
         problem = class_problem(context)
