@@ -98,8 +98,9 @@ def _check_rows(rows: Sequence[Row], source: str) -> None:
         raise InvalidInput(f"expected at least one row below the header of {source}, got none")
     seen: set[str] = set()
     for number, row in enumerate(rows, start=2):
-        if not row.path or row.label == "" or row.path in seen:
+        if not row.path or row.label == "" or row.path in seen or "\0" in row.path:
             what = "the path again" if row.path in seen else "an empty value"
+            what = "a path with a NUL" if "\0" in row.path else what
             raise InvalidInput(
                 f"expected a path of its own and a label in row {number} of {source}, "
                 f"got {what}: {row.path!r}, {row.label!r}"

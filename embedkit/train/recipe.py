@@ -65,11 +65,15 @@ class Recipe:
 
         Raises:
             NotFound: If there is no such file.
-            InvalidInput: If it is no TOML, or a key or value is wrong.
+            InvalidInput: If it is no TOML in UTF-8, or a key or value is wrong.
         """
         if not Path(path).is_file():
             raise NotFound(f"expected a recipe file, got {str(path)!r}, which does not exist")
-        table = parse_toml(Path(path).read_text(encoding="utf-8"), str(path))
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise InvalidInput(f"expected UTF-8 text in {path}, got: {error}") from error
+        table = parse_toml(text, str(path))
         for override in overrides:
             apply_override(table, override)
         return cls.from_dict(table)

@@ -76,6 +76,7 @@ def test_missing_files_are_left_out_and_named(manifest):
         ("path,label\na.png,\n", "in row 2 of .*, got an empty value: 'a.png', ''"),
         ("path,label\na.png\n", "got an empty value: 'a.png', ''"),
         ("path,label\n,cat\n", "got an empty value: '', 'cat'"),
+        ("path,label\na\0.png,cat\n", r"got a path with a NUL: 'a\\x00.png', 'cat'"),
         ("path\na.png\nb.png\na.png\n", "in row 4 of .*, got the path again: 'a.png'"),
         ('path\n"a.png" b\n', "expected CSV in .*, got"),
     ],
