@@ -56,7 +56,7 @@ def configure(factory: Callable[..., T], arguments: Mapping[str, object], *, nou
     values = {name: _tupled(value) for name, value in arguments.items()}
     for name, value in values.items():
         if not _fits(value, hints.get(name, object)):
-            wanted = inspect.formatannotation(hints[name])
+            wanted = _in_words(hints[name])
             raise InvalidInput(f"expected {name} of {noun} as {wanted}, got {value!r}")
     return factory(**values)
 
@@ -70,6 +70,21 @@ def _unknown(noun: str, name: str, known: Iterable[str]) -> str:
 
 def _tupled(value: object) -> object:
     return tuple(_tupled(item) for item in value) if isinstance(value, list) else value
+
+
+def _in_words(hint: object) -> str:
+    """An annotation as the writer of a file would say it."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, inner))}"
+    if origin in (Union, types.UnionType):
+        return " or ".join(_in_words(kind) for kind in inner if kind is not types.NoneType)
+    if origin is tuple:
+        kinds = [_in_words(kind) for kind in inner if kind is not Ellipsis]
+        return f"a list of {kinds[0]}" if Ellipsis in inner else f"a list [{', '.join(kinds)}]"
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return "a table"
+    return inspect.formatannotation(hint)
 
 
 def _fits(value: object, hint: object) -> bool:

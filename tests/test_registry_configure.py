@@ -1,4 +1,5 @@
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import pytest
@@ -18,6 +19,8 @@ class Tea:
     minutes: tuple[int, ...] | None = None
     milk: bool = False
     note: object = None
+    sugar: Mapping[str, object] = field(default_factory=dict)
+    lemon: str | tuple[Mapping[str, object], ...] = ""
 
 
 def test_arguments_reach_the_dataclass_with_lists_as_tuples():
@@ -51,10 +54,15 @@ def test_functions_are_configured_too():
         ({"grams": True}, "expected grams of tea as float, got True"),
         ({"grams": 1, "cups": 1.5}, "expected cups of tea as int, got 1.5"),
         ({"grams": 1, "cups": False}, "expected cups of tea as int, got False"),
-        ({"grams": 1, "leaf": "red"}, "expected leaf of tea as Literal"),
-        ({"grams": 1, "water": [1.0]}, r"expected water of tea as tuple\[float, float\], got"),
+        ({"grams": 1, "leaf": "red"}, "expected leaf of tea as one of green, black, got 'red'"),
+        (
+            {"grams": 1, "water": [1.0]},
+            r"expected water of tea as a list \[float, float\], got",
+        ),
         ({"grams": 1, "water": 1.0}, "expected water of tea"),
-        ({"grams": 1, "minutes": [1, "2"]}, "expected minutes of tea"),
+        ({"grams": 1, "minutes": [1, "2"]}, "expected minutes of tea as a list of int, got"),
+        ({"grams": 1, "sugar": 2}, "expected sugar of tea as a table, got 2"),
+        ({"grams": 1, "lemon": 2}, "expected lemon of tea as str or a list of a table, got 2"),
         ({"grams": 1, "milk": 1}, "expected milk of tea as bool, got 1"),
     ],
 )

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
@@ -37,6 +38,7 @@ class Options(TypedDict):
     train: str
     test: str
     ood: tuple[str, ...]
+    strict: bool
     suite: str
     bundle: Path | None
     models: Path
@@ -62,6 +64,7 @@ class Options(TypedDict):
 @click.option(
     "--ood", multiple=True, metavar="DATA", help="Novel images; repeat for more sets."
 )
+@click.option("--strict", is_flag=True, help="An unreadable image is an error, not left out.")
 @click.option("--suite", default=_SUITE, metavar="TASK,...", help="Tasks to run.")
 @click.option(
     "--bundle",
@@ -146,13 +149,14 @@ def _load(options: Options, console: "Console") -> "Data":
     """The training, test and novel images; test labels in the training set's class indices."""
     from embedkit.data.source import align_labels, load_dataset
 
+    load = partial(load_dataset, strict=options["strict"])
     with console.status("reading the images"):
-        train, test = load_dataset(options["train"]), load_dataset(options["test"])
+        train, test = load(options["train"]), load(options["test"])
         if train.labels is not None and test.labels is not None:
             test = align_labels(train, test)
         ood: dict[str, Dataset] = {}
         for text in options["ood"]:
-            dataset = load_dataset(text)
+            dataset = load(text)
             name = re.sub(r"[^A-Za-z0-9_-]+", "_", dataset.name)
             if name in ood:
                 raise InvalidInput(

@@ -55,6 +55,7 @@ _IMPORT_OPTIONS = ("encoder", "size", "mean", "std", "head_keys", "classes", "ma
 )
 @click.option("--classes", metavar="NAMES|DATA", help="With --from: its class names, in order.")
 @click.option("--mapping", metavar="FILE", help="With --from: JSON of its names to ours.")
+@click.option("--strict", is_flag=True, help="An unreadable image is an error, not left out.")
 @click.option("--licence", metavar="SPDX", help="Licence of the weights.")
 def command(
     run: Path | None,
@@ -62,7 +63,7 @@ def command(
     models: Path,
     version: int | None,
     detectors: tuple[str, ...],
-    precision: str,
+    strict: bool,
     origin: str | None,
     **options: str | None,
 ) -> None:
@@ -72,8 +73,10 @@ def command(
     trained elsewhere. The export fails if onnxruntime and PyTorch differ by more than 1e-5 in
     any coordinate of an embedding.
     """
-    if precision != "fp32":
-        raise InvalidInput(f"expected --precision fp32, the only one yet, got {precision!r}")
+    if options["precision"] != "fp32":
+        raise InvalidInput(
+            f"expected --precision fp32, the only one yet, got {options['precision']!r}"
+        )
     if (run is None) == (origin is None):
         raise InvalidInput(
             "expected either a RUN folder or --from torch:FILE, got both or none"
@@ -86,7 +89,9 @@ def command(
     from embedkit.export.bundling import Additions, Target, bundle_source
 
     additions = Additions(
-        _dataset(options["head"]), detectors, _dataset(options["detector_data"])
+        _dataset(options["head"], strict),
+        detectors,
+        _dataset(options["detector_data"], strict),
     )
     source = _run_source(run) if run is not None else _imported(origin or "", options)
     if options["licence"] is not None:
@@ -125,10 +130,10 @@ def _imported(origin: str, options: dict[str, str | None]) -> "Source":
     )
 
 
-def _dataset(text: str | None) -> "Dataset | None":
+def _dataset(text: str | None, strict: bool = False) -> "Dataset | None":
     from embedkit.data.source import load_dataset
 
-    return None if text is None else load_dataset(text)
+    return None if text is None else load_dataset(text, strict=strict)
 
 
 def _class_names(text: str | None) -> tuple[str, ...] | None:

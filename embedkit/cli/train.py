@@ -23,6 +23,11 @@ __all__ = ["command"]
 @click.option("--out", type=click.Path(file_okay=False), required=True, help="Run folder.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in the run folder.")
 @click.option(
+    "--strict",
+    is_flag=True,
+    help="An unreadable image is an error, not left out: data.strict=true.",
+)
+@click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
     default="auto",
@@ -30,7 +35,7 @@ __all__ = ["command"]
     help="Where to train; auto takes a GPU where there is one.",
 )
 def command(
-    recipe: str, overrides: tuple[str, ...], out: str, resume: bool, device: str
+    recipe: str, overrides: tuple[str, ...], out: str, resume: bool, strict: bool, device: str
 ) -> None:
     """Train an encoder from a recipe.
 
@@ -43,6 +48,8 @@ def command(
     from embedkit.train.recipe import Recipe
     from embedkit.train.run.console import reporting
 
+    if strict:
+        overrides = (*overrides, "data.strict=true")
     settings = Recipe.load(recipe, overrides)
     with reporting(Console(stderr=True)) as report:
         result = train(settings, out, resume=resume, report=report, device=device)

@@ -107,6 +107,6 @@ def _report(
     if strict:
         raise InvalidInput(
             f"expected {total:,} readable images in {name}, got {len(skipped):,} that are not "
-            f"({reasons}); without strict they are left out"
+            f"({reasons}); without --strict (or data.strict in a recipe) they are left out"
         )
     _logger.warning("%s: left out %d of %d files (%s)", name, len(skipped), total, reasons)

@@ -118,6 +118,16 @@ def test_wrong_usage_says_what_was_expected(tmp_path, arguments, message: str) -
     assert getattr(caught.value, "exit_code", None) == 2
 
 
+def test_strict_refuses_an_unreadable_file(tmp_path: Path) -> None:
+    from PIL import Image
+
+    (tmp_path / "cat").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "cat" / "1.png")
+    (tmp_path / "cat" / "cut.png").write_bytes(b"not an image")
+    with pytest.raises(InvalidInput, match="got 1 that are not"):
+        invoke("--name", "m", "--models", tmp_path, "run", "--head", tmp_path, "--strict")
+
+
 def test_class_names_of_a_data_set_must_exist(tmp_path: Path) -> None:
     from embedkit.cli.export import _class_names
 

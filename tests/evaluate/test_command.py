@@ -96,6 +96,14 @@ def test_a_second_run_reads_its_embeddings_from_the_cache(run):
     assert second["figures"] == first["figures"]
 
 
+def test_strict_refuses_an_unreadable_file(run, data):
+    (Path(data["test"]) / "0" / "cut.png").write_bytes(b"not an image")
+    done, report = run("--strict", suite="knn")
+    assert isinstance(done.exception, InvalidInput)
+    assert "1 that are not" in str(done.exception)
+    assert report == {}
+
+
 def test_a_run_that_measures_nothing_ends_with_1(run, data):
     done, report = run("--test", data["novel"], suite="knn,linear")
     assert done.exit_code == 1

@@ -101,3 +101,21 @@ def test_size_and_cost_of_the_encoder_are_printed(recipe, tmp_path):
     assert re.search(
         r"encoder: [\d.]+ k parameters, [\d.]+ [kM] FLOPs per image", result.output
     )
+
+
+def test_strict_refuses_an_unreadable_file(tmp_path, small):
+    from PIL import Image
+
+    folder = tmp_path / "photos" / "cat"
+    folder.mkdir(parents=True)
+    for i in range(8):
+        Image.new("RGB", (8, 8), (i, i, i)).save(folder / f"{i}.png")
+    (folder / "cut.png").write_bytes(b"not an image")
+    path = tmp_path / "photos.toml"
+    path.write_text(small(data={"source": str(tmp_path / "photos")}).to_toml())
+    arguments = [str(path), "--out", str(tmp_path / "run"), "--strict"]
+    done = CliRunner().invoke(command, arguments)
+    assert isinstance(done.exception, InvalidInput)
+    assert "without --strict (or data.strict in a recipe) they are left out" in str(
+        done.exception
+    )

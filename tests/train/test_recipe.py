@@ -97,6 +97,13 @@ def test_overrides_replace_values(path):
     assert recipe.input == {"height": 32}
 
 
+def test_a_recipe_in_another_encoding_is_refused(tmp_path):
+    path = tmp_path / "latin.toml"
+    path.write_bytes("# Größe\nseed = 1\n".encode("latin-1"))
+    with pytest.raises(InvalidInput, match=r"expected UTF-8 text in .*latin\.toml"):
+        Recipe.load(path)
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -106,15 +113,23 @@ def test_overrides_replace_values(path):
         ("schedule.epochs=0", "schedule.epochs to be at least 1, got 0"),
         ("schedule.batch_size=1", "batch_size to be at least 2"),
         ("schedule.final_lr=2", "final_lr in"),
-        ("run.precision=fp8", "precision of .*'fp32'.*got 'fp8'"),
+        ("run.precision=fp8", "precision of .* as one of fp32, bf16, got 'fp8'"),
         ("run.ema=1.0", "run.ema in"),
         ("optimiser.lr=0", "lr to be above 0"),
-        ("optimiser.name=adam", "name of .*adamw"),
+        ("optimiser.lr=1e300", r"lr to be above 0 and at most 1e6, got 1e\+300"),
+        ("optimiser.lr=inf", "lr to be above 0 and at most 1e6, got inf"),
+        ("optimiser.weight_decay=1e300", "weight_decay in"),
+        ("optimiser.trust=nan", "trust in"),
+        (
+            "optimiser.name=adam",
+            r"name of \[optimiser\] as one of adamw, sgd, lars, got 'adam'",
+        ),
         ("optimiser.betas=[0.9]", "betas"),
         ("projection.dim=0", "projection layers, hidden and dim"),
         ("data.limit=-1", "data.limit"),
         ("seed=-1", "seed to be at least 0"),
         ("seed=true", "seed of a recipe as int"),
+        ("input=3", "input of a recipe as a table, got 3"),
         ("augmentation=[1]", "preset's name or"),
         ("encoder.name=3", r"\[encoder\] to have a name"),
         ("schedule=3", r"\[schedule\] to be a table"),
