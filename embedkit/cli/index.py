@@ -107,7 +107,9 @@ def _payloads(dataset: "Dataset", data: str, part: slice) -> list[dict[str, obje
 @click.argument("name")
 @click.argument("image", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="Hits.")
-@click.option("--filter", "query_filter", default="", help="Expression over payloads.")
+@click.option(
+    "--filter", "query_filter", default="", help="Only what this holds for: \"label = 'cat'\"."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per hit and line.")
 @connected()
 def search(
@@ -140,13 +142,19 @@ def _print_hits(hits: "list[Hit]") -> None:
 
 @command.command(name="delete")
 @click.argument("name")
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.argument("ids", metavar="[ID]...", nargs=-1)
+@click.option("--filter", "query_filter", default="", help="Remove what this holds for.")
 @connected()
-def delete(target: Target, name: str, ids: tuple[str, ...]) -> None:
-    """Remove the IDs from the collection NAME; unknown ones are skipped."""
+def delete(target: Target, name: str, ids: tuple[str, ...], query_filter: str) -> None:
+    """Remove IDs from the collection NAME, or everything that a filter holds for.
+
+    Unknown IDs are skipped.
+    """
+    if bool(ids) == bool(query_filter):
+        raise click.UsageError(f"expected IDs or --filter, got {'both' if ids else 'neither'}")
     with target.connect() as client:
-        deleted = client.delete(name, ids)
-    click.echo(f"deleted {deleted} of {len(set(ids))}")
+        deleted = client.delete(name, ids, filter=query_filter)
+    click.echo(f"deleted {deleted} of {len(set(ids))}" if ids else f"deleted {deleted}")
 
 
 @command.command(name="stats")

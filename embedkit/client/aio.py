@@ -170,9 +170,11 @@ class Client:
         items = Items(vectors, images, (await self.server()).room)
         return await self.run(plans.upsert(collection, ids, items, payloads, model_digest))
 
-    async def delete(self, collection: str, ids: Sequence[str]) -> int:
-        """Remove ids, skipping unknown ones; returns how many were there."""
-        return await self.run(plans.delete(collection, ids))
+    async def delete(
+        self, collection: str, ids: Sequence[str] = (), *, filter: str = ""
+    ) -> int:
+        """Remove ids, or else what a filter holds for; returns how many were there."""
+        return await self.run(plans.delete(collection, ids, filter))
 
     async def get(
         self, collection: str, ids: Sequence[str], *, with_vectors: bool = True

@@ -119,8 +119,19 @@ def upsert(
     return Plan(calls(), lambda replies: max((int(r.sequence) for r in replies), default=0))
 
 
-def delete(name: str, ids: Sequence[str]) -> Plan[int]:
-    """Remove ids; the result is how many were there."""
+def delete(name: str, ids: Sequence[str], query_filter: str = "") -> Plan[int]:
+    """Remove ids, or what a filter holds for; the result is how many were there.
+
+    Raises:
+        InvalidInput: If there are both.
+    """
+    if query_filter:
+        if len(ids):
+            raise InvalidInput(
+                f"expected ids or a filter, got {len(ids)} ids and {query_filter!r}"
+            )
+        request = index_pb2.DeleteRequest(collection=name, filter=query_filter)
+        return Plan([Call("IndexService.Delete", request)], lambda r: int(r[0].deleted))
     return Plan(
         (
             Call("IndexService.Delete", index_pb2.DeleteRequest(collection=name, ids=part))

@@ -236,9 +236,21 @@ class Client:
         items = Items(vectors, images, self.server().room)
         return self.run(plans.upsert(collection, ids, items, payloads, model_digest))
 
-    def delete(self, collection: str, ids: Sequence[str]) -> int:
-        """Remove ids, skipping unknown ones; returns how many were there."""
-        return self.run(plans.delete(collection, ids))
+    def delete(self, collection: str, ids: Sequence[str] = (), *, filter: str = "") -> int:
+        """Remove ids, skipping unknown ones, or else everything that a filter holds for.
+
+        Args:
+            collection: Its name.
+            ids: Removed if they are there; or else
+            filter: Expression over payloads; empty removes nothing.
+
+        Returns:
+            How many were removed.
+
+        Raises:
+            InvalidInput: If there are both ids and a filter, or it is no filter.
+        """
+        return self.run(plans.delete(collection, ids, filter))
 
     def get(
         self, collection: str, ids: Sequence[str], *, with_vectors: bool = True

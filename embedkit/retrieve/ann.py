@@ -22,6 +22,10 @@ _MARGIN = 8
 # FAISS holds queries x candidates at once, the float64 scores queries x candidates x dim.
 _QUERIES_AT_ONCE = 256
 _VALUES_AT_ONCE = 1 << 22
+# FAISS compares few queries with selected rows in place faster than the rows are copied, and
+# many queries with copied rows faster, because only then it multiplies matrices.
+_SELECTED_QUERIES = 8
+_SELECTED_SHARE = 1 / 8
 
 _Value = TypeVar("_Value", bound=np.generic)
 
@@ -90,16 +94,18 @@ class FlatIndex:
         """Return the same index without the memory of removed vectors."""
         return replace(self, _blocks=packed(self._blocks, self.dim))
 
-    def search(self, queries: Embeddings, k: int) -> Neighbours:
+    def search(self, queries: Embeddings, k: int, among: Slots | None = None) -> Neighbours:
         """Return the ``min(k, count)`` nearest vectors of each query; ties by slot.
 
         Args:
             queries: (n, d) float32, finite; not zero under cosine.
             k: At least 1.
+            among: Ascending slots, each of them in the index, to search instead of all.
         """
-        k = min(k, self.count)
+        k = min(k, self.count if among is None else len(among))
+        rows = [None if among is None else block.places(among) for block in self._blocks]
         found = [
-            self._search(self._prepared(queries[i : i + _QUERIES_AT_ONCE]), k)
+            self._search(self._prepared(queries[i : i + _QUERIES_AT_ONCE]), k, rows)
             for i in range(0, len(queries) if k else 0, _QUERIES_AT_ONCE)
         ]
         if not found:
@@ -109,8 +115,8 @@ class FlatIndex:
             np.concatenate([f.slots for f in found]), np.concatenate([f.scores for f in found])
         )
 
-    def _search(self, queries: Embeddings, k: int) -> Neighbours:
-        found = self._candidates(queries, k)
+    def _search(self, queries: Embeddings, k: int, rows: list[Slots | None]) -> Neighbours:
+        found = self._candidates(queries, k, rows)
         wide = min(k + _MARGIN, found.score.shape[1])
         if wide < found.score.shape[1]:
             order = np.argsort(
@@ -125,12 +131,20 @@ class FlatIndex:
             np.take_along_axis(scores, order, axis=1).astype(np.float32),
         )
 
-    def _candidates(self, queries: Embeddings, k: int) -> _Candidates:
+    def _candidates(self, queries: Embeddings, k: int, rows: list[Slots | None]) -> _Candidates:
         parts = []
-        metric = faiss.METRIC_L2 if self.metric == "l2" else faiss.METRIC_INNER_PRODUCT
-        for number, block in enumerate(self._blocks):
-            wide = min(block.count, k + _MARGIN + len(block.dead))
-            score, position = faiss.knn(queries, block.vectors[: block.count], wide, metric)
+        for number, (block, mine) in enumerate(zip(self._blocks, rows, strict=True)):
+            if mine is None:
+                wide = min(block.count, k + _MARGIN + len(block.dead))
+                score, position = _nearest(
+                    queries, block.vectors[: block.count], wide, self.metric
+                )
+            elif len(mine):
+                score, position = _nearest_among(
+                    queries, block, mine, min(len(mine), k + _MARGIN), self.metric
+                )
+            else:
+                continue
             if self.metric == "l2":
                 np.negative(score, out=score)
             dead = np.isin(position, block.dead) if len(block.dead) else position < 0
@@ -169,6 +183,39 @@ class FlatIndex:
         wide = vectors.astype(np.float64)
         wide /= np.sqrt(np.einsum("nd,nd->n", wide, wide))[:, None]
         return wide.astype(np.float32)
+
+
+def _nearest(
+    queries: Embeddings, vectors: Embeddings, k: int, metric: Metric
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """FAISS's measure and the position of the ``k`` nearest rows, both (n, k)."""
+    kind = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
+    measure, position = faiss.knn(queries, vectors, k, kind)
+    return measure, position
+
+
+def _nearest_among(
+    queries: Embeddings, block: Block, rows: Slots, k: int, metric: Metric
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """As ``_nearest``, among some rows of a block, at least ``k``."""
+    if len(queries) > _SELECTED_QUERIES or len(rows) < _SELECTED_SHARE * block.count:
+        measure, position = _nearest(queries, block.vectors[rows], k, metric)
+        return measure, rows[position]
+    mask = np.zeros(block.count, np.bool_)
+    mask[rows] = True
+    bits = np.packbits(mask, bitorder="little")
+    selector = faiss.IDSelectorBitmap(block.count, faiss.swig_ptr(bits))
+    measure = np.empty((len(queries), k), np.float32)
+    position = np.empty((len(queries), k), np.int64)
+    vectors = block.vectors[: block.count]
+    pointers = [faiss.swig_ptr(array) for array in (queries, vectors)]
+    results = [faiss.swig_ptr(array) for array in (measure, position)]
+    sizes = (queries.shape[1], len(queries), block.count, k)
+    if metric == "l2":
+        faiss.knn_L2sqr(*pointers, *sizes, *results, None, selector)  # type: ignore[call-arg]
+    else:
+        faiss.knn_inner_product(*pointers, *sizes, *results, selector)  # type: ignore[call-arg]
+    return measure, position
 
 
 def _compared(

@@ -66,12 +66,7 @@ class Block:
 
     def without(self, slots: Slots) -> "Block":
         """Return the block without those of the ascending ``slots`` that are in it."""
-        mine = self.slots[: self.count]
-        if mine[0] > slots[-1] or mine[-1] < slots[0]:
-            return self
-        places = np.searchsorted(mine, slots)
-        inside = places < len(mine)
-        hits = places[inside][mine[places[inside]] == slots[inside]]
+        hits = self.places(slots)
         if not len(hits):
             return self
         block = replace(self, dead=np.union1d(self.dead, hits))
@@ -80,6 +75,16 @@ class Block:
             return block
         slots, vectors = block.living()
         return Block(vectors, slots, len(slots))
+
+    def places(self, slots: Slots) -> Slots:
+        """Ascending positions of those of the ascending ``slots`` that are in the block."""
+        mine = self.slots[: self.count]
+        slots = slots[
+            np.searchsorted(slots, mine[0]) : np.searchsorted(slots, mine[-1], "right")
+        ]
+        places = np.searchsorted(mine, slots)
+        hits: Slots = places[mine[places] == slots]
+        return hits
 
     def living(self) -> tuple[Slots, Embeddings]:
         """Copies of the rows that are not dead."""

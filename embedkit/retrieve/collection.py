@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from embedkit.errors import ModelMismatch, NotFound, StoreDamaged
-from embedkit.retrieve.ann import FlatIndex
+from embedkit.retrieve.ann import FlatIndex, Neighbours
 from embedkit.retrieve.blocks import Slots
+from embedkit.retrieve.filter.sql import Condition, condition
 from embedkit.retrieve.limits import check_vectors
 from embedkit.retrieve.store import Answer, Query, Row
 from embedkit.retrieve.transaction import Position, Transaction, advanced
@@ -39,6 +40,7 @@ class Write:
         vectors: (n, d) checked float32, or None to delete the ids.
         payloads: JSON text or None per id.
         model_digest: Model that made the vectors, or empty.
+        where: Filter to delete by in place of ids.
     """
 
     def __init__(
@@ -47,11 +49,13 @@ class Write:
         vectors: Embeddings | None = None,
         payloads: Sequence[str | None] = (),
         model_digest: str = "",
+        where: Condition | None = None,
     ) -> None:
         self.ids = ids
         self.vectors = vectors
         self.payloads = payloads
         self.model_digest = model_digest
+        self.where = where
         self.outcome: Future[tuple[int, Collection]] = Future()
 
     def apply(self, transaction: Transaction, position: Position) -> tuple[Position, list[int]]:
@@ -61,7 +65,10 @@ class Write:
             ModelMismatch: Before anything is changed.
         """
         check_model(position.collection, self.model_digest)
-        gone = transaction.remove(self.ids)
+        if self.where is None:
+            gone = transaction.remove(self.ids)
+        else:
+            gone = transaction.remove_matching(self.where)
         if self.vectors is None:
             return advanced(position, slots=0, count=-len(gone), model_digest=""), gone
         added = len(self.ids)
@@ -181,43 +188,63 @@ class OpenCollection:
         """Answer from one committed state.
 
         Raises:
-            InvalidInput: If the vectors do not fit the collection.
+            InvalidInput: If the vectors do not fit the collection, or the filter is none.
             ModelMismatch: If they are of another model.
         """
+        where = condition(query.filter)
         collection = self.described
         check_model(collection, query.model_digest)
         check_vectors(query.vectors, collection.dim, collection.metric)
         for _ in range(_FREE_TRIES):
-            answer = self._search(query)
+            answer = self._tried(query, where)
             if answer is not None:
                 return answer
         # Writes replace the hits as fast as we find them: hold the next write back once.
         with self._writer:
-            answer = self._search(query)
+            answer = self._tried(query, where)
         if answer is None:
             raise StoreDamaged(f"expected every vector of {self._truth.path} to have its item")
         return answer
 
+    def _tried(self, query: Query, where: Condition | None) -> Answer | None:
+        """Search once; None if a write came between the index and the truth."""
+        try:
+            return self._search(query) if where is None else self._filtered(query, where)
+        except StoreDamaged:
+            self._check_not_dropped()
+            raise
+
     def _search(self, query: Query) -> Answer | None:
         """Search the published state; None if a hit has been replaced since."""
         state = self._state
-        collection = state.position.collection
-        check_model(collection, query.model_digest)
+        check_model(state.position.collection, query.model_digest)
         near = state.index.search(query.vectors, query.k)
-        try:
-            rows = self._truth.by_slot(
+        rows = self._truth.by_slot(
+            np.unique(near.slots).tolist(),
+            with_payload=query.with_payload,
+            with_vectors=query.with_vectors,
+        )
+        return _answered(state, near, rows)
+
+    def _filtered(self, query: Query, where: Condition) -> Answer | None:
+        """Search the items that match; None if the truth is not yet or no longer at our state.
+
+        The view is opened before the state is read: a commit is in the truth a moment before
+        it is published, and where both have one number they are the same.
+        """
+        with self._truth.view() as view:
+            sequence = view.sequence()
+            state = self._state
+            if state.position.collection.sequence != sequence:
+                return None
+            check_model(state.position.collection, query.model_digest)
+            near = state.index.search(query.vectors, query.k, view.matching(where))
+            rows = view.by_slot(
                 np.unique(near.slots).tolist(),
                 with_payload=query.with_payload,
                 with_vectors=query.with_vectors,
             )
-        except StoreDamaged:
-            self._check_not_dropped()
-            raise
-        try:
-            found = tuple(tuple(rows[slot] for slot in slots) for slots in near.slots.tolist())
-        except KeyError:
-            return None
-        return Answer(found, tuple(near.scores), exact=True, collection=collection)
+        return _answered(state, near, rows)
 
     def compact(self) -> int:
         """Free the disk and memory of removed vectors; returns the bytes freed on disk."""
@@ -236,6 +263,15 @@ class OpenCollection:
     def _check_not_dropped(self) -> None:
         if self._dropped:
             raise NotFound(f"expected a collection, got {self.described.name!r}, dropped")
+
+
+def _answered(state: _State, near: Neighbours, rows: dict[int, Row]) -> Answer | None:
+    """The hits with their rows; None if one of them is gone."""
+    try:
+        found = tuple(tuple(rows[slot] for slot in slots) for slots in near.slots.tolist())
+    except KeyError:
+        return None
+    return Answer(found, tuple(near.scores), exact=True, collection=state.position.collection)
 
 
 def check_model(collection: Collection, model_digest: str) -> None:

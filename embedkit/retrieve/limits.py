@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.errors import InvalidInput, MessageTooLarge
+from embedkit.retrieve.filter.sql import condition
 from embedkit.retrieve.store import Query, metric_names
 from embedkit.types import Collection, Embeddings, Metric
 
@@ -20,6 +21,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 KINDS = ("auto", "flat")
 # Squared distances of shorter vectors are finite in float32.
 _LARGEST_SQUARE = 1e36
+# SQLite reads 1,000 levels in some versions, Python as many as are left of its stack.
+_LEVELS = 200
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,10 @@ class Limits:
             )
         try:
             text = bytes(payload).decode()
-            value = json.loads(text, parse_constant=_refuse_constant)
+            value = json.loads(
+                text, parse_constant=_refuse_constant, object_pairs_hook=_each_key_once
+            )
+            _check_levels(text, value)
         except (ValueError, RecursionError) as error:
             raise InvalidInput(
                 f"expected a JSON object as payload {index}, got {payload[:40]!r} ({error})"
@@ -154,10 +160,7 @@ class Limits:
                 f"expected at most {self.hits} hits in one request, got {len(query.vectors)} "
                 f"queries of k={query.k}; send fewer queries at a time"
             )
-        if query.filter:
-            raise InvalidInput(
-                f"expected no filter, got {query.filter!r}: filters are not available yet"
-            )
+        condition(query.filter)
 
 
 def check_vectors(vectors: Embeddings, dim: int, metric: Metric) -> None:
@@ -198,3 +201,31 @@ def _first(mask: npt.ArrayLike) -> int:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON value")
+
+
+def _each_key_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """The object; readers of JSON do not agree on which of two values a key has."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        repeated = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {repeated!r} is there twice")
+    return found
+
+
+def _check_levels(text: str, value: object) -> None:
+    """Refuse deep nesting; the text shows at once that there is none."""
+    if text.count("[") + text.count("{") <= _LEVELS:
+        return
+    level = [value]
+    for _ in range(_LEVELS):
+        level = [inner for outer in level for inner in _inside(outer)]
+        if not level:
+            return
+    raise ValueError(f"more than {_LEVELS} levels of nesting")
+
+
+def _inside(value: object) -> Iterable[object]:
+    """The values within an object or array."""
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()

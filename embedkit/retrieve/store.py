@@ -125,8 +125,22 @@ class VectorStore(Protocol):
         """
         ...
 
-    def delete(self, name: str, ids: Sequence[str]) -> tuple[int, Collection]:
-        """Remove ids; unknown ones are skipped. Returns how many were there."""
+    def delete(
+        self, name: str, ids: Sequence[str] = (), *, filter: str = ""
+    ) -> tuple[int, Collection]:
+        """Remove ids, or else everything that a filter holds for, as one write.
+
+        Args:
+            name: The collection.
+            ids: Unknown ones are skipped.
+            filter: Expression over payloads; empty for none, which removes nothing.
+
+        Returns:
+            How many were there, and the collection after the commit.
+
+        Raises:
+            InvalidInput: If there are both ids and a filter, or it is no filter.
+        """
         ...
 
     def get(

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from embedkit.retrieve.filter.sql import Condition
+from embedkit.retrieve.view import matching_slots
 from embedkit.types import Collection, Embeddings
 
 __all__ = ["Position", "Transaction", "advanced"]
@@ -32,6 +34,14 @@ class Transaction:
             "SELECT slot FROM items WHERE id IN (SELECT value FROM json_each(?))",
             (json.dumps(ids),),
         ).fetchall()
+        return self._removed(rows)
+
+    def remove_matching(self, condition: Condition) -> list[int]:
+        """Delete the items for which a filter holds; returns the slots that they had."""
+        slots: list[int] = matching_slots(self._connection, condition).tolist()
+        return self._removed([(slot,) for slot in slots])
+
+    def _removed(self, rows: list[tuple[int]]) -> list[int]:
         for table in ("items", "vectors") if rows else ():
             self._connection.executemany(f"DELETE FROM {table} WHERE slot = ?", rows)
         return [slot for (slot,) in rows]

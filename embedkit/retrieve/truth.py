@@ -4,7 +4,6 @@ Every write of an id takes a new slot number, so a slot stands for one version o
 ever: what was found under a slot can never be mixed with what was written later.
 """
 
-import json
 import sqlite3
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from embedkit.errors import StoreDamaged, Unavailable
 from embedkit.retrieve.blocks import Slots
 from embedkit.retrieve.store import Row
 from embedkit.retrieve.transaction import Position, Transaction
+from embedkit.retrieve.view import View
 from embedkit.types import Collection, Embeddings
 
 __all__ = ["Truth", "create", "refusing_writes"]
@@ -39,10 +39,6 @@ PRAGMA user_version = {SCHEMA_VERSION};
 """
 _ROWS_AT_ONCE = 8192
 _WAL_KEPT_BYTES = 64 << 20
-_ROWS = (
-    "SELECT items.slot, id, sequence, {payload}, {data} FROM items {join} "
-    "WHERE {key} IN (SELECT value FROM json_each(?))"
-)
 
 
 def create(folder: Path, collection: Collection) -> None:
@@ -130,36 +126,26 @@ class Truth:
         self, slots: Sequence[int], *, with_payload: bool, with_vectors: bool
     ) -> dict[int, Row]:
         """Rows of slots that still exist, all as of one commit."""
-        found = self._rows("items.slot", slots, with_payload, with_vectors)
-        return {slot: row for slot, row in found}
+        with self._reading() as connection:
+            return View(connection).by_slot(
+                slots, with_payload=with_payload, with_vectors=with_vectors
+            )
 
     def by_id(self, ids: Sequence[str], *, with_vectors: bool) -> dict[str, Row]:
         """Rows of ids that exist, all as of one commit."""
-        return {row.id: row for _, row in self._rows("id", ids, True, with_vectors)}
-
-    def _rows(
-        self, key: str, values: Sequence[int] | Sequence[str], payload: bool, vectors: bool
-    ) -> list[tuple[int, Row]]:
-        query = _ROWS.format(
-            payload="payload" if payload else "NULL",
-            data="data" if vectors else "NULL",
-            join="JOIN vectors USING (slot)" if vectors else "",
-            key=key,
-        )
         with self._reading() as connection:
-            rows = connection.execute(query, (json.dumps(values),)).fetchall()
-        return [
-            (
-                slot,
-                Row(
-                    id=id_,
-                    sequence=sequence,
-                    payload=None if text is None else text.encode(),
-                    vector=None if data is None else np.frombuffer(data, "<f4"),
-                ),
-            )
-            for slot, id_, sequence, text, data in rows
-        ]
+            return View(connection).by_id(ids, with_vectors=with_vectors)
+
+    @contextmanager
+    def view(self) -> Iterator[View]:
+        """Lend one committed state to a reader: that of the first question."""
+        with self._reading() as connection:
+            connection.execute("BEGIN")
+            try:
+                yield View(connection)
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
 
     @contextmanager
     def writing(self) -> Iterator[Transaction]:

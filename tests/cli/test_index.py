@@ -145,12 +145,27 @@ def test_collections_are_listed_described_emptied_and_dropped(run: Run, photos: 
     assert "sha256:" in facts
     assert json.loads(ok(run("stats", "a", "--json")))["dim"] == 48
     assert ok(run("delete", "a", "red/0.jpg", "nobody")) == "deleted 1 of 2\n"
+    assert ok(run("delete", "a", "--filter", "path like '%/red/_.jpg'")) == "deleted 4\n"
     assert "reclaimed" in ok(run("compact", "a"))
     kept = run("drop", "a", input="n\n")
     assert kept.exit_code == 1
-    assert "9 vectors" in kept.output
+    assert "5 vectors" in kept.output
     assert ok(run("drop", "a", "--yes")) == "dropped a\n"
     assert [c["name"] for c in json.loads(ok(run("list", "--json")))] == ["b"]
+
+
+def test_a_filter_of_the_search_and_what_to_delete(run: Run, photos: Path) -> None:
+    ok(run("create", "c", "--model", "pixels"))
+    ok(run("add", "c", str(photos)))
+    image = str(photos / "red" / "1.jpg")
+    lines = ok(run("search", "c", image, "--filter", "label != 'red'", "--json")).splitlines()
+    assert lines
+    assert {json.loads(line)["payload"]["label"] for line in lines}.isdisjoint({"red"})
+    for arguments, got in (([], "neither"), (["a", "--filter", "b = 1"], "both")):
+        result = run("delete", "c", *arguments)
+        assert result.exit_code == 2
+        assert f"expected IDs or --filter, got {got}" in result.output
+    assert json.loads(ok(run("stats", "c", "--json")))["count"] == 10
 
 
 @pytest.mark.parametrize(
@@ -162,7 +177,7 @@ def test_collections_are_listed_described_emptied_and_dropped(run: Run, photos: 
         (["create", "c", "--model", "nothing"], NotFound),
         (["create", "taken", "--dim", "3"], AlreadyExists),
         (["create", "c", "--dim", "3", "--kind", "hnsw"], InvalidInput),
-        (["search", "taken", "{image}", "--filter", "a = 1"], InvalidInput),
+        (["search", "taken", "{image}", "--filter", "a == 1"], InvalidInput),
         (["add", "taken", "no such data"], NotFound),
         (["drop", "nothing", "--yes"], NotFound),
     ],

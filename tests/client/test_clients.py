@@ -362,6 +362,21 @@ def test_images_are_stored_and_searched(ask: Ask, rng) -> None:
         ask("search", "c", vectors=np.ones(4), model_digest="sha256:other")
 
 
+def test_filters_choose_what_is_found_and_what_is_deleted(ask: Ask, rng) -> None:
+    ask("create_collection", "c", dim=4)
+    vectors = rng.standard_normal((6, 4)).astype(np.float32)
+    payloads = [{"n": 2**60 + i, "odd key": {"t": "it's"}} for i in range(6)]
+    ask("upsert", "c", list("abcdef"), vectors=vectors, payloads=payloads)
+    (hits,) = ask("search", "c", vectors=vectors[0], filter=f"n > {2**60 + 3}")
+    assert {hit.id for hit in hits} == {"e", "f"}
+    (hits,) = ask("search", "c", vectors=vectors[0], filter="\"odd key\".t = 'it''s'")
+    assert hits[0].id == "a"
+    assert len(hits) == 6
+    assert ask("delete", "c", filter=f"n in ({2**60}, {2**60 + 1})") == 2
+    assert ask("delete", "c", filter="") == 0
+    assert [r is None for r in ask("get", "c", list("abc"))] == [True, True, False]
+
+
 def test_large_upserts_searches_and_lookups_are_cut(ask: Ask, rng, script) -> None:
     script.max_message_bytes = 1_000_000
     ask("create_collection", "c", dim=64)
@@ -407,9 +422,11 @@ REFUSED: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("upsert", {"ids": ["a"], "vectors": np.ones(5)}, r"\(n, 4\)"),
     ("search", {"vectors": ONE, "k": 0}, "whole number of at least 1"),
     ("search", {"vectors": ONE, "k": -1}, "whole number of at least 1"),
-    ("search", {"vectors": ONE, "filter": "a = 1"}, "filters are not available"),
+    ("search", {"vectors": ONE, "filter": "a == 1"}, "did you mean '='"),
     ("search", {}, "neither"),
     ("delete", {"ids": "a"}, r"write \['a'\]"),
+    ("delete", {"ids": ["a"], "filter": "a = 1"}, "ids or a filter"),
+    ("delete", {"filter": "a ="}, "got the end"),
     ("get", {"ids": [None]}, "ids as text"),
 )
 

@@ -275,6 +275,8 @@ def test_ids_that_are_refused(
         (b"{", "JSON object"),
         (b'{"a": NaN}', "NaN"),
         (b'{"a": "\xff"}', "JSON object"),
+        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "'c' is there twice"),
+        (b'{"a":' + b"[" * 200 + b"]" * 200 + b"}", "200 levels"),
         (b'{"a":' + b"[" * 20_000 + b"]" * 20_000 + b"}", "JSON object"),
         (b'{"a":"' + b"x" * 70_000 + b'"}', "65536 bytes"),
     ],
@@ -298,10 +300,35 @@ def test_queries_that_are_refused(store: VectorStore, rng: np.random.Generator) 
         (Query(one, k=-1), "k from 1"),
         (Query(one, k=1 << 20), "k from 1"),
         (Query(vectors(rng, 200), k=10_000), "hits"),
-        (Query(one, k=1, filter="year > 2000"), "filters are not available yet"),
+        (Query(one, k=1, filter="year >> 2000"), "position 7 of the filter"),
     ):
         with pytest.raises(InvalidInput, match=message):
             store.search("c", query)
+
+
+def test_a_filter_chooses_what_is_found_and_what_is_deleted(
+    store: VectorStore, rng: np.random.Generator
+) -> None:
+    base = vectors(rng, 200)
+    payloads = [
+        b'{"year":%d,"of":{"kind":"%s"}}' % (1900 + i, b"ab"[i % 2 :][:1]) for i in range(199)
+    ]
+    store.create(Collection("c", dim=8))
+    store.upsert("c", names(200), base, [*payloads, None])
+    query = Query(base[:3], k=10, filter="year >= 1950 and of.kind = 'a'")
+    expected = scores_of(base[:3], base, "cosine")
+    expected[:, [i for i in range(200) if i < 50 or i % 2 or i == 199]] = -np.inf
+    for rows, row_scores in zip(store.search("c", query).rows, expected, strict=True):
+        assert [r.id for r in rows] == [f"id-{i}" for i in np.argsort(-row_scores)[:10]]
+    deleted, after = store.delete("c", filter="of.kind = 'b'")
+    assert (deleted, after.count, after.sequence) == (99, 101, 2)
+    assert store.search("c", Query(base[:1], k=9, filter="of.kind = 'b'")).rows == ((),)
+    assert store.delete("c", filter="year = 'text' or nothing = 1")[0] == 0
+    for wrong in ("year =", "year = 1 and"):
+        with pytest.raises(InvalidInput, match="of the filter, got the end"):
+            store.delete("c", filter=wrong)
+    with pytest.raises(InvalidInput, match="ids or a filter"):
+        store.delete("c", ["id-0"], filter="year = 1900")
 
 
 def test_an_unknown_collection_is_not_found_everywhere(
@@ -313,6 +340,7 @@ def test_an_unknown_collection_is_not_found_everywhere(
         lambda: store.drop("fotos"),
         lambda: store.upsert("fotos", ["a"], vectors(rng, 1)),
         lambda: store.delete("fotos", ["a"]),
+        lambda: store.delete("fotos", filter="a = 1"),
         lambda: store.get("fotos", ["a"]),
         lambda: store.search("fotos", Query(vectors(rng, 1), k=1)),
         lambda: store.compact("fotos"),

@@ -103,6 +103,9 @@ def test_the_life_of_a_collection(index: IndexServiceStub, rng: np.random.Genera
     assert index.Describe(index_pb2.DescribeRequest(name="c")).count == 2
     listed = index.ListCollections(index_pb2.ListCollectionsRequest()).collections
     assert [(c.name, c.count, c.sequence) for c in listed] == [("c", 2, 2)]
+    matching = index_pb2.DeleteRequest(collection="c", filter="not exists nothing")
+    gone = index.Delete(matching)
+    assert (gone.deleted, gone.sequence) == (2, 3)
     index.Compact(index_pb2.CompactRequest(name="c"))
     index.DropCollection(index_pb2.DropCollectionRequest(name="c"))
     assert not index.ListCollections(index_pb2.ListCollectionsRequest()).collections
@@ -218,8 +221,14 @@ def test_requests_that_are_refused(
 
     fails_with(InvalidInput, "k from 1", index.Search, search_with(k=0))
     fails_with(
-        InvalidInput, "filters are not available", index.Search, search_with(filter="a=1")
+        InvalidInput, "position 2 of the filter", index.Search, search_with(filter="a==1")
     )
+    for words, values in (
+        ("ids or a filter", {"ids": ["a"], "filter": "a = 1"}),
+        ("position 4 of the filter, got the end", {"filter": "a ="}),
+    ):
+        delete: dict[str, Any] = {"collection": "c", **values}
+        fails_with(InvalidInput, words, index.Delete, index_pb2.DeleteRequest(**delete))
     pixels = encode_images(images)
     wrong = index_pb2.UpsertRequest(collection="c", ids=["a"], pixels=pixels)
     fails_with(InvalidInput, "one image for each of 1", index.Upsert, wrong)

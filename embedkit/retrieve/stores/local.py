@@ -10,6 +10,7 @@ from pathlib import Path
 from embedkit.errors import AlreadyExists, InvalidInput, NotFound
 from embedkit.retrieve import truth
 from embedkit.retrieve.collection import OpenCollection, Write, check_model
+from embedkit.retrieve.filter.sql import condition
 from embedkit.retrieve.limits import Limits, check_vectors
 from embedkit.retrieve.owner import Owner
 from embedkit.retrieve.store import Answer, Query, Row, stores
@@ -131,10 +132,19 @@ class LocalStore:
             return collection
         return opened.write(Write(ids, vectors, texts, model_digest))[1]
 
-    def delete(self, name: str, ids: Sequence[str]) -> tuple[int, Collection]:
-        """Remove ids; see ``VectorStore.delete``."""
+    def delete(
+        self, name: str, ids: Sequence[str] = (), *, filter: str = ""
+    ) -> tuple[int, Collection]:
+        """Remove ids, or what a filter holds for; see ``VectorStore.delete``."""
         opened = self._opened(name)
         self.limits.check_ids(ids)
+        where = condition(filter)
+        if where is not None:
+            if ids:
+                raise InvalidInput(
+                    f"expected ids or a filter, got {len(ids)} ids and {filter!r}"
+                )
+            return opened.write(Write((), where=where))
         return opened.write(Write(ids)) if ids else (0, opened.described)
 
     def get(

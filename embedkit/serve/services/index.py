@@ -137,8 +137,10 @@ class IndexServicer(index_pb2_grpc.IndexServiceServicer):
     def Delete(
         self, request: index_pb2.DeleteRequest, context: grpc.ServicerContext
     ) -> index_pb2.DeleteResponse:
-        """Remove ids; unknown ones are skipped."""
-        deleted, after = self._store.delete(request.collection, list(request.ids))
+        """Remove ids, skipping unknown ones, or everything that a filter holds for."""
+        deleted, after = self._store.delete(
+            request.collection, list(request.ids), filter=request.filter
+        )
         return index_pb2.DeleteResponse(deleted=deleted, sequence=after.sequence)
 
     @answering

@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from embedkit.wire.proto import tensor_pb2 as embedkit_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x65mbedkit/v1/index.proto\x12\x0b\x65mbedkit.v1\x1a\x18\x65mbedkit/v1/tensor.proto\"\xa0\x01\n\nCollection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x64im\x18\x02 \x01(\r\x12#\n\x06metric\x18\x03 \x01(\x0e\x32\x13.embedkit.v1.Metric\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x06 \x01(\t\x12\r\n\x05\x63ount\x18\x07 \x01(\x04\x12\x10\n\x08sequence\x18\x08 \x01(\x04\"v\n\x17\x43reateCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x64im\x18\x02 \x01(\r\x12\r\n\x05model\x18\x03 \x01(\t\x12#\n\x06metric\x18\x04 \x01(\x0e\x32\x13.embedkit.v1.Metric\x12\x0c\n\x04kind\x18\x05 \x01(\t\"%\n\x15\x44ropCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x18\n\x16\x44ropCollectionResponse\"\x18\n\x16ListCollectionsRequest\"G\n\x17ListCollectionsResponse\x12,\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x17.embedkit.v1.Collection\"\x1f\n\x0f\x44\x65scribeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xe0\x01\n\rUpsertRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12&\n\x07vectors\x18\x03 \x01(\x0b\x32\x13.embedkit.v1.TensorH\x00\x12-\n\x07\x65ncoded\x18\x04 \x01(\x0b\x32\x1a.embedkit.v1.EncodedImagesH\x00\x12%\n\x06pixels\x18\x05 \x01(\x0b\x32\x13.embedkit.v1.TensorH\x00\x12\x10\n\x08payloads\x18\x06 \x03(\x0c\x12\x14\n\x0cmodel_digest\x18\x07 \x01(\tB\x08\n\x06source\"8\n\x0eUpsertResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\t\"0\n\rDeleteRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\"3\n\x0e\x44\x65leteResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\"C\n\nGetRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x14\n\x0cwith_vectors\x18\x03 \x01(\x08\"k\n\x06Record\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\x12\n\n\x02id\x18\x02 \x01(\t\x12#\n\x06vector\x18\x03 \x01(\x0b\x32\x13.embedkit.v1.Tensor\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\x12\x10\n\x08sequence\x18\x05 \x01(\x04\"3\n\x0bGetResponse\x12$\n\x07records\x18\x01 \x03(\x0b\x32\x13.embedkit.v1.Record\"\x1d\n\x0cSearchParams\x12\r\n\x05\x65xact\x18\x01 \x01(\x08\"\xb2\x02\n\rSearchRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12&\n\x07vectors\x18\x02 \x01(\x0b\x32\x13.embedkit.v1.TensorH\x00\x12-\n\x07\x65ncoded\x18\x03 \x01(\x0b\x32\x1a.embedkit.v1.EncodedImagesH\x00\x12%\n\x06pixels\x18\x04 \x01(\x0b\x32\x13.embedkit.v1.TensorH\x00\x12\t\n\x01k\x18\x05 \x01(\r\x12\x0e\n\x06\x66ilter\x18\x06 \x01(\t\x12)\n\x06params\x18\x07 \x01(\x0b\x32\x19.embedkit.v1.SearchParams\x12\x14\n\x0cwith_payload\x18\x08 \x01(\x08\x12\x14\n\x0cwith_vectors\x18\t \x01(\x08\x12\x14\n\x0cmodel_digest\x18\n \x01(\tB\x07\n\x05query\"V\n\x03Hit\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\x12#\n\x06vector\x18\x04 \x01(\x0b\x32\x13.embedkit.v1.Tensor\"&\n\x04Hits\x12\x1e\n\x04hits\x18\x01 \x03(\x0b\x32\x10.embedkit.v1.Hit\"Y\n\x0eSearchResponse\x12\"\n\x07results\x18\x01 \x03(\x0b\x32\x11.embedkit.v1.Hits\x12\r\n\x05\x65xact\x18\x02 \x01(\x08\x12\x14\n\x0cmodel_digest\x18\x03 \x01(\t\"\x1e\n\x0e\x43ompactRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"*\n\x0f\x43ompactResponse\x12\x17\n\x0freclaimed_bytes\x18\x01 \x01(\x04*G\n\x06Metric\x12\x16\n\x12METRIC_UNSPECIFIED\x10\x00\x12\n\n\x06\x43OSINE\x10\x01\x12\x11\n\rINNER_PRODUCT\x10\x02\x12\x06\n\x02L2\x10\x03\x32\xa6\x05\n\x0cIndexService\x12Q\n\x10\x43reateCollection\x12$.embedkit.v1.CreateCollectionRequest\x1a\x17.embedkit.v1.Collection\x12Y\n\x0e\x44ropCollection\x12\".embedkit.v1.DropCollectionRequest\x1a#.embedkit.v1.DropCollectionResponse\x12\\\n\x0fListCollections\x12#.embedkit.v1.ListCollectionsRequest\x1a$.embedkit.v1.ListCollectionsResponse\x12\x41\n\x08\x44\x65scribe\x12\x1c.embedkit.v1.DescribeRequest\x1a\x17.embedkit.v1.Collection\x12\x41\n\x06Upsert\x12\x1a.embedkit.v1.UpsertRequest\x1a\x1b.embedkit.v1.UpsertResponse\x12\x41\n\x06\x44\x65lete\x12\x1a.embedkit.v1.DeleteRequest\x1a\x1b.embedkit.v1.DeleteResponse\x12\x38\n\x03Get\x12\x17.embedkit.v1.GetRequest\x1a\x18.embedkit.v1.GetResponse\x12\x41\n\x06Search\x12\x1a.embedkit.v1.SearchRequest\x1a\x1b.embedkit.v1.SearchResponse\x12\x44\n\x07\x43ompact\x12\x1b.embedkit.v1.CompactRequest\x1a\x1c.embedkit.v1.CompactResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x65mbedkit/v1/index.proto\x12\x0b\x65mbedkit.v1\x1a\x18\x65mbedkit/v1/tensor.proto\"\xa0\x01\n\nCollection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x64im\x18\x02 \x01(\r\x12#\n\x06metric\x18\x03 \x01(\x0e\x32\x13.embedkit.v1.Metric\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x06 \x01(\t\x12\r\n\x05\x63ount\x18\x07 \x01(\x04\x12\x10\n\x08sequence\x18\x08 \x01(\x04\"v\n\x17\x43reateCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x64im\x18\x02 \x01(\r\x12\r\n\x05model\x18\x03 \x01(\t\x12#\n\x06metric\x18\x04 \x01(\x0e\x32\x13.embedkit.v1.Metric\x12\x0c\n\x04kind\x18\x05 \x01(\t\"%\n\x15\x44ropCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x18\n\x16\x44ropCollectionResponse\"\x18\n\x16ListCollectionsRequest\"G\n\x17ListCollectionsResponse\x12,\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x17.embedkit.v1.Collection\"\x1f\n\x0f\x44\x65scribeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xe0\x01\n\rUpsertRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12&\n\x07vectors\x18\x03 \x01(\x0b\x32\x13.embedkit.v1.TensorH\x00\x12-\n\x07\x65ncoded\x18\x04 \x01(\x0b\x32\x1a.embedkit.v1.EncodedImagesH\x00\x12%\n\x06pixels\x18\x05 \x01(\x0b\x32\x13.embedkit.v1.TensorH\x00\x12\x10\n\x08payloads\x18\x06 \x03(\x0c\x12\x14\n\x0cmodel_digest\x18\x07 \x01(\tB\x08\n\x06source\"8\n\x0eUpsertResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\t\"@\n\rDeleteRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\"3\n\x0e\x44\x65leteResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\"C\n\nGetRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x14\n\x0cwith_vectors\x18\x03 \x01(\x08\"k\n\x06Record\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\x12\n\n\x02id\x18\x02 \x01(\t\x12#\n\x06vector\x18\x03 \x01(\x0b\x32\x13.embedkit.v1.Tensor\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\x12\x10\n\x08sequence\x18\x05 \x01(\x04\"3\n\x0bGetResponse\x12$\n\x07records\x18\x01 \x03(\x0b\x32\x13.embedkit.v1.Record\"\x1d\n\x0cSearchParams\x12\r\n\x05\x65xact\x18\x01 \x01(\x08\"\xb2\x02\n\rSearchRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12&\n\x07vectors\x18\x02 \x01(\x0b\x32\x13.embedkit.v1.TensorH\x00\x12-\n\x07\x65ncoded\x18\x03 \x01(\x0b\x32\x1a.embedkit.v1.EncodedImagesH\x00\x12%\n\x06pixels\x18\x04 \x01(\x0b\x32\x13.embedkit.v1.TensorH\x00\x12\t\n\x01k\x18\x05 \x01(\r\x12\x0e\n\x06\x66ilter\x18\x06 \x01(\t\x12)\n\x06params\x18\x07 \x01(\x0b\x32\x19.embedkit.v1.SearchParams\x12\x14\n\x0cwith_payload\x18\x08 \x01(\x08\x12\x14\n\x0cwith_vectors\x18\t \x01(\x08\x12\x14\n\x0cmodel_digest\x18\n \x01(\tB\x07\n\x05query\"V\n\x03Hit\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\x12#\n\x06vector\x18\x04 \x01(\x0b\x32\x13.embedkit.v1.Tensor\"&\n\x04Hits\x12\x1e\n\x04hits\x18\x01 \x03(\x0b\x32\x10.embedkit.v1.Hit\"Y\n\x0eSearchResponse\x12\"\n\x07results\x18\x01 \x03(\x0b\x32\x11.embedkit.v1.Hits\x12\r\n\x05\x65xact\x18\x02 \x01(\x08\x12\x14\n\x0cmodel_digest\x18\x03 \x01(\t\"\x1e\n\x0e\x43ompactRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"*\n\x0f\x43ompactResponse\x12\x17\n\x0freclaimed_bytes\x18\x01 \x01(\x04*G\n\x06Metric\x12\x16\n\x12METRIC_UNSPECIFIED\x10\x00\x12\n\n\x06\x43OSINE\x10\x01\x12\x11\n\rINNER_PRODUCT\x10\x02\x12\x06\n\x02L2\x10\x03\x32\xa6\x05\n\x0cIndexService\x12Q\n\x10\x43reateCollection\x12$.embedkit.v1.CreateCollectionRequest\x1a\x17.embedkit.v1.Collection\x12Y\n\x0e\x44ropCollection\x12\".embedkit.v1.DropCollectionRequest\x1a#.embedkit.v1.DropCollectionResponse\x12\\\n\x0fListCollections\x12#.embedkit.v1.ListCollectionsRequest\x1a$.embedkit.v1.ListCollectionsResponse\x12\x41\n\x08\x44\x65scribe\x12\x1c.embedkit.v1.DescribeRequest\x1a\x17.embedkit.v1.Collection\x12\x41\n\x06Upsert\x12\x1a.embedkit.v1.UpsertRequest\x1a\x1b.embedkit.v1.UpsertResponse\x12\x41\n\x06\x44\x65lete\x12\x1a.embedkit.v1.DeleteRequest\x1a\x1b.embedkit.v1.DeleteResponse\x12\x38\n\x03Get\x12\x17.embedkit.v1.GetRequest\x1a\x18.embedkit.v1.GetResponse\x12\x41\n\x06Search\x12\x1a.embedkit.v1.SearchRequest\x1a\x1b.embedkit.v1.SearchResponse\x12\x44\n\x07\x43ompact\x12\x1b.embedkit.v1.CompactRequest\x1a\x1c.embedkit.v1.CompactResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'embedkit.v1.index_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_METRIC']._serialized_start=1800
-  _globals['_METRIC']._serialized_end=1871
+  _globals['_METRIC']._serialized_start=1816
+  _globals['_METRIC']._serialized_end=1887
   _globals['_COLLECTION']._serialized_start=67
   _globals['_COLLECTION']._serialized_end=227
   _globals['_CREATECOLLECTIONREQUEST']._serialized_start=229
@@ -53,29 +53,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPSERTRESPONSE']._serialized_start=773
   _globals['_UPSERTRESPONSE']._serialized_end=829
   _globals['_DELETEREQUEST']._serialized_start=831
-  _globals['_DELETEREQUEST']._serialized_end=879
-  _globals['_DELETERESPONSE']._serialized_start=881
-  _globals['_DELETERESPONSE']._serialized_end=932
-  _globals['_GETREQUEST']._serialized_start=934
-  _globals['_GETREQUEST']._serialized_end=1001
-  _globals['_RECORD']._serialized_start=1003
-  _globals['_RECORD']._serialized_end=1110
-  _globals['_GETRESPONSE']._serialized_start=1112
-  _globals['_GETRESPONSE']._serialized_end=1163
-  _globals['_SEARCHPARAMS']._serialized_start=1165
-  _globals['_SEARCHPARAMS']._serialized_end=1194
-  _globals['_SEARCHREQUEST']._serialized_start=1197
-  _globals['_SEARCHREQUEST']._serialized_end=1503
-  _globals['_HIT']._serialized_start=1505
-  _globals['_HIT']._serialized_end=1591
-  _globals['_HITS']._serialized_start=1593
-  _globals['_HITS']._serialized_end=1631
-  _globals['_SEARCHRESPONSE']._serialized_start=1633
-  _globals['_SEARCHRESPONSE']._serialized_end=1722
-  _globals['_COMPACTREQUEST']._serialized_start=1724
-  _globals['_COMPACTREQUEST']._serialized_end=1754
-  _globals['_COMPACTRESPONSE']._serialized_start=1756
-  _globals['_COMPACTRESPONSE']._serialized_end=1798
-  _globals['_INDEXSERVICE']._serialized_start=1874
-  _globals['_INDEXSERVICE']._serialized_end=2552
+  _globals['_DELETEREQUEST']._serialized_end=895
+  _globals['_DELETERESPONSE']._serialized_start=897
+  _globals['_DELETERESPONSE']._serialized_end=948
+  _globals['_GETREQUEST']._serialized_start=950
+  _globals['_GETREQUEST']._serialized_end=1017
+  _globals['_RECORD']._serialized_start=1019
+  _globals['_RECORD']._serialized_end=1126
+  _globals['_GETRESPONSE']._serialized_start=1128
+  _globals['_GETRESPONSE']._serialized_end=1179
+  _globals['_SEARCHPARAMS']._serialized_start=1181
+  _globals['_SEARCHPARAMS']._serialized_end=1210
+  _globals['_SEARCHREQUEST']._serialized_start=1213
+  _globals['_SEARCHREQUEST']._serialized_end=1519
+  _globals['_HIT']._serialized_start=1521
+  _globals['_HIT']._serialized_end=1607
+  _globals['_HITS']._serialized_start=1609
+  _globals['_HITS']._serialized_end=1647
+  _globals['_SEARCHRESPONSE']._serialized_start=1649
+  _globals['_SEARCHRESPONSE']._serialized_end=1738
+  _globals['_COMPACTREQUEST']._serialized_start=1740
+  _globals['_COMPACTREQUEST']._serialized_end=1770
+  _globals['_COMPACTRESPONSE']._serialized_start=1772
+  _globals['_COMPACTRESPONSE']._serialized_end=1814
+  _globals['_INDEXSERVICE']._serialized_start=1890
+  _globals['_INDEXSERVICE']._serialized_end=2568
 # @@protoc_insertion_point(module_scope)
