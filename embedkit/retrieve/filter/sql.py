@@ -5,7 +5,8 @@ of 64 bits. The rest asks ``expression``, so that both mean the same in every SQ
 
 * payloads with a backslash: SQLite compares escaped keys letter by letter and ends texts at
   ``\u0000``; without a backslash no key can hold a quote, a backslash or a control character;
-* fractions and larger integers, which SQLite does not round as float64 is defined;
+* fractions and larger integers close to what they are compared with, because SQLite rounds them
+  otherwise than float64 is defined;
 * patterns: SQLite's LIKE takes upper and lower case for the same;
 * empty names in keys, and nesting deeper than the stack of SQLite's parser.
 """
@@ -27,6 +28,7 @@ from embedkit.retrieve.filter.expression import (
     Not,
     OneOf,
     Ordered,
+    Unequal,
     holds,
     leaf_holds,
 )
@@ -36,6 +38,8 @@ __all__ = ["Condition", "condition"]
 
 _MAX_NESTING = 12
 _UNWRITTEN = re.compile(r'["\\\x00-\x1f]')
+# Far above the rounding of SQLite, and far below what a filter tells apart.
+_RELATIVE, _ABSOLUTE = 1e-9, 1e-300
 _WHOLE = """CASE WHEN payload IS NULL THEN {empty}
 WHEN instr(payload, char(92)) THEN embedkit_holds(payload)
 ELSE {native} END"""
@@ -64,11 +68,15 @@ class Condition:
         def whole(payload: str) -> bool:
             return holds(expression, json.loads(payload))
 
-        def leaf(number: int, value: str) -> bool:
-            return leaf_holds(leaves[number], json.loads(value))
+        def number(place: int, written: str) -> bool:
+            return leaf_holds(leaves[place], json.loads(written))
+
+        def text(place: int, value: str) -> bool:
+            return leaf_holds(leaves[place], value)
 
         connection.create_function("embedkit_holds", 1, whole, deterministic=True)
-        connection.create_function("embedkit_leaf", 2, leaf, deterministic=True)
+        connection.create_function("embedkit_number", 2, number, deterministic=True)
+        connection.create_function("embedkit_text", 2, text, deterministic=True)
 
 
 @lru_cache(256)
@@ -125,7 +133,8 @@ class _Writer:
         """What to compute for each type of value that can hold; all others do not."""
         value = f"json_extract(payload, {path})"
         if isinstance(leaf, Like):
-            return {"text": self._asked(leaf, path)}
+            self.leaves.append(leaf)
+            return {"text": f"embedkit_text({len(self.leaves) - 1}, {value})"}
         if isinstance(leaf, OneOf):
             return self._equal(leaf, path, value)
         if isinstance(leaf, Exists):
@@ -161,7 +170,7 @@ class _Writer:
     def _numbers(
         self, leaf: Leaf, path: str, beginning: str, numbers: list[int | float]
     ) -> dict[str, str]:
-        asked = self._asked(leaf, path)
+        asked = self._asked(leaf, path, numbers)
         if not all(_is_exact(number) for number in numbers):
             return {"integer": asked, "real": asked}
         native = f"{beginning}({self._listed(numbers)})"
@@ -172,11 +181,23 @@ class _Writer:
             "real": asked,
         }
 
-    def _asked(self, leaf: Leaf, path: str) -> str:
-        """The call that decides a comparison in Python, from the value as it is written."""
-        if not self.leaves or self.leaves[-1] is not leaf:
-            self.leaves.append(leaf)
-        return f"embedkit_leaf({len(self.leaves) - 1}, payload -> {path})"
+    def _asked(self, leaf: Leaf, path: str, numbers: list[int | float]) -> str:
+        """Decides a comparison of numbers in Python where SQLite's rounding could matter."""
+        self.leaves.append(leaf)
+        call = f"embedkit_number({len(self.leaves) - 1}, payload -> {path})"
+        try:
+            low, high = float(min(numbers)), float(max(numbers))
+        except OverflowError:
+            return call
+        below = self._named(low - abs(low) * _RELATIVE - _ABSOLUTE)
+        above = self._named(high + abs(high) * _RELATIVE + _ABSOLUTE)
+        less = isinstance(leaf, Unequal) or (isinstance(leaf, Ordered) and "<" in leaf.operator)
+        more = isinstance(leaf, Unequal) or (isinstance(leaf, Ordered) and ">" in leaf.operator)
+        value = f"json_extract(payload, {path})"
+        return (
+            f"CASE WHEN {value} < {below} THEN {int(less)} "
+            f"WHEN {value} > {above} THEN {int(more)} ELSE {call} END"
+        )
 
     def _listed(self, values: list[str] | list[int | float]) -> str:
         return ", ".join(self._named(value) for value in values)

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
+from math import inf, isfinite, nextafter
 
 import pytest
 from hypothesis import given, settings
@@ -302,3 +303,19 @@ def test_the_empty_filter_is_none() -> None:
     assert condition("") is None
     with pytest.raises(InvalidInput):
         condition(" ")
+
+
+@pytest.mark.parametrize(
+    "bound", [0.1, -1e300, 5e-324, 2.0**63, 1 / 3, 1.7976931348623157e308, 0.0]
+)
+def test_numbers_next_to_the_bound_are_told_apart(
+    connection: sqlite3.Connection, bound: float
+) -> None:
+    """From the neighbouring float64 to well beyond what SQLite is trusted with."""
+    near = [bound, nextafter(bound, -inf), nextafter(bound, inf)]
+    far = [bound * (1 + s * 10.0**-p) for p in (6, 8, 9, 10, 12) for s in (-1, 1)]
+    found = [float(v) for v in [*near, *far, -bound, 2 * bound, 1.0, -1e308] if isfinite(v)]
+    texts = [json.dumps({"v": value}) for value in found]
+    for word in ("=", "!=", "<", "<=", ">", ">="):
+        expected = [n for n, value in enumerate(found) if compared(value, word, bound)]
+        assert matching(connection, texts, f"v {word} {bound!r}") == expected, word
