@@ -15,8 +15,8 @@ __all__ = [
     "ScheduleSection",
 ]
 
-LARGEST = 1e6
-"""Beyond it a rate is a slip of the pen; far beyond, no float32 holds it."""
+LARGEST = 1e30
+"""A float32 holds this much and not much more; such a rate diverges, and the run says so."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,10 @@ class OptimiserSection:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        _check(0 < self.lr <= LARGEST, "optimiser.lr to be above 0 and at most 1e6", self.lr)
+        _check(0 < self.lr <= LARGEST, "optimiser.lr to be above 0 and at most 1e30", self.lr)
         decay = self.weight_decay
-        _check(0 <= decay <= LARGEST, "optimiser.weight_decay in [0, 1e6]", decay)
-        _check(0 <= self.trust <= LARGEST, "optimiser.trust in [0, 1e6]", self.trust)
+        _check(0 <= decay <= LARGEST, "optimiser.weight_decay in [0, 1e30]", decay)
+        _check(0 <= self.trust <= LARGEST, "optimiser.trust in [0, 1e30]", self.trust)
         _check(0 <= self.momentum < 1, "optimiser.momentum in [0, 1)", self.momentum)
         _check(all(0 <= b < 1 for b in self.betas), "optimiser.betas in [0, 1)", self.betas)
         _check(self.clip_norm >= 0, "clip_norm to be at least 0", self.clip_norm)
