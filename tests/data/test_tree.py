@@ -76,6 +76,12 @@ def test_a_folder_around_splits_is_neither_class_nor_split():
     assert len(lay_out(paths, "faces", "x").members) == 4
 
 
+def test_every_file_of_a_split_in_a_folder_is_found_without_the_other_split():
+    paths = ["a/train/1.png", "a/test/2.png"]
+    assert lay_out(paths, None, "x").members == (("a/train/1.png", None),)
+    assert lay_out(paths, "test", "x").members == (("a/test/2.png", None),)
+
+
 def test_a_folder_around_the_classes_of_a_split_is_no_class():
     paths = ["train/data/cat/1.png", "train/data/dog/2.png", "test/data/cat/3.png"]
     assert lay_out(paths, "test", "x").members == (("test/data/cat/3.png", "cat"),)
@@ -175,7 +181,8 @@ def test_every_file_is_a_member_or_outside_and_the_order_does_not_matter(paths):
     assert layout == lay_out(reversed(files), None, "x")
     found = [path for path, _ in layout.members] + [item.id for item in layout.outside]
     assert len(set(found)) == len(found)
-    tops = {path.split("/")[0] for path in files if "/" in path}
-    if not ("train" in tops and tops <= {"train", "test"}):
+    # Splits may lie in folders that are alone; only then is a part of the files not asked for.
+    levels = [{path[depth] for path in paths if len(path) > depth + 1} for depth in range(2)]
+    if not any("train" in names and names <= {"train", "test"} for names in levels):
         assert sorted(found) == sorted(files)
     assert {label for _, label in layout.members} <= {*layout.class_names, None}
