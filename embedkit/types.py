@@ -28,6 +28,7 @@ __all__ = [
     "Record",
     "Scorer",
     "Scores",
+    "SearchParams",
     "Searcher",
     "Usage",
 ]
@@ -113,11 +114,13 @@ class Collection:
         name: Letters, digits and ``._-``.
         dim: Dimensions of every vector.
         metric: How vectors are compared.
-        kind: The kind of index, ``auto`` or ``flat``.
+        kind: The kind of index: ``auto`` (by size), ``flat``, ``ivf_flat``, ``hnsw``, ``sq8``
+            or ``pq``.
         model: Name of the model that embeds its images; empty for vectors alone.
         model_digest: Digest of that model, or empty until a write states one.
         count: Vectors in it.
         sequence: Number of the last committed write; 0 before the first.
+        storage: How vectors are kept: ``float32`` (bit for bit), ``float16`` or ``int8``.
     """
 
     name: str
@@ -128,6 +131,24 @@ class Collection:
     model_digest: str = ""
     count: int = 0
     sequence: int = 0
+    storage: str = "float32"
+
+
+@dataclass(frozen=True)
+class SearchParams:
+    """How hard an index tries, for one request; the index's own choice where None.
+
+    Attributes:
+        exact: Compare every vector, whatever the kind.
+        recall_target: Share of the true neighbours to find, a fraction in (0, 1].
+        nprobe: Clusters that an inverted-file index looks through, at least 1.
+        ef: Candidates that a graph index keeps, at least 1.
+    """
+
+    exact: bool = False
+    recall_target: float | None = None
+    nprobe: int | None = None
+    ef: int | None = None
 
 
 @dataclass(frozen=True)

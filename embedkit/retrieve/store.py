@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.registry import Registry
-from embedkit.types import Collection, Embeddings, Metric
+from embedkit.types import Collection, Embeddings, Metric, SearchParams
 
 __all__ = ["Answer", "Query", "Row", "VectorStore", "stores"]
 
@@ -42,6 +42,7 @@ class Query:
         model_digest: Model that made the vectors; empty skips the check.
         with_payload: Whether rows carry their payload.
         with_vectors: Whether rows carry their vector.
+        params: How hard the index tries.
     """
 
     vectors: Embeddings
@@ -50,6 +51,7 @@ class Query:
     model_digest: str = ""
     with_payload: bool = True
     with_vectors: bool = False
+    params: SearchParams = SearchParams()
 
 
 @dataclass(frozen=True)

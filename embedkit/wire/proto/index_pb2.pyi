@@ -20,7 +20,7 @@ INNER_PRODUCT: Metric
 L2: Metric
 
 class Collection(_message.Message):
-    __slots__ = ("name", "dim", "metric", "kind", "model", "model_digest", "count", "sequence")
+    __slots__ = ("name", "dim", "metric", "kind", "model", "model_digest", "count", "sequence", "storage")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DIM_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
@@ -29,6 +29,7 @@ class Collection(_message.Message):
     MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    STORAGE_FIELD_NUMBER: _ClassVar[int]
     name: str
     dim: int
     metric: Metric
@@ -37,21 +38,24 @@ class Collection(_message.Message):
     model_digest: str
     count: int
     sequence: int
-    def __init__(self, name: _Optional[str] = ..., dim: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ..., kind: _Optional[str] = ..., model: _Optional[str] = ..., model_digest: _Optional[str] = ..., count: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
+    storage: str
+    def __init__(self, name: _Optional[str] = ..., dim: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ..., kind: _Optional[str] = ..., model: _Optional[str] = ..., model_digest: _Optional[str] = ..., count: _Optional[int] = ..., sequence: _Optional[int] = ..., storage: _Optional[str] = ...) -> None: ...
 
 class CreateCollectionRequest(_message.Message):
-    __slots__ = ("name", "dim", "model", "metric", "kind")
+    __slots__ = ("name", "dim", "model", "metric", "kind", "storage")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DIM_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
+    STORAGE_FIELD_NUMBER: _ClassVar[int]
     name: str
     dim: int
     model: str
     metric: Metric
     kind: str
-    def __init__(self, name: _Optional[str] = ..., dim: _Optional[int] = ..., model: _Optional[str] = ..., metric: _Optional[_Union[Metric, str]] = ..., kind: _Optional[str] = ...) -> None: ...
+    storage: str
+    def __init__(self, name: _Optional[str] = ..., dim: _Optional[int] = ..., model: _Optional[str] = ..., metric: _Optional[_Union[Metric, str]] = ..., kind: _Optional[str] = ..., storage: _Optional[str] = ...) -> None: ...
 
 class DropCollectionRequest(_message.Message):
     __slots__ = ("name",)
@@ -154,10 +158,16 @@ class GetResponse(_message.Message):
     def __init__(self, records: _Optional[_Iterable[_Union[Record, _Mapping]]] = ...) -> None: ...
 
 class SearchParams(_message.Message):
-    __slots__ = ("exact",)
+    __slots__ = ("exact", "recall_target", "nprobe", "ef")
     EXACT_FIELD_NUMBER: _ClassVar[int]
+    RECALL_TARGET_FIELD_NUMBER: _ClassVar[int]
+    NPROBE_FIELD_NUMBER: _ClassVar[int]
+    EF_FIELD_NUMBER: _ClassVar[int]
     exact: bool
-    def __init__(self, exact: _Optional[bool] = ...) -> None: ...
+    recall_target: float
+    nprobe: int
+    ef: int
+    def __init__(self, exact: _Optional[bool] = ..., recall_target: _Optional[float] = ..., nprobe: _Optional[int] = ..., ef: _Optional[int] = ...) -> None: ...
 
 class SearchRequest(_message.Message):
     __slots__ = ("collection", "vectors", "encoded", "pixels", "k", "filter", "params", "with_payload", "with_vectors", "model_digest")
