@@ -62,7 +62,7 @@ def measure(bundle, data_dir):
     ):
         context = Context(client.model("digits"), train, test, ood, bundle, options=Options())
         report = evaluate(context, SUITE)
-    assert report.status == "valid"
+    assert report.is_valid
     return {
         f"{result.task}.{name}": metric
         for result in report.results
