@@ -80,6 +80,10 @@ class OptimiserSection:
         betas: Of AdamW.
         trust: LARS's ratio of a layer's step to its norm.
         clip_norm: Largest norm of the whole gradient; 0 does not clip.
+        perturbation: Steps follow the gradient at the worst weights nearby: ``sam`` (one more
+            pass per step) or ``amp`` (``perturbation_steps`` more passes); ``none`` does not.
+        perturbation_radius: How far these weights may lie, as the l2 norm over all of them.
+        perturbation_steps: Steps to them, at least 1; ``sam`` takes one.
     """
 
     name: Literal["adamw", "sgd", "lars"] = "adamw"
@@ -89,9 +93,20 @@ class OptimiserSection:
     betas: tuple[float, float] = (0.9, 0.999)
     trust: float = 1e-3
     clip_norm: float = 0.0
+    perturbation: Literal["none", "sam", "amp"] = "none"
+    perturbation_radius: float = 0.05
+    perturbation_steps: int = 1
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        radius, steps = self.perturbation_radius, self.perturbation_steps
+        _check(0 < radius <= LARGEST, "perturbation_radius to be above 0", radius)
+        _check(steps >= 1, "perturbation_steps to be at least 1", steps)
+        _check(
+            self.perturbation == "amp" or steps == 1,
+            "perturbation_steps to be 1 (perturbation = 'amp' takes more)",
+            steps,
+        )
         _check(0 < self.lr <= LARGEST, "optimiser.lr to be above 0 and at most 1e30", self.lr)
         decay = self.weight_decay
         _check(0 <= decay <= LARGEST, "optimiser.weight_decay in [0, 1e30]", decay)
@@ -103,7 +118,7 @@ class OptimiserSection:
 
 @dataclass(frozen=True)
 class ScheduleSection:
-    """How long, and how the learning rate moves: linear warm-up, then a cosine.
+    """How long, and how the learning rate moves after a linear warm-up.
 
     Attributes:
         epochs: Passes over the data; the last partial batch of each is left out.
@@ -111,6 +126,14 @@ class ScheduleSection:
         warmup_epochs: Epochs of linear warm-up from 0; fractions count.
         final_lr: Learning rate at the end, as a fraction of the peak.
         max_steps: Ends sooner, after this many steps; 0 does not.
+        accumulate: Batches whose gradients are averaged into one step, at least 1. Images are
+            only compared within a batch; ``run.gradient_cache`` makes large batches instead.
+        kind: ``cosine``; ``constant``; or ``infinite`` (half a cosine down to a rate that is
+            held, then an exponential decay at the very end), whose held phase is the same
+            however long the run is.
+        cooldown: Share of the steps after the warm-up in which ``infinite`` comes down.
+        constant_lr: Learning rate that ``infinite`` holds, as a fraction of the peak.
+        anneal: Share of the steps after the warm-up for its decay to ``final_lr``.
     """
 
     epochs: int = 10
@@ -118,6 +141,11 @@ class ScheduleSection:
     warmup_epochs: float = 1.0
     final_lr: float = 0.0
     max_steps: int = 0
+    accumulate: int = 1
+    kind: Literal["cosine", "constant", "infinite"] = "cosine"
+    cooldown: float = 0.25
+    constant_lr: float = 0.3
+    anneal: float = 0.15
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -130,6 +158,20 @@ class ScheduleSection:
         _check(self.warmup_epochs >= 0, "warmup_epochs to be at least 0", self.warmup_epochs)
         _check(0 <= self.final_lr <= 1, "schedule.final_lr in [0, 1]", self.final_lr)
         _check(self.max_steps >= 0, "schedule.max_steps to be at least 0", self.max_steps)
+        _check(self.accumulate >= 1, "schedule.accumulate to be at least 1", self.accumulate)
+        shares = (self.cooldown, self.anneal)
+        _check(
+            min(shares) >= 0 and sum(shares) <= 1,
+            "schedule.cooldown and schedule.anneal of at least 0 that add up to at most 1",
+            shares,
+        )
+        _check(0 < self.constant_lr <= 1, "constant_lr in (0, 1]", self.constant_lr)
+        _check(
+            self.kind != "infinite" or self.final_lr > 0 or self.anneal == 0,
+            "schedule.final_lr above 0 for kind = 'infinite', whose decay is exponential; set "
+            "final_lr=0.01, or anneal=0",
+            self.final_lr,
+        )
 
 
 @dataclass(frozen=True)
@@ -143,6 +185,10 @@ class RunSection:
             the last weights.
         log_steps: Steps between two lines of ``metrics.jsonl``.
         checkpoint_steps: Steps between two checkpoints; 0 writes one per epoch.
+        gradient_cache: Images that the network is run on at a time, whatever the batch size:
+            memory grows with this number and not with the batch, for one more forward pass; 0
+            runs on all. Batch norm then sees this many images.
+        compile: Whether ``torch.compile`` is used on the network.
     """
 
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -150,6 +196,8 @@ class RunSection:
     ema: float = 0.0
     log_steps: int = 20
     checkpoint_steps: int = 0
+    gradient_cache: int = 0
+    compile: bool = False
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -159,6 +207,11 @@ class RunSection:
             self.checkpoint_steps >= 0,
             "checkpoint_steps to be at least 0",
             self.checkpoint_steps,
+        )
+        _check(
+            self.gradient_cache >= 0,
+            "run.gradient_cache to be at least 0",
+            self.gradient_cache,
         )
 
 
