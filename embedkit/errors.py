@@ -17,6 +17,7 @@
     |- BundleDamaged                   DATA_LOSS            exit 1
     |- StoreDamaged                    DATA_LOSS            exit 1
     |- ModelChanged                    ABORTED              exit 1   (another model answers)
+    |- SequenceConflict                ABORTED              exit 1   (written in between)
     |- BudgetExhausted                 RESOURCE_EXHAUSTED   exit 1   (an attack's query limit)
     |- TrainingDiverged                INTERNAL             exit 1
     |- ParityFailed                    INTERNAL             exit 1   (export differs from torch)
@@ -47,6 +48,7 @@ __all__ = [
     "PermissionDenied",
     "QueueFull",
     "RateLimited",
+    "SequenceConflict",
     "StoreDamaged",
     "TrainingDiverged",
     "Unauthenticated",
@@ -62,12 +64,18 @@ class EmbedkitError(Exception):
         reason: Upper-case identifier sent as ``google.rpc.ErrorInfo.reason``.
         exit_code: Exit code of the command line.
         retry_s: Seconds after which a retry may help, or None where it does not help.
+        facts: What a program needs to know of it, by name; ``ErrorInfo.metadata`` on the wire.
     """
 
     status: ClassVar[str] = "INTERNAL"
     reason: ClassVar[str] = "INTERNAL"
     exit_code: ClassVar[int] = 1
     retry_s: float | None = None
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Nothing, for most errors."""
+        return {}
 
 
 class InvalidInput(EmbedkitError, ValueError):
@@ -196,6 +204,27 @@ class ModelChanged(EmbedkitError):
 
     status = "ABORTED"
     reason = "MODEL_CHANGED"
+
+
+class SequenceConflict(EmbedkitError):
+    """An id was written after the state that the caller has seen.
+
+    Args:
+        message: As of any error.
+        sequence: Number of the collection's last write: read again, then send this one.
+    """
+
+    status = "ABORTED"
+    reason = "SEQUENCE_CONFLICT"
+
+    def __init__(self, message: str = "", sequence: int = 0) -> None:
+        super().__init__(message)
+        self.sequence = sequence
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The sequence."""
+        return {"sequence": str(self.sequence)}
 
 
 class BudgetExhausted(EmbedkitError):

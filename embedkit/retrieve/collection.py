@@ -8,12 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
-from embedkit.errors import ModelMismatch, NotFound, StoreDamaged
+from embedkit.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    ModelMismatch,
+    NotFound,
+    SequenceConflict,
+    StoreDamaged,
+)
 from embedkit.retrieve.ann import FlatIndex, Neighbours
 from embedkit.retrieve.blocks import Slots
 from embedkit.retrieve.filter.sql import Condition, condition
 from embedkit.retrieve.limits import check_vectors
-from embedkit.retrieve.store import Answer, Query, Row
+from embedkit.retrieve.patience import FOREVER, Patience
+from embedkit.retrieve.store import ANSWER_BYTES, Answer, Page, Query, Row, Scan
 from embedkit.retrieve.transaction import Position, Transaction, advanced
 from embedkit.retrieve.truth import Truth
 from embedkit.types import Collection, Embeddings
@@ -22,6 +30,9 @@ __all__ = ["OpenCollection", "Write", "check_model"]
 
 # A search whose hits were replaced before it could read them is repeated on the newer state.
 _FREE_TRIES = 8
+# What a write is refused for by itself, before it has changed anything.
+Refusal = ModelMismatch | SequenceConflict | Cancelled | DeadlineExceeded
+_REFUSALS = (ModelMismatch, SequenceConflict, Cancelled, DeadlineExceeded)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +52,8 @@ class Write:
         payloads: JSON text or None per id.
         model_digest: Model that made the vectors, or empty.
         where: Filter to delete by in place of ids.
+        if_sequence: Refuse it if an id was written after this number; None to write anyway.
+        patience: Refuse it once this is over.
     """
 
     def __init__(
@@ -50,25 +63,32 @@ class Write:
         payloads: Sequence[str | None] = (),
         model_digest: str = "",
         where: Condition | None = None,
+        if_sequence: int | None = None,
+        patience: Patience = FOREVER,
     ) -> None:
         self.ids = ids
         self.vectors = vectors
         self.payloads = payloads
         self.model_digest = model_digest
         self.where = where
+        self.if_sequence = if_sequence
+        self.patience = patience
         self.outcome: Future[tuple[int, Collection]] = Future()
 
     def apply(self, transaction: Transaction, position: Position) -> tuple[Position, list[int]]:
         """Run the statements; returns the position after it and the slots that it emptied.
 
         Raises:
-            ModelMismatch: Before anything is changed.
+            ModelMismatch, SequenceConflict, Cancelled, DeadlineExceeded: Before anything is
+                changed.
         """
+        self.patience.check()
         check_model(position.collection, self.model_digest)
+        self._check_sequence(transaction, position.collection)
         if self.where is None:
             gone = transaction.remove(self.ids)
         else:
-            gone = transaction.remove_matching(self.where)
+            gone = transaction.remove_matching(self.where, self.patience)
         if self.vectors is None:
             return advanced(position, slots=0, count=-len(gone), model_digest=""), gone
         added = len(self.ids)
@@ -78,6 +98,17 @@ class Write:
             position, slots=added, count=added - len(gone), model_digest=self.model_digest
         )
         return after, gone
+
+    def _check_sequence(self, transaction: Transaction, collection: Collection) -> None:
+        if self.if_sequence is None:
+            return
+        newer = transaction.written_after(self.if_sequence, self.ids)
+        if newer is not None:
+            raise SequenceConflict(
+                f"expected no id written after {self.if_sequence}, got {newer[0]!r} written at "
+                f"{newer[1]}; the collection is at {collection.sequence}: read again",
+                collection.sequence,
+            )
 
 
 class OpenCollection:
@@ -143,24 +174,24 @@ class OpenCollection:
                 return
             raise
         for write, answer in zip(batch, answers, strict=True):
-            if isinstance(answer, ModelMismatch):
+            if isinstance(answer, _REFUSALS):
                 write.outcome.set_exception(answer)
             else:
                 write.outcome.set_result(answer)
 
-    def _committed(self, batch: list[Write]) -> list[tuple[int, Collection] | ModelMismatch]:
+    def _committed(self, batch: list[Write]) -> list[tuple[int, Collection] | Refusal]:
         if self._dropped:
             raise NotFound(f"expected a collection, got {self.described.name!r}, dropped")
         state = self._state
         position = state.position
-        answers: list[tuple[int, Collection] | ModelMismatch] = []
+        answers: list[tuple[int, Collection] | Refusal] = []
         added: list[tuple[Slots, Embeddings]] = []
         gone: list[int] = []
         with self._truth.writing() as transaction:
             for write in batch:
                 try:
                     after, emptied = write.apply(transaction, position)
-                except ModelMismatch as error:
+                except _REFUSALS as error:
                     answers.append(error)
                     continue
                 if write.vectors is not None:
@@ -175,14 +206,28 @@ class OpenCollection:
         self._state = _State(position, index)
         return answers
 
-    def get(self, ids: Sequence[str], *, with_vectors: bool) -> tuple[Row | None, ...]:
+    def get(
+        self, ids: Sequence[str], *, with_vectors: bool, answer_bytes: int = ANSWER_BYTES
+    ) -> tuple[Row | None, ...]:
         """Look ids up in one committed state, in order."""
         try:
-            found = self._truth.by_id(ids, with_vectors=with_vectors)
+            found = self._truth.by_id(ids, with_vectors=with_vectors, answer_bytes=answer_bytes)
         except StoreDamaged:
             self._check_not_dropped()
             raise
         return tuple(found.get(i) for i in ids)
+
+    def scan(self, scan: Scan, *, seed: int | None = None) -> Page:
+        """Read rows of one committed state, in order of slots; drawn at random with a seed."""
+        where = condition(scan.filter)
+        try:
+            with self._truth.view(scan.patience) as view:
+                if seed is None:
+                    return view.scan(scan, where)
+                return view.sample(scan, where, seed)
+        except StoreDamaged:
+            self._check_not_dropped()
+            raise
 
     def search(self, query: Query) -> Answer:
         """Answer from one committed state.
@@ -208,6 +253,7 @@ class OpenCollection:
 
     def _tried(self, query: Query, where: Condition | None) -> Answer | None:
         """Search once; None if a write came between the index and the truth."""
+        query.patience.check()
         try:
             return self._search(query) if where is None else self._filtered(query, where)
         except StoreDamaged:
@@ -223,6 +269,7 @@ class OpenCollection:
             np.unique(near.slots).tolist(),
             with_payload=query.with_payload,
             with_vectors=query.with_vectors,
+            answer_bytes=query.answer_bytes,
         )
         return _answered(state, near, rows)
 
@@ -232,7 +279,7 @@ class OpenCollection:
         The view is opened before the state is read: a commit is in the truth a moment before
         it is published, and where both have one number they are the same.
         """
-        with self._truth.view() as view:
+        with self._truth.view(query.patience) as view:
             sequence = view.sequence()
             state = self._state
             if state.position.collection.sequence != sequence:
@@ -243,6 +290,7 @@ class OpenCollection:
                 np.unique(near.slots).tolist(),
                 with_payload=query.with_payload,
                 with_vectors=query.with_vectors,
+                answer_bytes=query.answer_bytes,
             )
         return _answered(state, near, rows)
 

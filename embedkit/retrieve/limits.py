@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from embedkit.errors import InvalidInput, MessageTooLarge
 from embedkit.retrieve.filter.sql import condition
-from embedkit.retrieve.store import Query, metric_names
+from embedkit.retrieve.store import Query, Scan, metric_names
 from embedkit.types import Collection, Embeddings, Metric
 
 __all__ = ["Limits", "check_vectors"]
@@ -145,6 +145,18 @@ class Limits:
                 f"expected a JSON object as payload {index}, got {payload[:40]!r}"
             )
         return text
+
+    def check_scan(self, scan: Scan) -> None:
+        """Refuse a number of rows, a place to begin or a filter that is not allowed.
+
+        Raises:
+            InvalidInput: If so.
+        """
+        if not 1 <= scan.limit <= self.rows:
+            raise InvalidInput(f"expected a limit from 1 to {self.rows}, got {scan.limit}")
+        if not 0 <= scan.after < 1 << 63:
+            raise InvalidInput(f"expected a slot from 0 to 2**63 - 1, got {scan.after}")
+        condition(scan.filter)
 
     def check_query(self, query: Query) -> None:
         """Refuse a k, a number of hits or a filter that is not allowed.

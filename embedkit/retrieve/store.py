@@ -1,7 +1,7 @@
 """What a vector store is: durable collections of (id, vector, payload) with search."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -9,9 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.registry import Registry
+from embedkit.retrieve.patience import FOREVER, Patience
 from embedkit.types import Collection, Embeddings, Metric, SearchParams
 
-__all__ = ["Answer", "Query", "Row", "VectorStore", "stores"]
+__all__ = ["ANSWER_BYTES", "Answer", "Page", "Query", "Row", "Scan", "VectorStore", "stores"]
+
+ANSWER_BYTES = 32 << 20
+"""Bytes of payloads and vectors in one answer where nothing else is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +27,20 @@ class Row:
         sequence: Number of the write that stored it.
         payload: UTF-8 JSON object, or None.
         vector: (d,) float32, bit for bit as given; None if not asked for.
+        slot: Place in the order of writing, at least 1; a write of the id gives a new one.
     """
 
     id: str
     sequence: int
     payload: bytes | None = None
     vector: npt.NDArray[np.float32] | None = None
+    slot: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of payload and vector."""
+        payload = 0 if self.payload is None else len(self.payload)
+        return payload + (0 if self.vector is None else self.vector.nbytes)
 
 
 @dataclass(frozen=True)
@@ -43,6 +55,8 @@ class Query:
         with_payload: Whether rows carry their payload.
         with_vectors: Whether rows carry their vector.
         params: How hard the index tries.
+        answer_bytes: Payloads and vectors of more bytes are refused instead of read.
+        patience: How long the answer is waited for.
     """
 
     vectors: Embeddings
@@ -51,7 +65,9 @@ class Query:
     model_digest: str = ""
     with_payload: bool = True
     with_vectors: bool = False
-    params: SearchParams = SearchParams()
+    params: SearchParams = field(default_factory=SearchParams)
+    answer_bytes: int = ANSWER_BYTES
+    patience: Patience = FOREVER
 
 
 @dataclass(frozen=True)
@@ -69,6 +85,45 @@ class Answer:
     scores: tuple[npt.NDArray[np.float32], ...]
     exact: bool
     collection: Collection
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Which part of a collection to read, in the order of writing.
+
+    Attributes:
+        after: Slot behind which to begin; 0 for the first.
+        limit: Rows, at least 1.
+        filter: Expression over payloads; empty for none.
+        with_payload: Whether rows carry their payload.
+        with_vectors: Whether rows carry their vector.
+        answer_bytes: The rows end before their payloads and vectors have more bytes, but
+            there is one at least.
+        patience: How long the answer is waited for.
+    """
+
+    after: int = 0
+    limit: int = 1000
+    filter: str = ""
+    with_payload: bool = True
+    with_vectors: bool = False
+    answer_bytes: int = ANSWER_BYTES
+    patience: Patience = FOREVER
+
+
+@dataclass(frozen=True)
+class Page:
+    """Rows of one committed state, in the order of writing.
+
+    Attributes:
+        rows: Ascending by slot.
+        after: Slot behind which the next page begins; None if there is none.
+        sequence: Number of the last write that the page shows.
+    """
+
+    rows: tuple[Row, ...]
+    after: int | None
+    sequence: int
 
 
 class VectorStore(Protocol):
@@ -107,6 +162,8 @@ class VectorStore(Protocol):
         payloads: Sequence[bytes | None] | None = None,
         *,
         model_digest: str = "",
+        if_sequence: int | None = None,
+        patience: Patience = FOREVER,
     ) -> Collection:
         """Store vectors, replacing those whose id exists; all of them or none.
 
@@ -116,6 +173,9 @@ class VectorStore(Protocol):
             vectors: (n, d) float32, finite; not zero under cosine.
             payloads: A JSON object in UTF-8 or None for each vector; None for no payloads.
             model_digest: Model that made the vectors. The first one stated is remembered.
+            if_sequence: Store only if none of the ids was written after this number; 0 if
+                none of them may exist. An id that is not there, be it deleted, is no obstacle.
+            patience: Nothing is stored once it is over.
 
         Returns:
             The collection after the commit; its ``sequence`` is this write's number.
@@ -123,12 +183,18 @@ class VectorStore(Protocol):
         Raises:
             InvalidInput: If anything above does not hold; nothing is stored.
             ModelMismatch: If the collection holds vectors of another model.
+            SequenceConflict: If an id was written after ``if_sequence``.
             Unavailable: If the disk refuses the write.
         """
         ...
 
     def delete(
-        self, name: str, ids: Sequence[str] = (), *, filter: str = ""
+        self,
+        name: str,
+        ids: Sequence[str] = (),
+        *,
+        filter: str = "",
+        patience: Patience = FOREVER,
     ) -> tuple[int, Collection]:
         """Remove ids, or else everything that a filter holds for, as one write.
 
@@ -136,6 +202,7 @@ class VectorStore(Protocol):
             name: The collection.
             ids: Unknown ones are skipped.
             filter: Expression over payloads; empty for none, which removes nothing.
+            patience: Nothing is removed once it is over.
 
         Returns:
             How many were there, and the collection after the commit.
@@ -146,9 +213,33 @@ class VectorStore(Protocol):
         ...
 
     def get(
-        self, name: str, ids: Sequence[str], *, with_vectors: bool = True
+        self,
+        name: str,
+        ids: Sequence[str],
+        *,
+        with_vectors: bool = True,
+        answer_bytes: int = ANSWER_BYTES,
     ) -> tuple[Row | None, ...]:
-        """Look ids up, in order; None for each that is not there."""
+        """Look ids up, in order; None for each that is not there.
+
+        Raises:
+            MessageTooLarge: If payloads and vectors are too many bytes for one answer.
+        """
+        ...
+
+    def scan(self, name: str, scan: Scan) -> Page:
+        """Read rows in the order of writing.
+
+        Whoever goes on from page to page meets everything that is there all the time; what is
+        written meanwhile comes at the end, for an id that was met before a second time.
+        """
+        ...
+
+    def sample(self, name: str, scan: Scan, *, seed: int) -> Page:
+        """Read ``scan.limit`` rows drawn at random without replacement; ``after`` is ignored.
+
+        The same state and the same seed give the same rows.
+        """
         ...
 
     def search(self, name: str, query: Query) -> Answer:
@@ -158,7 +249,9 @@ class VectorStore(Protocol):
 
         Raises:
             InvalidInput: If k, dimension, a value or the filter is not allowed.
+            MessageTooLarge: If payloads and vectors have more bytes than the query allows.
             ModelMismatch: If the query's model is not the collection's.
+            DeadlineExceeded, Cancelled: If the query's patience is over.
         """
         ...
 

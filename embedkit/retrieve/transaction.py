@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from embedkit.retrieve.filter.sql import Condition
+from embedkit.retrieve.patience import Patience
 from embedkit.retrieve.view import matching_slots
 from embedkit.types import Collection, Embeddings
 
@@ -36,10 +37,24 @@ class Transaction:
         ).fetchall()
         return self._removed(rows)
 
-    def remove_matching(self, condition: Condition) -> list[int]:
-        """Delete the items for which a filter holds; returns the slots that they had."""
-        slots: list[int] = matching_slots(self._connection, condition).tolist()
+    def remove_matching(self, condition: Condition, patience: Patience) -> list[int]:
+        """Delete the items for which a filter holds; returns the slots that they had.
+
+        Raises:
+            Cancelled, DeadlineExceeded: If they are not found in time; nothing is deleted.
+        """
+        with patience.over(self._connection):
+            slots: list[int] = matching_slots(self._connection, condition).tolist()
         return self._removed([(slot,) for slot in slots])
+
+    def written_after(self, sequence: int, ids: Sequence[str]) -> tuple[str, int] | None:
+        """One of the ids that was written after a number, with its own, or None."""
+        found: tuple[str, int] | None = self._connection.execute(
+            "SELECT id, sequence FROM items WHERE sequence > ? "
+            "AND id IN (SELECT value FROM json_each(?)) LIMIT 1",
+            (sequence, json.dumps(ids)),
+        ).fetchone()
+        return found
 
     def _removed(self, rows: list[tuple[int]]) -> list[int]:
         for table in ("items", "vectors") if rows else ():

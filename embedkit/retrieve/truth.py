@@ -14,7 +14,8 @@ import numpy as np
 
 from embedkit.errors import StoreDamaged, Unavailable
 from embedkit.retrieve.blocks import Slots
-from embedkit.retrieve.store import Row
+from embedkit.retrieve.patience import FOREVER, Patience
+from embedkit.retrieve.store import ANSWER_BYTES, Row
 from embedkit.retrieve.transaction import Position, Transaction
 from embedkit.retrieve.view import View
 from embedkit.types import Collection, Embeddings
@@ -123,26 +124,43 @@ class Truth:
                 yield slots, np.frombuffer(data, "<f4").reshape(len(rows), dim)
 
     def by_slot(
-        self, slots: Sequence[int], *, with_payload: bool, with_vectors: bool
+        self,
+        slots: Sequence[int],
+        *,
+        with_payload: bool,
+        with_vectors: bool,
+        answer_bytes: int = ANSWER_BYTES,
     ) -> dict[int, Row]:
-        """Rows of slots that still exist, all as of one commit."""
+        """Rows of slots that still exist, all as of one commit; see ``View.by_slot``."""
         with self._reading() as connection:
             return View(connection).by_slot(
-                slots, with_payload=with_payload, with_vectors=with_vectors
+                slots,
+                with_payload=with_payload,
+                with_vectors=with_vectors,
+                answer_bytes=answer_bytes,
             )
 
-    def by_id(self, ids: Sequence[str], *, with_vectors: bool) -> dict[str, Row]:
-        """Rows of ids that exist, all as of one commit."""
+    def by_id(
+        self, ids: Sequence[str], *, with_vectors: bool, answer_bytes: int = ANSWER_BYTES
+    ) -> dict[str, Row]:
+        """Rows of ids that exist, all as of one commit; see ``View.by_id``."""
         with self._reading() as connection:
-            return View(connection).by_id(ids, with_vectors=with_vectors)
+            return View(connection).by_id(
+                ids, with_vectors=with_vectors, answer_bytes=answer_bytes
+            )
 
     @contextmanager
-    def view(self) -> Iterator[View]:
-        """Lend one committed state to a reader: that of the first question."""
+    def view(self, patience: Patience = FOREVER) -> Iterator[View]:
+        """Lend one committed state to a reader: that of the first question.
+
+        Raises:
+            Cancelled, DeadlineExceeded: Out of the block, once nobody waits for it.
+        """
         with self._reading() as connection:
             connection.execute("BEGIN")
             try:
-                yield View(connection)
+                with patience.over(connection):
+                    yield View(connection)
             finally:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")

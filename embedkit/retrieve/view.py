@@ -2,20 +2,19 @@
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from embedkit.errors import MessageTooLarge
 from embedkit.retrieve.blocks import Slots
 from embedkit.retrieve.filter.sql import Condition
-from embedkit.retrieve.store import Row
+from embedkit.retrieve.store import ANSWER_BYTES, Page, Row, Scan
 
 __all__ = ["View", "matching_slots"]
 
-_ROWS = (
-    "SELECT items.slot, id, sequence, {payload}, {data} FROM items {join} "
-    "WHERE {key} IN (SELECT value FROM json_each(?))"
-)
+_ROWS = "SELECT items.slot, id, sequence, {payload}, {data} FROM items {join} WHERE {which}"
+_Found = tuple[int, str, int, str | None, bytes | None]
 
 
 class View:
@@ -38,38 +37,105 @@ class View:
         return matching_slots(self._connection, condition)
 
     def by_slot(
-        self, slots: Sequence[int], *, with_payload: bool, with_vectors: bool
+        self,
+        slots: Sequence[int],
+        *,
+        with_payload: bool,
+        with_vectors: bool,
+        answer_bytes: int = ANSWER_BYTES,
     ) -> dict[int, Row]:
-        """Rows of those slots that exist."""
-        return dict(self._rows("items.slot", slots, with_payload, with_vectors))
+        """Rows of those slots that exist.
 
-    def by_id(self, ids: Sequence[str], *, with_vectors: bool) -> dict[str, Row]:
-        """Rows of those ids that exist."""
-        return {row.id: row for _, row in self._rows("id", ids, True, with_vectors)}
+        Raises:
+            MessageTooLarge: If their payloads and vectors have more bytes than that.
+        """
+        rows = self._among("items.slot", slots, with_payload, with_vectors)
+        return {row.slot: row for row in _within(rows, answer_bytes)}
 
-    def _rows(
-        self, key: str, values: Sequence[int] | Sequence[str], payload: bool, vectors: bool
-    ) -> list[tuple[int, Row]]:
-        query = _ROWS.format(
-            payload="payload" if payload else "NULL",
-            data="data" if vectors else "NULL",
-            join="JOIN vectors USING (slot)" if vectors else "",
-            key=key,
+    def by_id(
+        self, ids: Sequence[str], *, with_vectors: bool, answer_bytes: int = ANSWER_BYTES
+    ) -> dict[str, Row]:
+        """Rows of those ids that exist; as ``by_slot``."""
+        rows = self._among("id", ids, True, with_vectors)
+        return {row.id: row for row in _within(rows, answer_bytes)}
+
+    def scan(self, scan: Scan, where: Condition | None) -> Page:
+        """Rows behind a slot, in order, until there are enough."""
+        which = "items.slot > :after"
+        values: dict[str, str | int | float] = {"after": scan.after}
+        if where is not None:
+            where.prepare(self._connection)
+            which = f"{which} AND ({where.sql})"
+            values |= where.parameters
+        select = _select(f"{which} ORDER BY items.slot", scan.with_payload, scan.with_vectors)
+        rows: list[Row] = []
+        size = 0
+        for found in self._connection.execute(select, values):
+            row = _row(found)
+            size += row.size
+            if rows and (len(rows) == scan.limit or size > scan.answer_bytes):
+                return Page(tuple(rows), rows[-1].slot, self.sequence())
+            rows.append(row)
+        return Page(tuple(rows), None, self.sequence())
+
+    def sample(self, scan: Scan, where: Condition | None, seed: int) -> Page:
+        """Rows drawn without replacement; all of them where there are not enough."""
+        slots = self._slots() if where is None else self.matching(where)
+        if len(slots) > scan.limit:
+            rng = np.random.default_rng(seed)
+            slots = np.sort(rng.choice(slots, scan.limit, replace=False))
+        rows = self.by_slot(
+            slots.tolist(),
+            with_payload=scan.with_payload,
+            with_vectors=scan.with_vectors,
+            answer_bytes=scan.answer_bytes,
         )
-        return [
-            (
-                slot,
-                Row(
-                    id=id_,
-                    sequence=sequence,
-                    payload=None if text is None else text.encode(),
-                    vector=None if data is None else np.frombuffer(data, "<f4"),
-                ),
+        return Page(tuple(rows[slot] for slot in slots.tolist()), None, self.sequence())
+
+    def _slots(self) -> Slots:
+        """Every slot, ascending."""
+        found = self._connection.execute("SELECT slot FROM items ORDER BY slot")
+        return np.fromiter((slot for (slot,) in found), np.int64)
+
+    def _among(
+        self, key: str, values: Sequence[int] | Sequence[str], payload: bool, vectors: bool
+    ) -> Iterator[Row]:
+        which = f"{key} IN (SELECT value FROM json_each(?))"
+        select = _select(which, payload, vectors)
+        return map(_row, self._connection.execute(select, (json.dumps(values),)))
+
+
+def _select(which: str, payload: bool, vectors: bool) -> str:
+    return _ROWS.format(
+        payload="payload" if payload else "NULL",
+        data="data" if vectors else "NULL",
+        join="JOIN vectors USING (slot)" if vectors else "",
+        which=which,
+    )
+
+
+def _row(found: _Found) -> Row:
+    slot, id_, sequence, text, data = found
+    return Row(
+        id_,
+        sequence,
+        None if text is None else text.encode(),
+        None if data is None else np.frombuffer(data, "<f4"),
+        slot,
+    )
+
+
+def _within(rows: Iterable[Row], answer_bytes: int) -> Iterator[Row]:
+    """The rows, up to the one that is too much."""
+    size = 0
+    for row in rows:
+        size += row.size
+        if size > answer_bytes:
+            raise MessageTooLarge(
+                f"expected payloads and vectors of at most {answer_bytes} bytes in one answer, "
+                "got more; ask for fewer hits or ids at a time, or without payloads and vectors"
             )
-            for slot, id_, sequence, text, data in self._connection.execute(
-                query, (json.dumps(values),)
-            )
-        ]
+        yield row
 
 
 def matching_slots(connection: sqlite3.Connection, condition: Condition) -> Slots:

@@ -63,7 +63,9 @@ def to_status(error: BaseException) -> status_pb2.Status:
     kind = type(error) if isinstance(error, EmbedkitError) else EmbedkitError
     message = _shorten(str(error) if ours else f"internal error ({type(error).__name__})")
     status = status_pb2.Status(code=code_pb2.Code.Value(kind.status), message=message)
-    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=kind.reason, domain=DOMAIN))
+    facts = error.facts if isinstance(error, EmbedkitError) else {}
+    info = error_details_pb2.ErrorInfo(reason=kind.reason, domain=DOMAIN, metadata=facts)
+    status.details.add().Pack(info)
     retry_s = error.retry_s if isinstance(error, EmbedkitError) else None
     if retry_s is not None:
         delay = Duration(nanos=int(retry_s * 1e9) % 1_000_000_000, seconds=int(retry_s))
@@ -76,9 +78,18 @@ def from_status(status: status_pb2.Status) -> EmbedkitError:
     for detail in status.details:
         info = error_details_pb2.ErrorInfo()
         if detail.Unpack(info) and info.domain == DOMAIN and info.reason in _BY_REASON:
-            return _BY_REASON[info.reason](status.message)
+            return _ours(info, status.message)
     known = status.code in code_pb2.Code.values()
     return _from_code(code_pb2.Code.Name(status.code) if known else "", status.message)
+
+
+def _ours(info: error_details_pb2.ErrorInfo, message: str) -> EmbedkitError:
+    """The error that another embedkit described."""
+    kind = _BY_REASON[info.reason]
+    sequence = info.metadata.get("sequence", "")
+    if kind is errors.SequenceConflict and sequence.isdecimal():
+        return errors.SequenceConflict(message, int(sequence))
+    return kind(message)
 
 
 def from_rpc_error(error: grpc.RpcError) -> EmbedkitError:

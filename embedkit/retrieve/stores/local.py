@@ -13,7 +13,8 @@ from embedkit.retrieve.collection import OpenCollection, Write, check_model
 from embedkit.retrieve.filter.sql import condition
 from embedkit.retrieve.limits import Limits, check_vectors
 from embedkit.retrieve.owner import Owner
-from embedkit.retrieve.store import Answer, Query, Row, stores
+from embedkit.retrieve.patience import FOREVER, Patience
+from embedkit.retrieve.store import ANSWER_BYTES, Answer, Page, Query, Row, Scan, stores
 from embedkit.types import Collection, Embeddings
 
 __all__ = ["LocalStore"]
@@ -116,6 +117,8 @@ class LocalStore:
         payloads: Sequence[bytes | None] | None = None,
         *,
         model_digest: str = "",
+        if_sequence: int | None = None,
+        patience: Patience = FOREVER,
     ) -> Collection:
         """Store vectors, all of them or none; see ``VectorStore.upsert``."""
         opened = self._opened(name)
@@ -130,10 +133,18 @@ class LocalStore:
         texts = self.limits.check_payloads(payloads, len(ids))
         if not ids:
             return collection
-        return opened.write(Write(ids, vectors, texts, model_digest))[1]
+        write = Write(
+            ids, vectors, texts, model_digest, if_sequence=if_sequence, patience=patience
+        )
+        return opened.write(write)[1]
 
     def delete(
-        self, name: str, ids: Sequence[str] = (), *, filter: str = ""
+        self,
+        name: str,
+        ids: Sequence[str] = (),
+        *,
+        filter: str = "",
+        patience: Patience = FOREVER,
     ) -> tuple[int, Collection]:
         """Remove ids, or what a filter holds for; see ``VectorStore.delete``."""
         opened = self._opened(name)
@@ -144,16 +155,33 @@ class LocalStore:
                 raise InvalidInput(
                     f"expected ids or a filter, got {len(ids)} ids and {filter!r}"
                 )
-            return opened.write(Write((), where=where))
-        return opened.write(Write(ids)) if ids else (0, opened.described)
+            return opened.write(Write((), where=where, patience=patience))
+        return opened.write(Write(ids, patience=patience)) if ids else (0, opened.described)
 
     def get(
-        self, name: str, ids: Sequence[str], *, with_vectors: bool = True
+        self,
+        name: str,
+        ids: Sequence[str],
+        *,
+        with_vectors: bool = True,
+        answer_bytes: int = ANSWER_BYTES,
     ) -> tuple[Row | None, ...]:
         """Look ids up, in order; see ``VectorStore.get``."""
         opened = self._opened(name)
         self.limits.check_count(len(ids))
-        return opened.get(ids, with_vectors=with_vectors)
+        return opened.get(ids, with_vectors=with_vectors, answer_bytes=answer_bytes)
+
+    def scan(self, name: str, scan: Scan) -> Page:
+        """Read rows in the order of writing; see ``VectorStore.scan``."""
+        opened = self._opened(name)
+        self.limits.check_scan(scan)
+        return opened.scan(scan)
+
+    def sample(self, name: str, scan: Scan, *, seed: int) -> Page:
+        """Read rows drawn at random; see ``VectorStore.sample``."""
+        opened = self._opened(name)
+        self.limits.check_scan(scan)
+        return opened.scan(scan, seed=seed)
 
     def search(self, name: str, query: Query) -> Answer:
         """Return the nearest neighbours of each query; see ``VectorStore.search``."""
