@@ -130,7 +130,9 @@ def test_sigterm_answers_what_is_under_way_in_streams_and_ends_them(tiny_models,
         except grpc.RpcError as error:
             ends.append((error.code(), answered, refused))
 
-    with process(tiny_models, tmp_path / "var", "--metrics-bind", "off") as running:
+    # Without the log of refusals, which would fill the pipe that nobody reads here.
+    quiet = ("--metrics-bind", "off", "--access-log", "off")
+    with process(tiny_models, tmp_path / "var", *quiet) as running:
         with grpc.insecure_channel(ready(running)["address"]) as channel:
             stub = embedding_pb2_grpc.EmbeddingServiceStub(channel)
             threads = [threading.Thread(target=stream, args=(stub,)) for _ in range(4)]

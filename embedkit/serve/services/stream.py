@@ -115,12 +115,13 @@ class Stream:
         self._running: set[StreamCall] = set()
         self._answers: deque[tuple[bytes, int]] = deque()
         self._held = self._held_bytes = 0
-        self._is_closed = self._is_draining = self._has_gone = False
+        self._refusals_left = limits.window
+        self._is_closed = self._is_complete = self._is_draining = self._has_gone = False
 
     @property
     def was_cut_off(self) -> bool:
         """Whether it ended because the server drains, not because the caller had no more."""
-        return self._is_draining and not self._is_closed
+        return self._is_draining and not self._is_complete
 
     def start(
         self, requests: Iterator[bytes], take: Callable[[StreamCall, bytes], None]
@@ -211,7 +212,11 @@ class Stream:
         self, requests: Iterator[bytes], take: Callable[[StreamCall, bytes], None]
     ) -> None:
         try:
-            while self._wait_for_room() and (data := next(requests, None)) is not None:
+            while self._wait_for_room():
+                data = next(requests, None)
+                if data is None:
+                    self._is_complete = True
+                    break
                 take(self._enter(len(data)), data)
         except grpc.RpcError:
             self._go()
@@ -224,14 +229,17 @@ class Stream:
                 self._changed.notify_all()
 
     def _wait_for_room(self) -> bool:
-        """Wait until the window has a place; False if the caller has gone meanwhile."""
+        """Wait until the window has a place; False if nothing more is to be read."""
         limits = self._limits
         with self._changed:
             while not self._has_gone and (
                 self._held >= limits.window or self._held_bytes >= limits.window_bytes
             ):
                 self._changed.wait()
-            return not self._has_gone
+            if self._is_draining:
+                # A caller that answers each refusal with a new request would never be done.
+                self._refusals_left -= 1
+            return not self._has_gone and self._refusals_left >= 0
 
     def _enter(self, size: int) -> StreamCall:
         call = StreamCall(self, size)
