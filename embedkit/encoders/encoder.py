@@ -22,6 +22,7 @@ __all__ = [
     "Backbone",
     "Encoded",
     "Encoder",
+    "Hidden",
     "ImageTensor",
     "UnitPixels",
     "build_encoder",
@@ -48,16 +49,44 @@ class Encoded(NamedTuple):
     tokens: torch.Tensor | None
 
 
+class Hidden(NamedTuple):
+    """Patches that a network is not shown.
+
+    Attributes:
+        mask: (n, t) bool, True where hidden; the same number in every row if they are dropped.
+        token: (d,) that stands in the place of a hidden patch; None drops the patch, so that
+            ``tokens`` has the visible ones alone, in their order.
+    """
+
+    mask: torch.Tensor
+    token: torch.Tensor | None = None
+
+
 class Backbone(nn.Module):
     """A network from normalised pixels (n, c, h, w) to ``Encoded``.
+
+    Where ``has_tokens`` is set it takes a ``Hidden`` beside the pixels, and ``encode_blocks``
+    gives the tokens after every block.
 
     Attributes:
         feature_dim: d, the dimensions of the features.
         has_tokens: Whether ``tokens`` is given.
+        grid: Rows and columns of patches; (0, 0) without patches.
+        patch: Side of a patch in pixels; 0 without patches.
     """
 
     feature_dim: int
     has_tokens: bool = False
+    grid: tuple[int, int] = (0, 0)
+    patch: int = 0
+
+    def encode_blocks(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the patch tokens after every block, (n, blocks, t, d).
+
+        Raises:
+            InvalidInput: If there are no patches.
+        """
+        raise InvalidInput(f"expected a network with patches, got {type(self).__name__}")
 
 
 class Architecture(Protocol):
@@ -87,6 +116,8 @@ class Encoder(nn.Module):
         input: The images this encoder takes.
         feature_dim: d, the dimensions of the features.
         has_tokens: Whether it returns patch tokens.
+        grid: Rows and columns of patches; (0, 0) without patches.
+        patch: Side of a patch in pixels; 0 without patches.
         config: Plain JSON values that rebuild the encoder, without its weights.
     """
 
@@ -107,6 +138,7 @@ class Encoder(nn.Module):
         self.config = config
         self.feature_dim = net.feature_dim
         self.has_tokens = net.has_tokens
+        self.grid, self.patch = net.grid, net.patch
         # In config already; a second copy in the weights could disagree with it.
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
@@ -115,10 +147,22 @@ class Encoder(nn.Module):
         """Return the images as float (n, c, h, w) in [0, 1], channels-last in memory."""
         return images.permute(0, 3, 1, 2).to(self.mean.dtype) / 255
 
-    def encode(self, pixels: UnitPixels) -> Encoded:
-        """Normalise pixels in [0, 1] and run the network; differentiable in the pixels."""
-        encoded: Encoded = self.net((pixels - self.mean) / self.std)
+    def encode(self, pixels: UnitPixels, hidden: Hidden | None = None) -> Encoded:
+        """Normalise pixels in [0, 1] and run the network; differentiable in the pixels.
+
+        Args:
+            pixels: (n, c, h, w); training also gives sizes below that of ``input``.
+            hidden: Patches that are not shown; for networks with patches.
+        """
+        normalised = (pixels - self.mean) / self.std
+        encoded: Encoded = (
+            self.net(normalised) if hidden is None else self.net(normalised, hidden)
+        )
         return encoded
+
+    def encode_blocks(self, pixels: UnitPixels) -> torch.Tensor:
+        """Normalise pixels in [0, 1] and return the tokens after every block."""
+        return self.net.encode_blocks((pixels - self.mean) / self.std)
 
     def forward(self, images: ImageTensor) -> Encoded:
         """Encode uint8 images of exactly the input size.

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from embedkit.encoders.encoder import Backbone, Encoded, encoders
+from embedkit.encoders.encoder import Backbone, Encoded, Hidden, encoders
 from embedkit.errors import InvalidInput
 from embedkit.preprocess import InputSpec
 
@@ -79,12 +79,7 @@ class _ViT(Backbone):
         super().__init__()
         dim, depth, heads = int(shape.dim or 0), int(shape.depth or 0), int(shape.heads or 0)
         rows, columns = (math.ceil(side / shape.patch) for side in (spec.height, spec.width))
-        self.padding = (
-            0,
-            columns * shape.patch - spec.width,
-            0,
-            rows * shape.patch - spec.height,
-        )
+        self.grid, self.patch = (rows, columns), shape.patch
         self.embed = nn.Conv2d(spec.channels, dim, shape.patch, stride=shape.patch)
         with_class = shape.pooling == "cls"
         self.mean_pooled = not with_class
@@ -104,14 +99,43 @@ class _ViT(Backbone):
         self.has_tokens = True
         self.apply(_initialise)
 
-    def forward(self, pixels: torch.Tensor) -> Encoded:
-        if any(self.padding):
-            pixels = functional.pad(pixels, self.padding)
-        tokens = self.embed(pixels).flatten(2).transpose(1, 2) + self.positions
-        prefix = self.prefix.expand(tokens.shape[0], -1, -1)
-        x = self.norm(self.blocks(torch.cat([prefix, tokens], dim=1)))
+    def forward(self, pixels: torch.Tensor, hidden: Hidden | None = None) -> Encoded:
+        x = self.norm(self.blocks(self._embed(pixels, hidden)))
         tokens = x[:, self.extra :]
         return Encoded(tokens.mean(dim=1) if self.mean_pooled else x[:, 0], tokens)
+
+    def encode_blocks(self, pixels: torch.Tensor) -> torch.Tensor:
+        x, outputs = self._embed(pixels, None), []
+        for block in self.blocks:
+            x = block(x)
+            outputs.append(x[:, self.extra :])
+        return torch.stack(outputs, dim=1)
+
+    def _embed(self, pixels: torch.Tensor, hidden: Hidden | None) -> torch.Tensor:
+        """What the first block sees: class token, registers and patches, (n, s, d)."""
+        height, width = pixels.shape[2:]
+        padding = (0, -width % self.patch, 0, -height % self.patch)
+        if any(padding):
+            pixels = functional.pad(pixels, padding)
+        grid = (pixels.shape[2] // self.patch, pixels.shape[3] // self.patch)
+        tokens = self.embed(pixels).flatten(2).transpose(1, 2)
+        if hidden is not None and hidden.token is not None:
+            tokens = torch.where(
+                hidden.mask.unsqueeze(2), hidden.token.to(tokens.dtype), tokens
+            )
+        tokens = tokens + self._positions(grid)
+        if hidden is not None and hidden.token is None:
+            tokens = tokens[~hidden.mask].unflatten(0, (len(tokens), -1))
+        prefix = self.prefix.expand(tokens.shape[0], -1, -1)
+        return torch.cat([prefix, tokens], dim=1)
+
+    def _positions(self, grid: tuple[int, int]) -> torch.Tensor:
+        """Positions of a grid; interpolated where it is not the grid of the input size."""
+        if grid == self.grid:
+            return self.positions
+        table = self.positions.unflatten(1, self.grid).permute(0, 3, 1, 2)
+        resized = functional.interpolate(table, grid, mode="bicubic", align_corners=False)
+        return resized.flatten(2).transpose(1, 2)
 
 
 class _Block(nn.Module):

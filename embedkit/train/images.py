@@ -10,7 +10,8 @@ from embedkit.data.source import Dataset, load_dataset
 from embedkit.errors import InvalidInput
 from embedkit.preprocess import InputSpec
 from embedkit.registry import configure
-from embedkit.train.objective import ImageIndices, Objective, Targets
+from embedkit.train.batch import ImageIndices, Targets
+from embedkit.train.objective import Objective
 from embedkit.train.recipe import Recipe
 
 __all__ = ["TrainingImages", "load_images", "seed_of"]
@@ -29,6 +30,8 @@ class TrainingImages:
         mean: Per channel, in [0, 1] units.
         std: Per channel, in [0, 1] units, above 0.
         skipped: Number of files that could not be read.
+        embeddings: By each bundle that the objective names, (n, d) float32 on that device.
+        embedder_digests: Of the same bundles.
     """
 
     images: torch.Tensor
@@ -39,6 +42,8 @@ class TrainingImages:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     skipped: int = 0
+    embeddings: tuple[torch.Tensor, ...] = ()
+    embedder_digests: tuple[str, ...] = ()
     _order: dict[int, torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import torch
 
 from embedkit.measures.geometry import alignment, effective_rank, embedding_std, uniformity
-from embedkit.train.objective import Loss, Projections
+from embedkit.train.batch import Loss, Projections
 
 __all__ = ["Measures", "Monitor", "Progress", "Report", "measure"]
 

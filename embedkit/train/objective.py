@@ -1,44 +1,70 @@
-"""Objective: what is minimised. The contract, and what the loop hands to it.
+"""Objective: what is minimised. The contract, and what the loop supplies for it.
 
 An objective is a frozen dataclass registered under its file's name. It declares what it needs,
 the loop supplies it, and no objective edits the loop:
 
-========== =======================================================================
-projections a head between features and objective is built and trained; without this
-            need ``Batch.projections`` are the encoder's features themselves
-labels      ``Batch.labels``; the data must have at least two classes
-indices     ``Batch.indices``: which image of the data set each one is
-teacher     ``Batch.teacher``: projections by the averaged weights, without gradient
-tokens      ``Batch.tokens``; the encoder must have patches
-========== =======================================================================
+============== ==========================================================================
+projections    a head between features and objective is built and trained; without this
+               need ``Batch.projections`` are the encoder's features themselves
+labels         ``Batch.labels``; the data must have at least two classes
+indices        ``Batch.indices``: which image of the data set each one is
+teacher        ``Batch.teacher``: projections by the averaged weights, without gradient;
+               the objective is ``Taught``
+teacher_module ``Batch.teacher_module``: the averaged copy of what ``build`` returned
+teacher_blocks ``Batch.teacher_blocks``: the averaged encoder's tokens after every block
+tokens         ``Batch.tokens``; the encoder must have patches
+mask           the student is not shown all patches, ``Batch.mask``; ``Masking`` says which
+local          ``Batch.local``: projections of small crops; ``Cropping`` says which
+images         ``Batch.images``: pixels as they are
+pixels         ``Batch.pixels``: pixels of the views
+embeddings     ``Batch.embeddings``: by finished bundles, which ``Distilling`` names
+============== ==========================================================================
 
 Whatever an objective trains or remembers (predictor, queue, prototypes, classifier) is one
 module that ``build`` returns. It comes back in ``Batch.module``, its parameters are optimised
-with the encoder's, and its parameters and buffers are in every checkpoint.
+with the encoder's, and its parameters and buffers are in every checkpoint: a memory is a buffer
+of it that the call updates in place, after its old value was used (as a copy, if the gradient
+passes through it). An objective that is ``Transforming`` changes the views before they are
+encoded; one that is ``Prepared`` fills its module once before the first step.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import nn
 
 from embedkit.errors import InvalidInput
 from embedkit.registry import Registry, configure
+from embedkit.train.batch import (
+    Batch,
+    Crops,
+    ImageIndices,
+    Loss,
+    Projections,
+    Sizes,
+    Targets,
+    Tokens,
+    Transformed,
+)
 
 __all__ = [
     "NEEDS",
     "Batch",
     "Classifying",
+    "Cropping",
+    "Distilling",
     "ImageIndices",
     "Loss",
+    "Masking",
     "Objective",
+    "Prepared",
     "Projections",
     "Sizes",
     "Targets",
     "Taught",
     "Tokens",
+    "Transforming",
     "build_objective",
     "objectives",
     "supplied",
@@ -46,83 +72,13 @@ __all__ = [
 
 T = TypeVar("T")
 
-Projections = Annotated[torch.Tensor, "v b d"]
-"""One vector per view and image of a training batch, float, not normalised."""
-
-Targets = Annotated[torch.Tensor, "b"]
-"""Class index of each image of the batch, int64, 0-based."""
-
-ImageIndices = Annotated[torch.Tensor, "b"]
-"""Position of each image of the batch in the data set, int64."""
-
-Tokens = Annotated[torch.Tensor, "v b t d"]
-"""Patch tokens of each view and image."""
-
-NEEDS = frozenset({"projections", "labels", "indices", "teacher", "tokens"})
+NEEDS = frozenset(
+    {
+        *("projections", "labels", "indices", "tokens", "images", "pixels"),
+        *("teacher", "teacher_module", "teacher_blocks", "mask", "local", "embeddings"),
+    }
+)
 """Everything that an objective may ask the loop for."""
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """What ``build`` may depend on.
-
-    Attributes:
-        dim: Dimensions of a projection; of a feature where there is no projection head.
-        feature_dim: Dimensions of the encoder's features.
-        classes: Number of classes; 0 without labels.
-        images: Number of training images.
-    """
-
-    dim: int
-    feature_dim: int
-    classes: int = 0
-    images: int = 0
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One training batch as an objective sees it.
-
-    Attributes:
-        projections: All views, (v, b, d), with gradient.
-        features: The encoder's features of the same views, (v, b, f), with gradient.
-        module: What the objective's ``build`` returned.
-        labels: (b,), where needed.
-        indices: (b,), where needed.
-        teacher: The teacher's projections, (v, b, d), without gradient, where needed.
-        tokens: (v, b, t, f), where needed.
-        generator: Source of any randomness the objective draws; seeded by run and step.
-        progress: Share of the run that is done, in [0, 1].
-    """
-
-    projections: Projections
-    features: Projections
-    module: nn.Module | None = None
-    labels: Targets | None = None
-    indices: ImageIndices | None = None
-    teacher: Projections | None = None
-    tokens: Tokens | None = None
-    generator: torch.Generator | None = None
-    progress: float = 0.0
-
-
-@dataclass(frozen=True)
-class Loss:
-    """A value to minimise and what it consists of.
-
-    Attributes:
-        total: Scalar, float32, with gradient.
-        parts: Named summands, detached scalars; they add up to ``total``.
-    """
-
-    total: torch.Tensor
-    parts: Mapping[str, torch.Tensor] = field(default_factory=dict)
-
-    @classmethod
-    def sum(cls, **parts: torch.Tensor) -> "Loss":
-        """The loss whose parts are these scalars."""
-        total = torch.stack(list(parts.values())).sum()
-        return cls(total, {name: value.detach() for name, value in parts.items()})
 
 
 @runtime_checkable
@@ -136,7 +92,7 @@ class Objective(Protocol):
 
     @property
     def views(self) -> int:
-        """Augmented views of each image, at least 1."""
+        """Views of each image that are encoded whole, at least 1."""
         ...
 
     def build(self, sizes: Sizes) -> nn.Module | None:
@@ -175,20 +131,110 @@ class Classifying(Protocol):
         ...
 
 
+@runtime_checkable
+class Transforming(Protocol):
+    """An objective that changes the augmented views before they are encoded."""
+
+    @property
+    def drawn(self) -> int:
+        """Augmented views of each image that ``transform`` takes, at least 1."""
+        ...
+
+    def transform(self, views: torch.Tensor, generator: torch.Generator) -> Transformed:
+        """Return as many views as the objective's ``views`` says, and notes for its call.
+
+        Args:
+            views: (drawn, b, c, h, w) in [0, 1].
+            generator: On the same device.
+        """
+        ...
+
+
+@runtime_checkable
+class Masking(Protocol):
+    """An objective that needs ``mask`` and says what the student is not shown."""
+
+    def hide(
+        self, grid: tuple[int, int], count: int, generator: torch.Generator
+    ) -> torch.Tensor:
+        """Return (count, rows * columns) bool, True where hidden; as many in every row.
+
+        Args:
+            grid: Rows and columns of patches.
+            count: Images of all views.
+            generator: Source of every random number; the result is on its device.
+        """
+        ...
+
+    def mask_token(self, module: nn.Module) -> torch.Tensor | None:
+        """The (d,) part of ``module`` put in the place of hidden patches; None drops them."""
+        ...
+
+
+@runtime_checkable
+class Cropping(Protocol):
+    """An objective that needs ``local`` and says which small crops it compares."""
+
+    @property
+    def crops(self) -> Crops:
+        """How many, how much they cover and how large they are."""
+        ...
+
+
+@runtime_checkable
+class Distilling(Protocol):
+    """An objective that needs ``embeddings`` and names the bundles that give them."""
+
+    @property
+    def bundles(self) -> tuple[str, ...]:
+        """Folders of finished models."""
+        ...
+
+
+@runtime_checkable
+class Prepared(Protocol):
+    """A ``Distilling`` objective that fills its module before the first step."""
+
+    def prepare(self, module: nn.Module, embeddings: tuple[torch.Tensor, ...]) -> None:
+        """Set buffers of ``module``; equal arguments give equal buffers.
+
+        Args:
+            module: What ``build`` returned.
+            embeddings: Of all training images, (n, d) float32, for each of ``bundles``.
+        """
+        ...
+
+
 objectives: Registry[type[Objective]] = Registry("embedkit.train.objectives", "objective")
 """Every objective by name; each entry is a frozen dataclass that is an ``Objective``."""
+
+_MEMBERS: dict[str, tuple[type, str]] = {
+    "teacher": (Taught, "teacher_momentum(progress)"),
+    "teacher_module": (Taught, "teacher_momentum(progress)"),
+    "teacher_blocks": (Taught, "teacher_momentum(progress)"),
+    "mask": (Masking, "hide(grid, count, generator) and mask_token(module)"),
+    "local": (Cropping, "crops"),
+    "embeddings": (Distilling, "bundles"),
+}
+"""What an objective must have for some of its needs."""
 
 
 def build_objective(name: str, arguments: Mapping[str, object]) -> Objective:
     """Return the objective called ``name`` with these arguments.
 
     Raises:
-        InvalidInput: If the name or an argument is unknown, or a value is out of range.
+        InvalidInput: If the name or an argument is unknown, a value is out of range, or the
+            objective asks for something without saying how.
     """
     objective = configure(objectives.get(name), arguments, noun=f"objective {name!r}")
     unknown = objective.needs - NEEDS
     if unknown:
         raise InvalidInput(f"expected needs among {sorted(NEEDS)}, got {sorted(unknown)}")
+    for need, (protocol, members) in _MEMBERS.items():
+        if need in objective.needs and not isinstance(objective, protocol):
+            raise InvalidInput(
+                f"expected {name!r}, which needs {need!r}, to have {members}, got none"
+            )
     return objective
 
 

@@ -7,8 +7,8 @@ import torch
 
 from embedkit.bundle import pack_arrays
 from embedkit.errors import TrainingDiverged
+from embedkit.train.batch import Loss
 from embedkit.train.images import TrainingImages
-from embedkit.train.objective import Loss
 from embedkit.train.run.checkpoint import write_file
 
 __all__ = ["diverged"]

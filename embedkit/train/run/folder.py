@@ -131,6 +131,17 @@ class RunFolder:
                 f"expected the result of a run in {path}, got {error}"
             ) from error
 
+    def finished(self) -> RunResult:
+        """What the run says of itself.
+
+        Raises:
+            BundleDamaged: If it has not finished, or ``run.json`` is not what was written.
+        """
+        result = self.result()
+        if result is None:
+            raise BundleDamaged(f"expected a finished run in {self.path}, got none")
+        return result
+
     def last_metrics(self) -> dict[str, float | int | None]:
         """The numbers of the last line of the metrics."""
         lines = self.metrics.read_text(encoding="utf-8").splitlines()
@@ -140,7 +151,11 @@ class RunFolder:
     def save(self, state: State, images: TrainingImages, warnings: list[str]) -> None:
         """Write the checkpoint; the metrics so far are part of it by their length."""
         state.metrics_bytes = self.metrics.stat().st_size if self.metrics.exists() else 0
-        digests = {"recipe_digest": self.recipe.digest, "data_digest": images.digest}
+        digests = {
+            "recipe_digest": self.recipe.digest,
+            "data_digest": images.digest,
+            "embedder_digests": list(images.embedder_digests),
+        }
         values = {**digests, "warnings": list(warnings), **state.to_dict()}
         write_checkpoint(self.checkpoint, values)
 
@@ -150,7 +165,8 @@ class RunFolder:
         Metrics written after the checkpoint are cut off: their steps are done again.
 
         Raises:
-            InvalidInput: If the data changed since the run was started.
+            InvalidInput: If the data, or a model that is learned from, changed since the
+                run was started.
             BundleDamaged: If the checkpoint cannot be read.
         """
         if not self.checkpoint.exists():
@@ -162,6 +178,12 @@ class RunFolder:
             raise InvalidInput(
                 f"expected the data that the run was started with, {trained_on}, got "
                 f"{images.digest}; choose another --out to train on it"
+            )
+        learned_from = values.get("embedder_digests", [])
+        if learned_from != list(images.embedder_digests):
+            raise InvalidInput(
+                f"expected the models that the run was started with, {learned_from}, got "
+                f"{list(images.embedder_digests)}; choose another --out to learn from them"
             )
         try:
             state.load_dict(values)

@@ -1,0 +1,46 @@
+"""Terms that several objectives share. All compute in float32, whatever comes in."""
+
+from embedkit.train.terms.arguments import require
+from embedkit.train.terms.contrast import (
+    Pairs,
+    cross_view_similarity,
+    image_pairs,
+    log_mean_exp,
+    pair_log_softmax,
+    positive_first,
+    squared_distances,
+)
+from embedkit.train.terms.memory import Queue, built
+from embedkit.train.terms.momentum import rising_momentum
+from embedkit.train.terms.spread import (
+    covariance,
+    covariance_penalty,
+    cross_correlation,
+    off_diagonal,
+    standardised,
+    variance_hinge,
+)
+from embedkit.train.terms.views import check_views, exact_product, unit
+
+__all__ = [
+    "Pairs",
+    "Queue",
+    "built",
+    "check_views",
+    "covariance",
+    "covariance_penalty",
+    "cross_correlation",
+    "cross_view_similarity",
+    "exact_product",
+    "image_pairs",
+    "log_mean_exp",
+    "off_diagonal",
+    "pair_log_softmax",
+    "positive_first",
+    "require",
+    "rising_momentum",
+    "squared_distances",
+    "standardised",
+    "unit",
+    "variance_hinge",
+]
