@@ -1,21 +1,47 @@
 """Learner: everything that one run trains, and everything a checkpoint must hold."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import nn
 
-from embedkit.encoders.encoder import Encoder, build_encoder
+from embedkit.encoders.encoder import Encoder, Hidden, build_encoder
 from embedkit.encoders.heads import projection_head
 from embedkit.errors import InvalidInput
+from embedkit.train.batch import Mask, Projections, Sizes, Tokens
 from embedkit.train.images import TrainingImages, seed_of
-from embedkit.train.objective import Objective, Projections, Sizes, Tokens
+from embedkit.train.objective import Objective, Prepared
 from embedkit.train.optim import build_optimiser
 from embedkit.train.recipe import Recipe
 
-__all__ = ["Learner", "State", "Viewed", "build_state"]
+__all__ = ["Learner", "Network", "Part", "State", "Viewed", "Way", "build_state"]
+
+
+class Part(NamedTuple):
+    """What a network is run on: all images of a batch, or some of them.
+
+    Attributes:
+        pixels: (v, b, c, h, w) float in [0, 1].
+        mask: Patches that are hidden, (v, b, t), or None.
+        token: What stands in their place; None drops them.
+    """
+
+    pixels: torch.Tensor
+    mask: Mask | None = None
+    token: torch.Tensor | None = None
+
+    def at(self, images: slice) -> "Part":
+        """Some of the images, in all views."""
+        mask = None if self.mask is None else self.mask[:, images]
+        return Part(self.pixels[:, images], mask, self.token)
+
+    def split(self, count: int) -> "list[Part]":
+        """All of the images, at most ``count`` at a time."""
+        images = range(0, self.pixels.shape[1], count)
+        return [self.at(slice(first, first + count)) for first in images]
 
 
 class Viewed(NamedTuple):
@@ -32,6 +58,13 @@ class Viewed(NamedTuple):
     tokens: Tokens | None
 
 
+Network: TypeAlias = Callable[[Part], Viewed]
+"""Runs the network once."""
+
+Way: TypeAlias = Callable[[Network, Part], Viewed]
+"""How the network is run on all images: not at once, or on this process's share."""
+
+
 class Learner(nn.Module):
     """Encoder, projection head and the objective's own module, trained together.
 
@@ -39,7 +72,12 @@ class Learner(nn.Module):
         encoder: Gives features.
         projector: From features to projections.
         module: What the objective's ``build`` returned.
+
+    Attributes:
+        way: How all images of a batch are run; None runs them at once.
     """
+
+    way: Way | None = None
 
     def __init__(
         self, encoder: Encoder, projector: nn.Module, module: nn.Module | None
@@ -49,14 +87,24 @@ class Learner(nn.Module):
         self.projector = projector
         self.module = module
 
-    def forward(self, pixels: torch.Tensor) -> Viewed:
-        """Encode all views in one pass, so that batch norm sees them together.
+    def forward(
+        self, pixels: torch.Tensor, mask: Mask | None = None, token: torch.Tensor | None = None
+    ) -> Viewed:
+        """Encode all views of all images in the learner's way.
 
         Args:
             pixels: (v, b, c, h, w) float in [0, 1].
+            mask: Patches that are hidden, or None.
+            token: What stands in their place; None drops them.
         """
-        v, b = pixels.shape[:2]
-        features, tokens = self.encoder.encode(pixels.flatten(0, 1))
+        part = Part(pixels, mask, token)
+        return self.encode(part) if self.way is None else self.way(self.encode, part)
+
+    def encode(self, part: Part) -> Viewed:
+        """Encode all views in one pass, so that batch norm sees them together."""
+        v, b = part.pixels.shape[:2]
+        hidden = None if part.mask is None else Hidden(part.mask.flatten(0, 1), part.token)
+        features, tokens = self.encoder.encode(part.pixels.flatten(0, 1), hidden)
         projections = self.projector(features)
         return Viewed(
             features.reshape(v, b, -1),
@@ -72,7 +120,8 @@ class State:
     Attributes:
         learner: What is trained.
         optimiser: Over all parameters of ``learner``.
-        teacher: Averaged copy of encoder and projection head that the objective learns from.
+        teacher: Averaged copy of encoder and projection head that the objective learns from;
+            of the objective's module too where that is needed.
         average: Averaged copy of the learner that is saved at the end.
         step: Steps done.
         seconds: Time spent on them, over all starts of the run.
@@ -122,11 +171,11 @@ def build_state(
     """Build everything at step 0, with initial weights that depend on the seed alone.
 
     Raises:
-        InvalidInput: If an argument of the encoder is wrong, or the objective needs tokens and
+        InvalidInput: If an argument of the encoder is wrong, or the objective needs patches and
             the encoder has none.
     """
     encoder = _encoder(recipe, images)
-    if "tokens" in objective.needs and not encoder.has_tokens:
+    if objective.needs & {"tokens", "mask", "teacher_blocks"} and not encoder.has_tokens:
         raise InvalidInput(
             f"expected an encoder with patch tokens for {recipe.objective.name!r}, "
             f"got {recipe.encoder.name!r}; use 'vit'"
@@ -134,18 +183,40 @@ def build_state(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(recipe.seed, "heads", 0))
         projector, dim = _projector(recipe, objective, encoder.feature_dim)
-        classes = len(images.class_names) if images.labels is not None else 0
-        module = objective.build(Sizes(dim, encoder.feature_dim, classes, len(images)))
+        module = objective.build(_sizes(dim, encoder, images))
     learner = Learner(encoder, projector, module).to(device).train()
+    if isinstance(objective, Prepared) and module is not None:
+        objective.prepare(module, images.embeddings)
     if recipe.run.channels_last:
         learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    needs_teacher = "teacher" in objective.needs
     return State(
         learner,
         build_optimiser(recipe.optimiser, learner),
-        _frozen_copy(Learner(encoder, projector, None)) if needs_teacher else None,
+        _teacher(learner, objective),
         _frozen_copy(learner) if recipe.run.ema else None,
     )
+
+
+def _sizes(dim: int, encoder: Encoder, images: TrainingImages) -> Sizes:
+    spec = images.spec
+    return Sizes(
+        dim,
+        encoder.feature_dim,
+        classes=len(images.class_names) if images.labels is not None else 0,
+        images=len(images),
+        image_shape=(spec.height, spec.width, spec.channels),
+        grid=encoder.grid,
+        patch=encoder.patch,
+        embedding_dims=tuple(e.shape[1] for e in images.embeddings),
+    )
+
+
+def _teacher(learner: Learner, objective: Objective) -> Learner | None:
+    """A copy of what the objective's targets come from, or None."""
+    if not objective.needs & {"teacher", "teacher_module", "teacher_blocks"}:
+        return None
+    module = learner.module if "teacher_module" in objective.needs else None
+    return _frozen_copy(Learner(learner.encoder, learner.projector, module))
 
 
 def _encoder(recipe: Recipe, images: TrainingImages) -> Encoder:

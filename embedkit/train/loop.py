@@ -1,23 +1,28 @@
 """The training loop: one run, from recipe to weights, in the order in which it happens."""
 
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
 
 from embedkit.errors import Cancelled, InvalidInput, MissingDependency
-from embedkit.perturb.augmentation import Augmentation, build_augmentation, preset, views
+from embedkit.perturb.augmentation import Augmentation, build_augmentation, preset
 from embedkit.train.images import TrainingImages, load_images, seed_of
-from embedkit.train.learner import Learner, State, Viewed, build_state
+from embedkit.train.learner import State, build_state
 from embedkit.train.monitor import Measures, Monitor, Report
-from embedkit.train.objective import Batch, Loss, Objective, Taught, build_objective
-from embedkit.train.optim import average, learning_rate, set_learning_rate
+from embedkit.train.objective import Cropping, Objective, Taught, build_objective
+from embedkit.train.optim import average, rate_at, set_learning_rate
 from embedkit.train.recipe import Recipe
+from embedkit.train.run.bundles import LoadBundle, embed_all
 from embedkit.train.run.divergence import diverged
 from embedkit.train.run.folder import RunFolder, RunResult, versions
 from embedkit.train.run.interrupt import interruptible
+from embedkit.train.scale.gradient import Found, Gradient
+from embedkit.train.scale.processes import Processes, joined
+from embedkit.train.supply import Supply
 
 __all__ = ["train"]
 
@@ -30,8 +35,9 @@ class _Run:
     folder: RunFolder
     objective: Objective
     images: TrainingImages
-    augment: Augmentation
+    supply: Supply
     device: torch.device
+    processes: Processes
     steps_per_epoch: int
     steps: int
 
@@ -40,8 +46,7 @@ class _Run:
 class _Done:
     """What one step leaves to be written down."""
 
-    loss: Loss
-    features: torch.Tensor
+    found: Found
     grad_norm: float
     lr: float
 
@@ -53,8 +58,9 @@ def train(
     resume: bool = False,
     report: Report | None = None,
     device: str = "auto",
+    load_bundle: LoadBundle | None = None,
 ) -> RunResult:
-    """Train an encoder.
+    """Train an encoder; under ``torchrun``, on all its processes together.
 
     The same recipe, data, device and number of threads give the same weights, bit for bit on
     the CPU, whether or not the run was interrupted and resumed.
@@ -67,6 +73,7 @@ def train(
         resume: Go on from the checkpoint in ``out``; start from the beginning without one.
         report: Called with every line of the metrics.
         device: ``cpu``, ``cuda`` or ``auto``, which takes a GPU where there is one.
+        load_bundle: Opens the bundles that some objectives learn from: ``embedkit.load``.
 
     Returns:
         What the run says of itself.
@@ -77,44 +84,54 @@ def train(
         TrainingDiverged: If the loss is not finite; names the step and the file of its batch.
         Cancelled: If interrupted by SIGINT or SIGTERM; a checkpoint was written.
     """
-    run = _prepare(recipe, Path(out), resume, device)
-    finished = run.folder.result()
-    if finished is not None:
-        return finished
+    with joined(device) as processes:
+        run = _prepare(recipe, Path(out), resume, device, load_bundle, processes)
+        return run.folder.result() or _train(run, report)
+
+
+def _train(run: _Run, report: Report | None) -> RunResult:
+    """Take the steps that are left, and finish."""
+    recipe = run.recipe
     cuda = [run.device.index or 0] if run.device.type == "cuda" else []
     # Dropout draws from the global generator: it is seeded here, and given back as it was.
     with torch.random.fork_rng(devices=cuda):
         torch.manual_seed(seed_of(recipe.seed, "global", 0))
         state = build_state(recipe, run.objective, run.images, run.device)
         monitor = _monitor(run, state, report)
+        gradient = Gradient.prepare(recipe, state, run.processes)
         with interruptible() as is_interrupted:
-            _steps(run, state, monitor, is_interrupted)
-    return _finish(run, state, monitor)
+            _steps(run, gradient, monitor, is_interrupted)
+    return run.processes.first(lambda: _finish(run, state, monitor), run.folder.finished)
 
 
 # ----------------------------------------------------------------------------- before the loop
 
 
-def _prepare(recipe: Recipe, out: Path, resume: bool, device: str) -> _Run:
+def _prepare(
+    recipe: Recipe,
+    out: Path,
+    resume: bool,
+    device: str,
+    load_bundle: LoadBundle | None,
+    processes: Processes,
+) -> _Run:
     """Check everything that can be wrong before the folder is touched."""
     objective = build_objective(recipe.objective.name, recipe.objective.arguments)
-    if "teacher" in objective.needs and not isinstance(objective, Taught):
-        raise InvalidInput(
-            f"expected {recipe.objective.name!r}, which needs a teacher, to have "
-            "teacher_momentum(progress), got none"
-        )
-    where = _device(device)
-    images = load_images(recipe, objective, where)
-    augment = _augmentation(recipe, images)
-    per_epoch = len(images) // recipe.schedule.batch_size
+    where = _device(device, processes)
+    processes.check(recipe.schedule.batch_size)
+    images = embed_all(load_images(recipe, objective, where), objective, load_bundle)
+    supply = Supply(objective, images, *_augmentations(recipe, images, objective))
+    per_epoch = len(images) // recipe.schedule.batch_size // recipe.schedule.accumulate
     steps = per_epoch * recipe.schedule.epochs
     if recipe.schedule.max_steps:
         steps = min(steps, recipe.schedule.max_steps)
-    folder = RunFolder.open(out, recipe, resume=resume)
-    return _Run(recipe, folder, objective, images, augment, where, per_epoch, steps)
+    folder = processes.first(
+        lambda: RunFolder.open(out, recipe, resume=resume), lambda: RunFolder(out, recipe)
+    )
+    return _Run(recipe, folder, objective, images, supply, where, processes, per_epoch, steps)
 
 
-def _device(name: str) -> torch.device:
+def _device(name: str, processes: Processes) -> torch.device:
     if name not in ("auto", "cpu", "cuda"):
         raise InvalidInput(f"expected the device auto, cpu or cuda, got {name!r}")
     if name == "cuda" and not torch.cuda.is_available():
@@ -122,24 +139,36 @@ def _device(name: str) -> torch.device:
             "expected a CUDA device, got none that torch can see; use --device cpu"
         )
     is_gpu = name == "cuda" or (name == "auto" and torch.cuda.is_available())
-    return torch.device("cuda" if is_gpu else "cpu")
+    return torch.device("cuda", processes.local_rank) if is_gpu else torch.device("cpu")
 
 
-def _augmentation(recipe: Recipe, images: TrainingImages) -> Augmentation:
-    steps = recipe.augmentation
-    if steps == "none":
-        return build_augmentation([])
-    if isinstance(steps, str):
-        spec = images.spec
-        return build_augmentation(preset(steps, spec.channels, min(spec.height, spec.width)))
-    return build_augmentation(steps)
+def _augmentations(
+    recipe: Recipe, images: TrainingImages, objective: Objective
+) -> tuple[Augmentation, Augmentation]:
+    """What makes whole views, and what makes small crops: the same but for the area."""
+    named, spec = recipe.augmentation, images.spec
+    steps: Sequence[Mapping[str, object]] = named if not isinstance(named, str) else ()
+    if isinstance(named, str) and named != "none":
+        steps = preset(named, spec.channels, min(spec.height, spec.width))
+    area = objective.crops.area if isinstance(objective, Cropping) else (1.0, 1.0)
+    crop = {"name": "geometric", "flip": 0.0, "area": list(area)}
+    others = [
+        {**step, "area": list(area)} if step["name"] == "geometric" else step for step in steps
+    ]
+    if not any(step["name"] == "geometric" for step in steps):
+        others.insert(0, crop)
+    return build_augmentation(steps), build_augmentation(others)
 
 
 def _monitor(run: _Run, state: State, report: Report | None) -> Monitor:
     """Restore the checkpoint if there is one, and start the clock where it ended."""
     warnings = run.folder.restore(state, run.images)
-    batch_size = run.recipe.schedule.batch_size
-    monitor = Monitor(run.folder.metrics, run.steps, run.steps_per_epoch, batch_size, report)
+    batch_size = run.recipe.schedule.batch_size * run.recipe.schedule.accumulate
+    # Processes that write no files compute the same numbers for nobody.
+    path, tell = run.folder.metrics, report
+    if not run.processes.is_first:
+        path, tell = Path(os.devnull), None
+    monitor = Monitor(path, run.steps, run.steps_per_epoch, batch_size, tell)
     monitor.seconds, monitor.warnings = state.seconds, warnings
     monitor.settled = _warmup(run)
     monitor.start(state.step)
@@ -155,26 +184,28 @@ def _warmup(run: _Run) -> int:
 
 
 def _steps(
-    run: _Run, state: State, monitor: Monitor, is_interrupted: Callable[[], bool]
+    run: _Run, gradient: Gradient, monitor: Monitor, is_interrupted: Callable[[], bool]
 ) -> None:
     """Take all steps that are left."""
+    state = gradient.state
     settings = run.recipe.run
     checkpoint_steps = settings.checkpoint_steps or run.steps_per_epoch
     while state.step < run.steps:
-        done = _step(run, state)
+        done = _step(run, gradient)
         is_last = state.step == run.steps
         if state.step % settings.log_steps == 0 or is_last:
             monitor.record(
                 state.step,
-                done.loss,
-                features=done.features,
+                done.found.loss,
+                features=done.found.features,
                 grad_norm=done.grad_norm,
                 lr=done.lr,
             )
-        stops = is_interrupted() and not is_last
+        stops = run.processes.any(is_interrupted()) and not is_last
         if state.step % checkpoint_steps == 0 or is_last or stops:
             state.seconds = monitor.elapsed()
-            run.folder.save(state, run.images, monitor.warnings)
+            if run.processes.is_first:
+                run.folder.save(state, run.images, monitor.warnings)
         if stops:
             raise Cancelled(
                 f"interrupted at step {state.step} of {run.steps}; the checkpoint is written, "
@@ -182,28 +213,17 @@ def _steps(
             )
 
 
-def _step(run: _Run, state: State) -> _Done:
-    """One batch: views, loss, gradient, step, averages."""
-    recipe, step = run.recipe, state.step
-    indices = run.images.indices(step, batch_size=recipe.schedule.batch_size, seed=recipe.seed)
-    generator = torch.Generator(run.device).manual_seed(seed_of(recipe.seed, "step", step))
-    pixels = _views(run, state.learner, indices, generator)
-
-    loss, features = _loss(run, state, pixels, indices, generator)
-    state.optimiser.zero_grad(set_to_none=True)
-    loss.total.backward()  # type: ignore[no-untyped-call]
+def _step(run: _Run, gradient: Gradient) -> _Done:
+    """Gradient, step, averages."""
+    recipe, state, step = run.recipe, gradient.state, gradient.state.step
+    found = gradient.take(lambda number: _loss(run, state, number))
     limit = recipe.optimiser.clip_norm or math.inf
     grad_norm = float(torch.nn.utils.clip_grad_norm_(state.learner.parameters(), limit))
-    if not math.isfinite(float(loss.total.detach()) + grad_norm):
-        raise diverged(run.folder.path, run.images, indices, step, loss, grad_norm)
+    if not math.isfinite(float(found.loss.total.detach()) + grad_norm):
+        raise diverged(run.folder.path, run.images, found.indices, step, found.loss, grad_norm)
 
-    lr = learning_rate(
-        step,
-        total=run.steps,
-        warmup=_warmup(run),
-        peak=recipe.optimiser.lr,
-        final=recipe.schedule.final_lr,
-    )
+    schedule, peak = recipe.schedule, recipe.optimiser.lr
+    lr = rate_at(step, schedule, total=run.steps, warmup=_warmup(run), peak=peak)
     set_learning_rate(state.optimiser, lr)
     state.optimiser.step()
 
@@ -213,52 +233,24 @@ def _step(run: _Run, state: State) -> _Done:
         # The first averages would be mostly initial weights: they follow faster.
         average(state.average, state.learner, min(recipe.run.ema, (1 + step) / (10 + step)))
     state.step += 1
-    return _Done(loss, features, grad_norm, lr)
+    return _Done(found, grad_norm, lr)
 
 
-@torch.no_grad()
-def _views(
-    run: _Run, learner: Learner, indices: torch.Tensor, generator: torch.Generator
-) -> torch.Tensor:
-    """Augmented views of the images at ``indices``, (v, b, c, h, w) in [0, 1]."""
-    pixels = learner.encoder.to_unit(run.images.images[indices])
-    augmented: torch.Tensor = views(pixels, run.augment, run.objective.views, generator)
-    return augmented
-
-
-def _loss(
-    run: _Run,
-    state: State,
-    pixels: torch.Tensor,
-    indices: torch.Tensor,
-    generator: torch.Generator,
-) -> tuple[Loss, torch.Tensor]:
-    """Run the networks and the objective; the features come along, for the monitor."""
-    needs = run.objective.needs
-    if run.recipe.run.precision == "bf16":
-        autocast = torch.autocast(run.device.type, torch.bfloat16)
-    else:
-        autocast = torch.autocast(run.device.type, enabled=False)
-    with autocast:
-        student: Viewed = state.learner(pixels)
-        teacher = None
-        if state.teacher is not None:
-            with torch.no_grad():
-                teacher = state.teacher(pixels).projections
-        labels = run.images.labels
-        batch = Batch(
-            student.projections,
-            student.features,
-            module=state.learner.module,
-            labels=labels[indices] if labels is not None else None,
-            indices=indices if "indices" in needs else None,
-            teacher=teacher,
-            tokens=student.tokens if "tokens" in needs else None,
-            generator=generator,
-            progress=state.step / run.steps,
-        )
-        loss = run.objective(batch)
-    return loss, student.features
+def _loss(run: _Run, state: State, number: int) -> Found:
+    """Draw the views of one of the step's batches, run networks and objective."""
+    recipe = run.recipe
+    number += state.step * recipe.schedule.accumulate
+    indices = run.images.indices(
+        number, batch_size=recipe.schedule.batch_size, seed=recipe.seed
+    )
+    generator = torch.Generator(run.device).manual_seed(seed_of(recipe.seed, "step", number))
+    drawn = run.supply.draw(state.learner, indices, generator)
+    is_bf16 = run.recipe.run.precision == "bf16"
+    dtype = torch.bfloat16 if is_bf16 else None
+    with torch.autocast(run.device.type, dtype, enabled=is_bf16):
+        progress = state.step / run.steps
+        batch = run.supply.batch(state, drawn, indices, generator, progress)
+        return Found(run.objective(batch), batch.features, indices)
 
 
 # ------------------------------------------------------------------------------ after the loop
@@ -269,7 +261,8 @@ def _finish(run: _Run, state: State, monitor: Monitor) -> RunResult:
     # Read back, because a run that was killed right here has no step left to measure.
     last = run.folder.last_metrics()
     seconds = round(state.seconds, 3)
-    images = state.step * run.recipe.schedule.batch_size
+    schedule = run.recipe.schedule
+    images = state.step * schedule.batch_size * schedule.accumulate
     result = RunResult(
         recipe_digest=run.recipe.digest,
         data_digest=run.images.digest,

@@ -1,0 +1,1 @@
+"""More than one pass, one process or one memory can hold."""

@@ -1,0 +1,109 @@
+"""Gradient caching: large contrastive batches in the memory of small ones.
+
+Gao et al. (2021), Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup: the
+loss needs all embeddings of a batch at once, but the network can be run on a few images at a
+time. Run it once without a graph, take the loss's gradient in the embeddings (section 3.2,
+step 2, the cache), then run each part again with its graph and go on backwards from there.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+
+from embedkit.train.learner import Network, Part, Viewed
+
+__all__ = ["GradientCache"]
+
+
+@dataclass
+class _Pass:
+    """One call of the network: how to run each part again, and what came of all of them."""
+
+    parts: list[Callable[[], Viewed]]
+    sizes: list[int]
+    viewed: Viewed
+
+
+@dataclass
+class GradientCache:
+    """Runs a network on a few images at a time; ``backward`` finishes what the loss began.
+
+    Gradients are those of the whole batch where every image is encoded on its own. Batch norm
+    takes its statistics over the images of a part, in both passes the same.
+
+    Attributes:
+        images: Of one part, at least 1.
+        buffers: Those of the network; the second pass leaves them as they were.
+    """
+
+    images: int
+    buffers: list[torch.Tensor]
+    _passes: list[_Pass] = field(default_factory=list)
+
+    def __call__(self, network: Network, part: Part) -> Viewed:
+        """Run the network on all images; without gradients nothing is remembered."""
+        remembers = torch.is_grad_enabled()
+        runs = [partial(network, piece) for piece in part.split(self.images)]
+        replays = [_replay(run) if remembers else run for run in runs]
+        with torch.no_grad():
+            outputs = [run() for run in runs]
+        viewed = _joined(outputs)
+        if not remembers:
+            return viewed
+        leaves = Viewed(*(None if x is None else x.requires_grad_() for x in viewed))
+        sizes = [output.features.shape[1] for output in outputs]
+        self._passes.append(_Pass(replays, sizes, leaves))
+        return leaves
+
+    def backward(self) -> None:
+        """Add the gradients of all weights, from those of the embeddings."""
+        before = [buffer.clone() for buffer in self.buffers]
+        for done in self._passes:
+            gradients = [
+                None if x is None or x.grad is None else x.grad.split(done.sizes, dim=1)
+                for x in done.viewed
+            ]
+            for index, run in enumerate(done.parts):
+                _backward(run(), [None if g is None else g[index] for g in gradients])
+        self._passes.clear()
+        with torch.no_grad():
+            for buffer, value in zip(self.buffers, before, strict=True):
+                buffer.copy_(value)
+
+
+def _replay(run: Callable[[], Viewed]) -> Callable[[], Viewed]:
+    """Run again as it runs first: under the same autocast, from the same random state."""
+    generator, autocast = torch.get_rng_state(), _autocast()
+
+    def again() -> Viewed:
+        with torch.random.fork_rng(devices=[]), autocast(), torch.enable_grad():
+            torch.set_rng_state(generator)
+            return run()
+
+    return again
+
+
+def _autocast() -> Callable[[], AbstractContextManager[object]]:
+    """What makes the autocast that is on now."""
+    kind = "cuda" if torch.is_autocast_enabled("cuda") else "cpu"
+    enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+    return partial(torch.autocast, kind, dtype, enabled=enabled)
+
+
+def _joined(outputs: list[Viewed]) -> Viewed:
+    columns = zip(*outputs, strict=True)
+    return Viewed(*(None if c[0] is None else torch.cat(c, dim=1) for c in columns))
+
+
+def _backward(viewed: Viewed, gradients: list[torch.Tensor | None]) -> None:
+    pairs = [
+        (x, g)
+        for x, g in zip(viewed, gradients, strict=True)
+        if x is not None and g is not None and x.requires_grad
+    ]
+    if pairs:
+        tensors, given = zip(*pairs, strict=True)
+        torch.autograd.backward(tensors, given)
