@@ -1,0 +1,20 @@
+"""``embedkit index``: collections of a server, filled from DATA and searched by image."""
+
+import click
+
+from embedkit.cli.index.collections import compact, create, drop, list_all, stats
+from embedkit.cli.index.content import add, delete
+from embedkit.cli.index.search import search
+
+__all__ = ["command"]
+
+_COMMANDS = (create, add, search, delete, stats, list_all, compact, drop)
+
+
+@click.group(name="index")
+def command() -> None:
+    """Create, fill, search and inspect collections of a server."""
+
+
+for _command in _COMMANDS:
+    command.add_command(_command)

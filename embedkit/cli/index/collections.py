@@ -1,0 +1,111 @@
+"""Making, describing and dropping collections."""
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from embedkit.cli.connection import Target, connected
+from embedkit.cli.index.table import print_table
+
+if TYPE_CHECKING:
+    from embedkit.types import Collection
+
+__all__ = ["compact", "create", "drop", "list_all", "stats"]
+
+
+@click.command(name="create")
+@click.argument("name")
+@click.option("--model", default="", help="Model that embeds its images; gives the dimension.")
+@click.option("--dim", type=click.IntRange(1), help="Dimension, for vectors without a model.")
+@click.option(
+    "--metric",
+    type=click.Choice(["cosine", "inner_product", "l2"]),
+    default="cosine",
+    show_default=True,
+)
+@click.option("--kind", default="auto", show_default=True, help="Kind of index.")
+@connected()
+def create(
+    target: Target,
+    name: str,
+    model: str,
+    dim: int | None,
+    metric: 'Literal["cosine", "inner_product", "l2"]',
+    kind: str,
+) -> None:
+    """Make the collection NAME, for a model's embeddings or for vectors of one dimension."""
+    with target.connect() as client:
+        made = client.create_collection(
+            name, dim=dim or 0, model=model, metric=metric, kind=kind
+        )
+    source = f" of {made.model}" if made.model else ""
+    click.echo(f"made {made.name}: {made.dim} dimensions{source}, {made.metric}")
+
+
+@click.command(name="stats")
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@connected()
+def stats(target: Target, name: str, as_json: bool) -> None:
+    """Print what the collection NAME holds."""
+    with target.connect() as client:
+        found = client.describe(name)
+    if as_json:
+        click.echo(json.dumps(asdict(found)))
+        return
+    for key, value in _facts(found).items():
+        click.echo(f"{key:<13} {value}")
+
+
+def _facts(collection: "Collection") -> dict[str, str]:
+    return {
+        "name": collection.name,
+        "vectors": f"{collection.count:,}",
+        "dimensions": str(collection.dim),
+        "size": f"{collection.count * collection.dim * 4 / 1e6:,.1f} MB of vectors",
+        "metric": collection.metric,
+        "kind": collection.kind,
+        "model": collection.model or "none",
+        "model digest": collection.model_digest or "not known yet",
+        "last write": f"number {collection.sequence:,}",
+    }
+
+
+@click.command(name="list")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+@connected()
+def list_all(target: Target, as_json: bool) -> None:
+    """List the collections."""
+    with target.connect() as client:
+        found = client.collections()
+    if as_json:
+        click.echo(json.dumps([asdict(c) for c in found]))
+        return
+    rows = [[c.name, f"{c.count:,}", str(c.dim), c.metric, c.model] for c in found]
+    print_table(["name", "vectors", "dim", "metric", "model"], rows, right={"vectors", "dim"})
+
+
+@click.command(name="compact")
+@click.argument("name")
+@connected()
+def compact(target: Target, name: str) -> None:
+    """Give the space of removed vectors in the collection NAME back to the disk."""
+    with target.connect() as client:
+        reclaimed = client.compact(name)
+    click.echo(f"reclaimed {reclaimed:,} bytes")
+
+
+@click.command(name="drop")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@connected()
+def drop(target: Target, name: str, yes: bool) -> None:
+    """Remove the collection NAME and everything in it."""
+    with target.connect() as client:
+        count = client.describe(name).count
+        if not yes:
+            click.confirm(f"Remove {name} with {count:,} vectors?", abort=True)
+        client.drop_collection(name)
+    click.echo(f"dropped {name}")
