@@ -2,7 +2,8 @@
 
 The server has core 0, the client core 1. Prints microseconds of CPU per call and changes of
 thread per call for each thread of the server, named by what the system calls it; the largest of
-those called after Python is the one that runs the model.
+those called after Python is the one that runs the model. Then the same calls without gRPC, from
+a request's bytes to its answer's bytes in one process: what is left between the two is gRPC.
 """
 
 import argparse
@@ -11,15 +12,23 @@ import os
 import tempfile
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import psutil
+from google.protobuf.message import Message
 
 from embedkit.bench.models import write_network
 from embedkit.bench.serving.load import Reply
 from embedkit.bench.serving.senders import UnarySender, make_request
 from embedkit.bench.serving.server import own_server
+from embedkit.runtime.local import load
+from embedkit.serve.engine import Engine, EngineConfig
+from embedkit.serve.services.embedding import EmbeddingServicer
+from embedkit.types import Images
+from embedkit.wire.proto import embedding_pb2
 
 
 def main() -> None:
@@ -45,6 +54,9 @@ def main() -> None:
             count, end = calls.done - first, threads_of(server)
             calls.stop()
             sender.close()
+        os.sched_setaffinity(0, {0})
+        inner = without_grpc(bundle, images, options.in_flight, options.seconds)
+        bare = raw(bundle, images, options.seconds)
     print(json.dumps({"calls_per_s": count / options.seconds}))
     rows = [(end[i][1] - begin.get(i, end[i])[1], *end[i], *begin.get(i, end[i])) for i in end]
     for cpu, name, _, switches, _, _, switched in sorted(rows, reverse=True):
@@ -52,6 +64,74 @@ def main() -> None:
             changes = (switches - switched) / count
             print(f"{name:16} {cpu / count * 1e6:7.1f} us/call  {changes:5.2f} changes/call")
     print(f"{'all':16} {sum(row[0] for row in rows) / count * 1e6:7.1f} us/call")
+    print(f"{'without gRPC':16} {inner * 1e6:7.1f} us/call")
+    print(f"{'bare session':16} {bare * 1e6:7.1f} us/call")
+
+
+def without_grpc(bundle: Path, images: Images, in_flight: int, seconds: float) -> float:
+    """CPU seconds per call of this process, from the request's bytes to the answer's."""
+    engine = Engine(EngineConfig(threads=1))
+    model = engine.load(bundle)
+    pool = ThreadPoolExecutor(1)
+    servicer = EmbeddingServicer(engine, pool=pool, max_images=4096)
+    data = make_request(model.name, images)
+    ends = threading.Semaphore(0)
+    done = 0
+    until = time.monotonic() + seconds
+
+    def again() -> None:
+        nonlocal done
+        done += 1
+        if time.monotonic() < until:
+            servicer.embed(embedding_pb2.EmbedRequest.FromString(data), _Call(again))
+        else:
+            ends.release()
+
+    began = time.process_time()
+    for _ in range(in_flight):
+        again()
+    for _ in range(in_flight):
+        ends.acquire(timeout=30)
+    spent = time.process_time() - began
+    engine.close()
+    pool.shutdown()
+    return spent / done
+
+
+class _Call:
+    """A call that serialises its answer and sends it nowhere."""
+
+    trace = None
+
+    def __init__(self, then: Callable[[], None]) -> None:
+        self._then = then
+
+    def time_left(self) -> None:
+        """No deadline."""
+
+    def watch(self, cancel: Callable[[], None]) -> bool:
+        """Nobody goes away."""
+        return True
+
+    def reply(self, message: Message) -> None:
+        """Serialise, then go on."""
+        message.SerializeToString()
+        self._then()
+
+    def fail(self, error: BaseException) -> None:
+        """A failure ends the tool."""
+        raise error
+
+
+def raw(bundle: Path, images: Images, seconds: float, batch: int = 32) -> float:
+    """CPU seconds of the bare session for the images of one call, in batches of ``batch``."""
+    model = load(bundle, threads=1)
+    whole = np.resize(images, (batch, *images.shape[1:]))
+    runs, until, began = 0, time.monotonic() + seconds, time.process_time()
+    while time.monotonic() < until:
+        model.session.run(whole, ("embedding",))
+        runs += 1
+    return (time.process_time() - began) / (runs * batch) * len(images)
 
 
 class _Loop:
