@@ -44,6 +44,7 @@ def command(
     """
     from rich.console import Console
 
+    from embedkit.runtime.local import load
     from embedkit.train.loop import train
     from embedkit.train.recipe import Recipe
     from embedkit.train.run.console import reporting
@@ -52,7 +53,9 @@ def command(
         overrides = (*overrides, "data.strict=true")
     settings = Recipe.load(recipe, overrides)
     with reporting(Console(stderr=True)) as report:
-        result = train(settings, out, resume=resume, report=report, device=device)
+        result = train(
+            settings, out, resume=resume, report=report, device=device, load_bundle=load
+        )
     click.echo(f"encoder: {_description(result.path)}")
     click.echo(
         f"trained {settings.encoder.name} with {result.objective}: {result.steps} steps of "

@@ -125,7 +125,7 @@ class _ViT(Backbone):
             )
         tokens = tokens + self._positions(grid)
         if hidden is not None and hidden.token is None:
-            tokens = tokens[~hidden.mask].unflatten(0, (len(tokens), -1))
+            tokens = tokens[~hidden.mask].reshape(len(tokens), -1, tokens.shape[2])
         prefix = self.prefix.expand(tokens.shape[0], -1, -1)
         return torch.cat([prefix, tokens], dim=1)
 

@@ -104,7 +104,7 @@ class Supply:
         drawn = views(pixels, self.augment_local, crops.count, generator)
         size = [max(1, round(crops.side * side)) for side in pixels.shape[2:]]
         small = functional.interpolate(drawn.flatten(0, 1), size, mode="area")
-        return small.unflatten(0, (crops.count, -1))
+        return small.reshape(crops.count, len(pixels), *small.shape[1:])
 
     def _mask(
         self, learner: Learner, pixels: torch.Tensor, generator: torch.Generator
@@ -114,7 +114,7 @@ class Supply:
             return None
         v, b = pixels.shape[:2]
         hidden = self.objective.hide(learner.encoder.grid, v * b, generator)
-        return hidden.unflatten(0, (v, b))
+        return hidden.reshape(v, b, -1)
 
     @torch.no_grad()
     def _teach(
@@ -126,5 +126,5 @@ class Supply:
         needs, blocks = self.objective.needs, None
         if "teacher_blocks" in needs:
             flat = teacher.encoder.encode_blocks(pixels.flatten(0, 1))
-            blocks = flat.unflatten(0, pixels.shape[:2])
+            blocks = flat.reshape(*pixels.shape[:2], *flat.shape[1:])
         return teacher(pixels).projections if "teacher" in needs else None, blocks
