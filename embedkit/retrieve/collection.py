@@ -16,8 +16,8 @@ from embedkit.errors import (
     SequenceConflict,
     StoreDamaged,
 )
-from embedkit.retrieve.ann import FlatIndex, Neighbours
-from embedkit.retrieve.blocks import Slots
+from embedkit.retrieve.index.flat import FlatIndex, Neighbours
+from embedkit.retrieve.index.blocks import Slots
 from embedkit.retrieve.filter.sql import Condition, condition
 from embedkit.retrieve.limits import check_vectors
 from embedkit.retrieve.patience import FOREVER, Patience

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from embedkit.errors import StoreDamaged, Unavailable
-from embedkit.retrieve.blocks import Slots
+from embedkit.retrieve.index.blocks import Slots
 from embedkit.retrieve.patience import FOREVER, Patience
 from embedkit.retrieve.store import ANSWER_BYTES, Row
 from embedkit.retrieve.transaction import Position, Transaction

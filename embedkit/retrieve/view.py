@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from embedkit.errors import MessageTooLarge
-from embedkit.retrieve.blocks import Slots
+from embedkit.retrieve.index.blocks import Slots
 from embedkit.retrieve.filter.sql import Condition
 from embedkit.retrieve.store import ANSWER_BYTES, Page, Row, Scan
 

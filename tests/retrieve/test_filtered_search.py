@@ -50,7 +50,7 @@ def test_the_same_as_brute_force_at_every_selectivity(
     store: LocalStore, rng: np.random.Generator, metric: Metric, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One query and many, few matches and many, over several blocks with removed rows."""
-    monkeypatch.setattr("embedkit.retrieve.blocks._BLOCK_BYTES", 4 * DIM * 2500)
+    monkeypatch.setattr("embedkit.retrieve.index.blocks._BLOCK_BYTES", 4 * DIM * 2500)
     base, draws = vectors(rng, COUNT), rng.random(COUNT)
     ids = [f"id-{i}" for i in range(COUNT)]
     payloads = [json.dumps({"draw": draw}).encode() for draw in draws]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from embedkit.retrieve import blocks
-from embedkit.retrieve.blocks import Block, filled, packed, removed
+from embedkit.retrieve.index import blocks
+from embedkit.retrieve.index.blocks import Block, filled, packed, removed
 
 DIM = 3
 

@@ -11,7 +11,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from embedkit.retrieve.blocks import Block, Slots, filled, packed, removed
+from embedkit.retrieve.index.blocks import Block, Slots, filled, packed, removed
 from embedkit.types import Embeddings, Metric
 
 __all__ = ["FlatIndex", "Neighbours"]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from embedkit.retrieve import ann, blocks
-from embedkit.retrieve.ann import FlatIndex
+from embedkit.retrieve.index import blocks, flat
+from embedkit.retrieve.index.flat import FlatIndex
 from embedkit.types import Metric
 
 NONE = np.empty(0, np.int64)
@@ -97,8 +97,8 @@ def test_more_queries_than_are_searched_at_once(
     index = FlatIndex(4, "cosine").changed(np.arange(50), base, NONE)
     queries = rng.standard_normal((300, 4)).astype(np.float32)
     whole = index.search(queries, 3)
-    monkeypatch.setattr(ann, "_VALUES_AT_ONCE", 1)
-    monkeypatch.setattr(ann, "_QUERIES_AT_ONCE", 37)
+    monkeypatch.setattr(flat, "_VALUES_AT_ONCE", 1)
+    monkeypatch.setattr(flat, "_QUERIES_AT_ONCE", 37)
     parts = index.search(queries, 3)
     assert np.array_equal(whole.slots, parts.slots)
     assert np.array_equal(whole.scores, parts.scores)

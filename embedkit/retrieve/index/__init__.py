@@ -1,0 +1,1 @@
+"""Indexes over vectors: exact, approximate, and how the two make one."""
