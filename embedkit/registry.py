@@ -16,7 +16,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from importlib.metadata import EntryPoint, distributions
 from itertools import cycle
 from pathlib import Path
 from typing import Generic, Literal, TypeGuard, TypeVar, Union
@@ -204,16 +204,14 @@ class Registry(Generic[T]):
         }
 
     def _plugins(self) -> dict[str, EntryPoint]:
-        return {
-            point.name: point
-            for point in _installed(tuple(sys.path)).select(group=self.package)
-        }
+        points = _installed(tuple(sys.path))
+        return {point.name: point for point in points if point.group == self.package}
 
 
 @lru_cache(maxsize=1)
-def _installed(_: tuple[str, ...]) -> EntryPoints:
+def _installed(_: tuple[str, ...]) -> tuple[EntryPoint, ...]:
     """Entry points of every distribution on a path; finding them takes 20 ms or more."""
-    return entry_points()
+    return tuple(point for found in distributions() for point in found.entry_points)
 
 
 def _registers(node: ast.stmt, name: str) -> TypeGuard[ast.ClassDef | ast.FunctionDef]:
