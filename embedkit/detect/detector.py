@@ -12,14 +12,27 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from embedkit.bundle import Head
 from embedkit.errors import BundleDamaged, InvalidInput
 from embedkit.registry import Registry
 from embedkit.types import Embeddings, Labels, Scores
 
-__all__ = ["Detector", "FittedDetector", "Observation", "State", "detectors", "load_detector"]
+__all__ = [
+    "ROWS",
+    "Detector",
+    "FittedDetector",
+    "Observation",
+    "State",
+    "detectors",
+    "load_detector",
+]
 
 State = dict[str, npt.NDArray[np.generic]]
 """Arrays that restore a fitted detector; the form of ``detectors/<name>.npz``."""
+
+
+ROWS = ("embeddings", "features", "logits", "labels", "views")
+"""The fields of an observation that have one row per image."""
 
 
 @dataclass(frozen=True)
@@ -31,19 +44,23 @@ class Observation:
         features: (n, d) features before normalisation, or None.
         logits: (n, c) of the bundle's head, or None.
         labels: (n,) classes, known while fitting only, or None.
+        views: (n, v, d) unit vectors of v changed versions of each image, or None.
+        head: The classifier that gave the logits, known while fitting only, or None.
     """
 
     embeddings: Embeddings
     features: Embeddings | None = None
     logits: npt.NDArray[np.float32] | None = None
     labels: Labels | None = None
+    views: npt.NDArray[np.float32] | None = None
+    head: Head | None = None
 
     def __post_init__(self) -> None:
         if self.embeddings.ndim != 2 or len(self.embeddings) == 0:
             raise InvalidInput(
                 f"expected embeddings (n, d) with n >= 1, got shape {self.embeddings.shape}"
             )
-        for name in ("features", "logits", "labels"):
+        for name in ROWS[1:]:
             rows = getattr(self, name)
             if rows is not None and len(rows) != len(self.embeddings):
                 raise InvalidInput(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from embedkit.detect.detector import Detector, FittedDetector, Observation, State
+from embedkit.detect.detector import ROWS, Detector, FittedDetector, Observation, State
 from embedkit.errors import InvalidInput
 from embedkit.types import Scores
 
@@ -123,8 +123,7 @@ def fit_calibrated(
 
 
 def _rows(observation: Observation, index: npt.NDArray[np.int64]) -> Observation:
-    fields = ("embeddings", "features", "logits", "labels")
-    given = {f: getattr(observation, f) for f in fields if getattr(observation, f) is not None}
+    given = {f: getattr(observation, f) for f in ROWS if getattr(observation, f) is not None}
     return replace(observation, **{name: rows[index] for name, rows in given.items()})
 
 

@@ -57,16 +57,43 @@ def test_damaged_state(name, state):
         load_detector(name, state)
 
 
-def test_scoring_imports_numpy_alone():
-    code = (
-        "import sys, numpy as np\n"
-        "from embedkit.detect.detector import Observation, detectors, load_detector\n"
-        "x = Observation(np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32))\n"
-        "for name in detectors.names():\n"
-        "    load_detector(name, detectors.get(name)().fit(x).state()).score(x)\n"
-        "print(sorted({'torch', 'sklearn', 'scipy', 'faiss', 'grpc'} & set(sys.modules)))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "[]"
+FIT = """
+import sys, numpy as np
+from embedkit.bundle import Head, pack_arrays
+from embedkit.detect.detector import Observation, detectors
+rng = np.random.default_rng(0)
+z = rng.normal(size=(60, 4)).astype(np.float32)
+head = Head(rng.normal(size=(3, 4)).astype(np.float32), np.zeros(3, np.float32), tuple("abc"))
+views = np.repeat(z[:, None], 2, axis=1)
+x = Observation(z, features=z, logits=head.logits(z), views=views, head=head)
+for name in detectors.names():
+    with open(f"{sys.argv[1]}/{name}.npz", "wb") as file:
+        file.write(pack_arrays(detectors.get(name)().fit(x).state()))
+np.savez(f"{sys.argv[1]}/x", z=z, logits=x.logits, views=views)
+"""
+
+SCORE = """
+import sys, numpy as np
+from embedkit.bundle import unpack_arrays
+from embedkit.detect.detector import Observation, detectors, load_detector
+x = np.load(f"{sys.argv[1]}/x.npz")
+x = Observation(x["z"], features=x["z"], logits=x["logits"], views=x["views"])
+for name in detectors.names():
+    with open(f"{sys.argv[1]}/{name}.npz", "rb") as file:
+        load_detector(name, unpack_arrays(file.read())).score(x)
+print(sorted({"torch", "sklearn", "scipy", "faiss", "grpc"} & set(sys.modules)))
+"""
+
+
+def test_scoring_imports_numpy_alone(tmp_path):
+    """As in a server: the state comes from a file, which another process wrote."""
+    done = [
+        subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        for code in (FIT, SCORE)
+    ]
+    assert done[1].stdout.strip() == "[]"

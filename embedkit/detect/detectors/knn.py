@@ -1,6 +1,5 @@
 """Distance to the k-th nearest known image (Sun, Ming, Zhu and Li, ICML 2022)."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -8,13 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.detect.detector import Observation, State, detectors
+from embedkit.detect.vectors import in_blocks, keep, queries, vectors
 from embedkit.errors import InvalidInput
 from embedkit.measures.knn import unit
 from embedkit.types import Embeddings, Scores
 
 __all__ = ["KNN", "FittedKNN"]
-
-_BLOCK_BYTES = 64 << 20
 
 
 @detectors.register("knn")
@@ -59,9 +57,8 @@ class KNN:
                 f"expected at least k={self.k} known images, got {len(observation)}; "
                 "give more images or a smaller k"
             )
-        bank = unit(observation.embeddings)
-        kept = np.argsort(_content_hashes(bank), kind="stable")
-        return FittedKNN(bank[kept[: self.max_bank or len(kept)]], self.k)
+        bank = unit(vectors(observation, "embeddings"))
+        return FittedKNN(bank[keep(bank, self.max_bank)], self.k)
 
     def restore(self, state: Mapping[str, npt.NDArray[np.generic]]) -> "FittedKNN":
         """Return the detector that gave ``state``."""
@@ -91,29 +88,17 @@ class FittedKNN:
 
     def score(self, observation: Observation) -> Scores:
         """Return the distance to the k-th nearest known image, (n,) in [0, 2]."""
-        if observation.embeddings.shape[1] != self.bank.shape[1]:
-            raise InvalidInput(
-                f"expected embeddings of {self.bank.shape[1]} dimensions, "
-                f"got {observation.embeddings.shape[1]}"
-            )
-        queries = unit(observation.embeddings)
-        rows = max(1, _BLOCK_BYTES // (4 * len(self.bank)))
-        blocks = (queries[i : i + rows] for i in range(0, len(queries), rows))
-        return np.concatenate([self._distances(block) for block in blocks])
+        found = unit(queries(observation, "embeddings", self.bank.shape[1]))
+        return in_blocks(self._distances, found, row_bytes=8 * len(self.bank))
 
     def state(self) -> State:
         """The bank and k."""
         return {"bank": self.bank, "k": np.asarray(self.k, dtype=np.int64)}
 
-    def _distances(self, queries: Embeddings) -> Scores:
-        similarity = queries @ self.bank.T
-        kth = np.argpartition(-similarity, self.k - 1, axis=1)[:, self.k - 1]
+    def _distances(self, found: Embeddings) -> Scores:
+        similarity = found @ self.bank.T
+        last = len(self.bank) - self.k
+        kth = np.argpartition(similarity, last, axis=1)[:, last]
         # sqrt(2 - 2s) loses half of the digits near zero, so the chosen pair is measured again.
-        difference = queries.astype(np.float64) - self.bank[kth]
+        difference = found.astype(np.float64) - self.bank[kth]
         return np.asarray(np.linalg.norm(difference, axis=1))
-
-
-def _content_hashes(rows: Embeddings) -> npt.NDArray[np.uint64]:
-    """8 bytes of BLAKE2 of each row, as an integer."""
-    digests = b"".join(hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in rows)
-    return np.frombuffer(digests, dtype="<u8")

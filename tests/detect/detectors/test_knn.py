@@ -70,5 +70,5 @@ def test_scoring_in_blocks_gives_the_same(vectors, monkeypatch):
     bank, queries = vectors
     fitted = KNN(7).fit(Observation(bank))
     whole = fitted.score(Observation(queries))
-    monkeypatch.setattr("embedkit.detect.detectors.knn._BLOCK_BYTES", 3 * 4 * len(bank))
+    monkeypatch.setattr("embedkit.detect.vectors._BLOCK_BYTES", 3 * 8 * len(bank))
     np.testing.assert_allclose(fitted.score(Observation(queries)), whole, atol=1e-7)

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from sklearn.covariance import EmpiricalCovariance, LedoitWolf
+from sklearn.covariance import EmpiricalCovariance
 
 from embedkit.detect.detector import Observation
-from embedkit.detect.detectors.mahalanobis import Mahalanobis, ledoit_wolf
+from embedkit.detect.detectors.mahalanobis import Mahalanobis
 from embedkit.errors import InvalidInput
 
 
@@ -56,15 +56,6 @@ def test_an_invertible_map_of_the_space_changes_nothing(known):
     moved = Observation((known.embeddings @ mapping).astype(np.float32), labels=known.labels)
     before = Mahalanobis().fit(known).score(known)
     np.testing.assert_allclose(Mahalanobis().fit(moved).score(moved), before, rtol=1e-4)
-
-
-@pytest.mark.parametrize(("n", "d"), [(30, 50), (400, 8)])
-def test_ledoit_wolf_agrees_with_sklearn(n, d):
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(n, d)) * np.linspace(0.1, 3, d)
-    x -= x.mean(axis=0)
-    expected = LedoitWolf(assume_centered=True).fit(x).covariance_
-    np.testing.assert_allclose(ledoit_wolf(x), expected, rtol=1e-10)
 
 
 def test_fewer_images_than_dimensions_are_shrunk():
