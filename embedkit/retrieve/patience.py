@@ -29,6 +29,11 @@ class Patience:
         """Whether to stop."""
         return self._is_cancelled or (self._end is not None and time.monotonic() > self._end)
 
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until it is over, at least 0; None without a limit."""
+        return None if self._end is None else max(0.0, self._end - time.monotonic())
+
     def cancel(self) -> None:
         """The caller has gone."""
         self._is_cancelled = True

@@ -250,7 +250,13 @@ class Server:
             self._guard,
         )
         self._store = LocalStore(config.data_dir)
-        add_index_service(self._guard, self._store, self.engine.embed)
+        add_index_service(
+            self._guard,
+            self._store,
+            self.engine.embed,
+            pool=self._pool,
+            answer_bytes=config.max_message_bytes,
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         if config.reflection:
             names = (*self._service_names(), health.SERVICE_NAME, reflection.SERVICE_NAME)

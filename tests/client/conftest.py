@@ -16,6 +16,7 @@ from embedkit.errors import BadImage, EmbedkitError, NotFound, Unavailable
 from embedkit.preprocess import InputSpec
 from embedkit.retrieve.stores.local import LocalStore
 from embedkit.serve.services.failure import abort, answering
+from embedkit.serve.services.guard import Guard
 from embedkit.serve.services.index import add_index_service
 from embedkit.types import EncodedImages, Images
 from embedkit.wire.codec import decode_images, encode_tensor
@@ -230,7 +231,9 @@ class Running:
             Embedding(self.script), self.server
         )
         model_pb2_grpc.add_ModelServiceServicer_to_server(Models(self.script), self.server)
-        add_index_service(self.server, self.store, self.script.embed)
+        pool = ThreadPoolExecutor(4)
+        guard = Guard(self.server, max_message_bytes=64 << 20, pool=pool)
+        add_index_service(guard, self.store, self.script.embed, pool=pool)
         port = self.server.add_insecure_port(self.address or "127.0.0.1:0")
         self.address = f"127.0.0.1:{port}"
         self.server.start()

@@ -1,4 +1,5 @@
 from embedkit.wire.proto import tensor_pb2 as _tensor_pb2
+from google.rpc import status_pb2 as _status_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -84,7 +85,7 @@ class DescribeRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class UpsertRequest(_message.Message):
-    __slots__ = ("collection", "ids", "vectors", "encoded", "pixels", "payloads", "model_digest")
+    __slots__ = ("collection", "ids", "vectors", "encoded", "pixels", "payloads", "model_digest", "request_id", "if_sequence")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
     VECTORS_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +93,8 @@ class UpsertRequest(_message.Message):
     PIXELS_FIELD_NUMBER: _ClassVar[int]
     PAYLOADS_FIELD_NUMBER: _ClassVar[int]
     MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    IF_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     collection: str
     ids: _containers.RepeatedScalarFieldContainer[str]
     vectors: _tensor_pb2.Tensor
@@ -99,15 +102,21 @@ class UpsertRequest(_message.Message):
     pixels: _tensor_pb2.Tensor
     payloads: _containers.RepeatedScalarFieldContainer[bytes]
     model_digest: str
-    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., vectors: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., encoded: _Optional[_Union[_tensor_pb2.EncodedImages, _Mapping]] = ..., pixels: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., payloads: _Optional[_Iterable[bytes]] = ..., model_digest: _Optional[str] = ...) -> None: ...
+    request_id: str
+    if_sequence: int
+    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., vectors: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., encoded: _Optional[_Union[_tensor_pb2.EncodedImages, _Mapping]] = ..., pixels: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., payloads: _Optional[_Iterable[bytes]] = ..., model_digest: _Optional[str] = ..., request_id: _Optional[str] = ..., if_sequence: _Optional[int] = ...) -> None: ...
 
 class UpsertResponse(_message.Message):
-    __slots__ = ("sequence", "model_digest")
+    __slots__ = ("sequence", "model_digest", "request_id", "status")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     model_digest: str
-    def __init__(self, sequence: _Optional[int] = ..., model_digest: _Optional[str] = ...) -> None: ...
+    request_id: str
+    status: _status_pb2.Status
+    def __init__(self, sequence: _Optional[int] = ..., model_digest: _Optional[str] = ..., request_id: _Optional[str] = ..., status: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
 
 class DeleteRequest(_message.Message):
     __slots__ = ("collection", "ids", "filter")
@@ -157,6 +166,56 @@ class GetResponse(_message.Message):
     records: _containers.RepeatedCompositeFieldContainer[Record]
     def __init__(self, records: _Optional[_Iterable[_Union[Record, _Mapping]]] = ...) -> None: ...
 
+class ScrollRequest(_message.Message):
+    __slots__ = ("collection", "after", "limit", "filter", "with_payload", "with_vectors")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    WITH_PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    WITH_VECTORS_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    after: int
+    limit: int
+    filter: str
+    with_payload: bool
+    with_vectors: bool
+    def __init__(self, collection: _Optional[str] = ..., after: _Optional[int] = ..., limit: _Optional[int] = ..., filter: _Optional[str] = ..., with_payload: _Optional[bool] = ..., with_vectors: _Optional[bool] = ...) -> None: ...
+
+class ScrollResponse(_message.Message):
+    __slots__ = ("records", "next_after", "sequence")
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_AFTER_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    records: _containers.RepeatedCompositeFieldContainer[Record]
+    next_after: int
+    sequence: int
+    def __init__(self, records: _Optional[_Iterable[_Union[Record, _Mapping]]] = ..., next_after: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
+
+class SampleRequest(_message.Message):
+    __slots__ = ("collection", "count", "seed", "filter", "with_payload", "with_vectors")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    WITH_PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    WITH_VECTORS_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    count: int
+    seed: int
+    filter: str
+    with_payload: bool
+    with_vectors: bool
+    def __init__(self, collection: _Optional[str] = ..., count: _Optional[int] = ..., seed: _Optional[int] = ..., filter: _Optional[str] = ..., with_payload: _Optional[bool] = ..., with_vectors: _Optional[bool] = ...) -> None: ...
+
+class SampleResponse(_message.Message):
+    __slots__ = ("records", "sequence")
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    records: _containers.RepeatedCompositeFieldContainer[Record]
+    sequence: int
+    def __init__(self, records: _Optional[_Iterable[_Union[Record, _Mapping]]] = ..., sequence: _Optional[int] = ...) -> None: ...
+
 class SearchParams(_message.Message):
     __slots__ = ("exact", "recall_target", "nprobe", "ef")
     EXACT_FIELD_NUMBER: _ClassVar[int]
@@ -170,7 +229,7 @@ class SearchParams(_message.Message):
     def __init__(self, exact: _Optional[bool] = ..., recall_target: _Optional[float] = ..., nprobe: _Optional[int] = ..., ef: _Optional[int] = ...) -> None: ...
 
 class SearchRequest(_message.Message):
-    __slots__ = ("collection", "vectors", "encoded", "pixels", "k", "filter", "params", "with_payload", "with_vectors", "model_digest")
+    __slots__ = ("collection", "vectors", "encoded", "pixels", "k", "filter", "params", "with_payload", "with_vectors", "model_digest", "request_id", "offset", "score_threshold", "group_by", "group_size")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     VECTORS_FIELD_NUMBER: _ClassVar[int]
     ENCODED_FIELD_NUMBER: _ClassVar[int]
@@ -181,6 +240,11 @@ class SearchRequest(_message.Message):
     WITH_PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     WITH_VECTORS_FIELD_NUMBER: _ClassVar[int]
     MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    SCORE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    GROUP_BY_FIELD_NUMBER: _ClassVar[int]
+    GROUP_SIZE_FIELD_NUMBER: _ClassVar[int]
     collection: str
     vectors: _tensor_pb2.Tensor
     encoded: _tensor_pb2.EncodedImages
@@ -191,7 +255,12 @@ class SearchRequest(_message.Message):
     with_payload: bool
     with_vectors: bool
     model_digest: str
-    def __init__(self, collection: _Optional[str] = ..., vectors: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., encoded: _Optional[_Union[_tensor_pb2.EncodedImages, _Mapping]] = ..., pixels: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., k: _Optional[int] = ..., filter: _Optional[str] = ..., params: _Optional[_Union[SearchParams, _Mapping]] = ..., with_payload: _Optional[bool] = ..., with_vectors: _Optional[bool] = ..., model_digest: _Optional[str] = ...) -> None: ...
+    request_id: str
+    offset: int
+    score_threshold: float
+    group_by: str
+    group_size: int
+    def __init__(self, collection: _Optional[str] = ..., vectors: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., encoded: _Optional[_Union[_tensor_pb2.EncodedImages, _Mapping]] = ..., pixels: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., k: _Optional[int] = ..., filter: _Optional[str] = ..., params: _Optional[_Union[SearchParams, _Mapping]] = ..., with_payload: _Optional[bool] = ..., with_vectors: _Optional[bool] = ..., model_digest: _Optional[str] = ..., request_id: _Optional[str] = ..., offset: _Optional[int] = ..., score_threshold: _Optional[float] = ..., group_by: _Optional[str] = ..., group_size: _Optional[int] = ...) -> None: ...
 
 class Hit(_message.Message):
     __slots__ = ("id", "score", "payload", "vector")
@@ -205,21 +274,117 @@ class Hit(_message.Message):
     vector: _tensor_pb2.Tensor
     def __init__(self, id: _Optional[str] = ..., score: _Optional[float] = ..., payload: _Optional[bytes] = ..., vector: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ...) -> None: ...
 
-class Hits(_message.Message):
-    __slots__ = ("hits",)
+class Group(_message.Message):
+    __slots__ = ("value", "hits")
+    VALUE_FIELD_NUMBER: _ClassVar[int]
     HITS_FIELD_NUMBER: _ClassVar[int]
+    value: bytes
+    hits: int
+    def __init__(self, value: _Optional[bytes] = ..., hits: _Optional[int] = ...) -> None: ...
+
+class Hits(_message.Message):
+    __slots__ = ("hits", "groups")
+    HITS_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
     hits: _containers.RepeatedCompositeFieldContainer[Hit]
-    def __init__(self, hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ...) -> None: ...
+    groups: _containers.RepeatedCompositeFieldContainer[Group]
+    def __init__(self, hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ..., groups: _Optional[_Iterable[_Union[Group, _Mapping]]] = ...) -> None: ...
 
 class SearchResponse(_message.Message):
-    __slots__ = ("results", "exact", "model_digest")
+    __slots__ = ("results", "exact", "model_digest", "request_id", "status", "sequence")
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     EXACT_FIELD_NUMBER: _ClassVar[int]
     MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[Hits]
     exact: bool
     model_digest: str
-    def __init__(self, results: _Optional[_Iterable[_Union[Hits, _Mapping]]] = ..., exact: _Optional[bool] = ..., model_digest: _Optional[str] = ...) -> None: ...
+    request_id: str
+    status: _status_pb2.Status
+    sequence: int
+    def __init__(self, results: _Optional[_Iterable[_Union[Hits, _Mapping]]] = ..., exact: _Optional[bool] = ..., model_digest: _Optional[str] = ..., request_id: _Optional[str] = ..., status: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., sequence: _Optional[int] = ...) -> None: ...
+
+class RangeSearchRequest(_message.Message):
+    __slots__ = ("collection", "vectors", "encoded", "pixels", "score_threshold", "limit", "filter", "params", "with_payload", "with_vectors", "model_digest")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    VECTORS_FIELD_NUMBER: _ClassVar[int]
+    ENCODED_FIELD_NUMBER: _ClassVar[int]
+    PIXELS_FIELD_NUMBER: _ClassVar[int]
+    SCORE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    PARAMS_FIELD_NUMBER: _ClassVar[int]
+    WITH_PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    WITH_VECTORS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    vectors: _tensor_pb2.Tensor
+    encoded: _tensor_pb2.EncodedImages
+    pixels: _tensor_pb2.Tensor
+    score_threshold: float
+    limit: int
+    filter: str
+    params: SearchParams
+    with_payload: bool
+    with_vectors: bool
+    model_digest: str
+    def __init__(self, collection: _Optional[str] = ..., vectors: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., encoded: _Optional[_Union[_tensor_pb2.EncodedImages, _Mapping]] = ..., pixels: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., score_threshold: _Optional[float] = ..., limit: _Optional[int] = ..., filter: _Optional[str] = ..., params: _Optional[_Union[SearchParams, _Mapping]] = ..., with_payload: _Optional[bool] = ..., with_vectors: _Optional[bool] = ..., model_digest: _Optional[str] = ...) -> None: ...
+
+class RangeSearchResponse(_message.Message):
+    __slots__ = ("results", "cut", "exact", "model_digest", "sequence")
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    CUT_FIELD_NUMBER: _ClassVar[int]
+    EXACT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[Hits]
+    cut: _containers.RepeatedScalarFieldContainer[bool]
+    exact: bool
+    model_digest: str
+    sequence: int
+    def __init__(self, results: _Optional[_Iterable[_Union[Hits, _Mapping]]] = ..., cut: _Optional[_Iterable[bool]] = ..., exact: _Optional[bool] = ..., model_digest: _Optional[str] = ..., sequence: _Optional[int] = ...) -> None: ...
+
+class DuplicatesRequest(_message.Message):
+    __slots__ = ("collection", "score_threshold", "after", "limit", "neighbours", "filter", "params")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    SCORE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    PARAMS_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    score_threshold: float
+    after: int
+    limit: int
+    neighbours: int
+    filter: str
+    params: SearchParams
+    def __init__(self, collection: _Optional[str] = ..., score_threshold: _Optional[float] = ..., after: _Optional[int] = ..., limit: _Optional[int] = ..., neighbours: _Optional[int] = ..., filter: _Optional[str] = ..., params: _Optional[_Union[SearchParams, _Mapping]] = ...) -> None: ...
+
+class Pair(_message.Message):
+    __slots__ = ("first", "second", "score")
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    SECOND_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    first: str
+    second: str
+    score: float
+    def __init__(self, first: _Optional[str] = ..., second: _Optional[str] = ..., score: _Optional[float] = ...) -> None: ...
+
+class DuplicatesResponse(_message.Message):
+    __slots__ = ("pairs", "next_after", "exact", "cut")
+    PAIRS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_AFTER_FIELD_NUMBER: _ClassVar[int]
+    EXACT_FIELD_NUMBER: _ClassVar[int]
+    CUT_FIELD_NUMBER: _ClassVar[int]
+    pairs: _containers.RepeatedCompositeFieldContainer[Pair]
+    next_after: int
+    exact: bool
+    cut: bool
+    def __init__(self, pairs: _Optional[_Iterable[_Union[Pair, _Mapping]]] = ..., next_after: _Optional[int] = ..., exact: _Optional[bool] = ..., cut: _Optional[bool] = ...) -> None: ...
 
 class CompactRequest(_message.Message):
     __slots__ = ("name",)

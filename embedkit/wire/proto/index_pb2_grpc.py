@@ -59,6 +59,11 @@ class IndexServiceStub:
                 request_serializer=embedkit_dot_v1_dot_index__pb2.UpsertRequest.SerializeToString,
                 response_deserializer=embedkit_dot_v1_dot_index__pb2.UpsertResponse.FromString,
                 _registered_method=True)
+        self.UpsertStream = channel.stream_stream(
+                '/embedkit.v1.IndexService/UpsertStream',
+                request_serializer=embedkit_dot_v1_dot_index__pb2.UpsertRequest.SerializeToString,
+                response_deserializer=embedkit_dot_v1_dot_index__pb2.UpsertResponse.FromString,
+                _registered_method=True)
         self.Delete = channel.unary_unary(
                 '/embedkit.v1.IndexService/Delete',
                 request_serializer=embedkit_dot_v1_dot_index__pb2.DeleteRequest.SerializeToString,
@@ -69,10 +74,35 @@ class IndexServiceStub:
                 request_serializer=embedkit_dot_v1_dot_index__pb2.GetRequest.SerializeToString,
                 response_deserializer=embedkit_dot_v1_dot_index__pb2.GetResponse.FromString,
                 _registered_method=True)
+        self.Scroll = channel.unary_unary(
+                '/embedkit.v1.IndexService/Scroll',
+                request_serializer=embedkit_dot_v1_dot_index__pb2.ScrollRequest.SerializeToString,
+                response_deserializer=embedkit_dot_v1_dot_index__pb2.ScrollResponse.FromString,
+                _registered_method=True)
+        self.Sample = channel.unary_unary(
+                '/embedkit.v1.IndexService/Sample',
+                request_serializer=embedkit_dot_v1_dot_index__pb2.SampleRequest.SerializeToString,
+                response_deserializer=embedkit_dot_v1_dot_index__pb2.SampleResponse.FromString,
+                _registered_method=True)
         self.Search = channel.unary_unary(
                 '/embedkit.v1.IndexService/Search',
                 request_serializer=embedkit_dot_v1_dot_index__pb2.SearchRequest.SerializeToString,
                 response_deserializer=embedkit_dot_v1_dot_index__pb2.SearchResponse.FromString,
+                _registered_method=True)
+        self.SearchStream = channel.stream_stream(
+                '/embedkit.v1.IndexService/SearchStream',
+                request_serializer=embedkit_dot_v1_dot_index__pb2.SearchRequest.SerializeToString,
+                response_deserializer=embedkit_dot_v1_dot_index__pb2.SearchResponse.FromString,
+                _registered_method=True)
+        self.RangeSearch = channel.unary_unary(
+                '/embedkit.v1.IndexService/RangeSearch',
+                request_serializer=embedkit_dot_v1_dot_index__pb2.RangeSearchRequest.SerializeToString,
+                response_deserializer=embedkit_dot_v1_dot_index__pb2.RangeSearchResponse.FromString,
+                _registered_method=True)
+        self.Duplicates = channel.unary_unary(
+                '/embedkit.v1.IndexService/Duplicates',
+                request_serializer=embedkit_dot_v1_dot_index__pb2.DuplicatesRequest.SerializeToString,
+                response_deserializer=embedkit_dot_v1_dot_index__pb2.DuplicatesResponse.FromString,
                 _registered_method=True)
         self.Compact = channel.unary_unary(
                 '/embedkit.v1.IndexService/Compact',
@@ -115,6 +145,15 @@ class IndexServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpsertStream(self, request_iterator, context):
+        """One answer per request, each after its commit, in the order of the requests, which is the
+        order of the commits. A request that fails is answered with its status; the stream goes on.
+        A window limits what is under way: beyond it the server stops reading.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Delete(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -127,8 +166,42 @@ class IndexServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Scroll(self, request, context):
+        """The records from a cursor on, in the order of writing, page by page.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Sample(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Search(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SearchStream(self, request_iterator, context):
+        """One answer per request, correlated by request_id, in any order; a failed one has a status.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RangeSearch(self, request, context):
+        """Everything within a score, up to a limit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Duplicates(self, request, context):
+        """Pairs of a collection within a score, page by page.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -167,6 +240,11 @@ def add_IndexServiceServicer_to_server(servicer, server):
                     request_deserializer=embedkit_dot_v1_dot_index__pb2.UpsertRequest.FromString,
                     response_serializer=embedkit_dot_v1_dot_index__pb2.UpsertResponse.SerializeToString,
             ),
+            'UpsertStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.UpsertStream,
+                    request_deserializer=embedkit_dot_v1_dot_index__pb2.UpsertRequest.FromString,
+                    response_serializer=embedkit_dot_v1_dot_index__pb2.UpsertResponse.SerializeToString,
+            ),
             'Delete': grpc.unary_unary_rpc_method_handler(
                     servicer.Delete,
                     request_deserializer=embedkit_dot_v1_dot_index__pb2.DeleteRequest.FromString,
@@ -177,10 +255,35 @@ def add_IndexServiceServicer_to_server(servicer, server):
                     request_deserializer=embedkit_dot_v1_dot_index__pb2.GetRequest.FromString,
                     response_serializer=embedkit_dot_v1_dot_index__pb2.GetResponse.SerializeToString,
             ),
+            'Scroll': grpc.unary_unary_rpc_method_handler(
+                    servicer.Scroll,
+                    request_deserializer=embedkit_dot_v1_dot_index__pb2.ScrollRequest.FromString,
+                    response_serializer=embedkit_dot_v1_dot_index__pb2.ScrollResponse.SerializeToString,
+            ),
+            'Sample': grpc.unary_unary_rpc_method_handler(
+                    servicer.Sample,
+                    request_deserializer=embedkit_dot_v1_dot_index__pb2.SampleRequest.FromString,
+                    response_serializer=embedkit_dot_v1_dot_index__pb2.SampleResponse.SerializeToString,
+            ),
             'Search': grpc.unary_unary_rpc_method_handler(
                     servicer.Search,
                     request_deserializer=embedkit_dot_v1_dot_index__pb2.SearchRequest.FromString,
                     response_serializer=embedkit_dot_v1_dot_index__pb2.SearchResponse.SerializeToString,
+            ),
+            'SearchStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.SearchStream,
+                    request_deserializer=embedkit_dot_v1_dot_index__pb2.SearchRequest.FromString,
+                    response_serializer=embedkit_dot_v1_dot_index__pb2.SearchResponse.SerializeToString,
+            ),
+            'RangeSearch': grpc.unary_unary_rpc_method_handler(
+                    servicer.RangeSearch,
+                    request_deserializer=embedkit_dot_v1_dot_index__pb2.RangeSearchRequest.FromString,
+                    response_serializer=embedkit_dot_v1_dot_index__pb2.RangeSearchResponse.SerializeToString,
+            ),
+            'Duplicates': grpc.unary_unary_rpc_method_handler(
+                    servicer.Duplicates,
+                    request_deserializer=embedkit_dot_v1_dot_index__pb2.DuplicatesRequest.FromString,
+                    response_serializer=embedkit_dot_v1_dot_index__pb2.DuplicatesResponse.SerializeToString,
             ),
             'Compact': grpc.unary_unary_rpc_method_handler(
                     servicer.Compact,
@@ -334,6 +437,33 @@ class IndexService:
             _registered_method=True)
 
     @staticmethod
+    def UpsertStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/embedkit.v1.IndexService/UpsertStream',
+            embedkit_dot_v1_dot_index__pb2.UpsertRequest.SerializeToString,
+            embedkit_dot_v1_dot_index__pb2.UpsertResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Delete(request,
             target,
             options=(),
@@ -388,6 +518,60 @@ class IndexService:
             _registered_method=True)
 
     @staticmethod
+    def Scroll(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/embedkit.v1.IndexService/Scroll',
+            embedkit_dot_v1_dot_index__pb2.ScrollRequest.SerializeToString,
+            embedkit_dot_v1_dot_index__pb2.ScrollResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Sample(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/embedkit.v1.IndexService/Sample',
+            embedkit_dot_v1_dot_index__pb2.SampleRequest.SerializeToString,
+            embedkit_dot_v1_dot_index__pb2.SampleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Search(request,
             target,
             options=(),
@@ -404,6 +588,87 @@ class IndexService:
             '/embedkit.v1.IndexService/Search',
             embedkit_dot_v1_dot_index__pb2.SearchRequest.SerializeToString,
             embedkit_dot_v1_dot_index__pb2.SearchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/embedkit.v1.IndexService/SearchStream',
+            embedkit_dot_v1_dot_index__pb2.SearchRequest.SerializeToString,
+            embedkit_dot_v1_dot_index__pb2.SearchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RangeSearch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/embedkit.v1.IndexService/RangeSearch',
+            embedkit_dot_v1_dot_index__pb2.RangeSearchRequest.SerializeToString,
+            embedkit_dot_v1_dot_index__pb2.RangeSearchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Duplicates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/embedkit.v1.IndexService/Duplicates',
+            embedkit_dot_v1_dot_index__pb2.DuplicatesRequest.SerializeToString,
+            embedkit_dot_v1_dot_index__pb2.DuplicatesResponse.FromString,
             options,
             channel_credentials,
             insecure,

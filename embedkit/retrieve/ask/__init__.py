@@ -1,0 +1,1 @@
+"""Questions that any vector store can answer with its ``search`` and ``scan``."""

@@ -1,0 +1,136 @@
+"""Searching a collection: the nearest, everything within a score, groups, near-duplicates."""
+
+import grpc
+
+from embedkit.errors import InvalidInput
+from embedkit.retrieve.ask import window
+from embedkit.retrieve.ask.groups import grouped
+from embedkit.retrieve.ask.pairs import Wanted, pairs
+from embedkit.retrieve.ask.within import within
+from embedkit.retrieve.patience import Patience
+from embedkit.retrieve.store import Query
+from embedkit.serve.services.failure import answering
+from embedkit.serve.services.index.messages import check_size, group_hits, hits, params_of
+from embedkit.serve.services.index.parts import Calls, patience_of, vectors_of
+from embedkit.wire.proto import index_pb2
+
+__all__ = ["SearchCalls"]
+
+_RANGE_HITS, _PAIRS, _NEIGHBOURS = 1000, 1000, 100
+
+
+class SearchCalls(Calls):
+    """Calls that search."""
+
+    @answering
+    def Search(
+        self, request: index_pb2.SearchRequest, context: grpc.ServicerContext
+    ) -> index_pb2.SearchResponse:
+        """Find the neighbours of vectors or images."""
+        return self.found(request, patience_of(context))
+
+    def found(
+        self, request: index_pb2.SearchRequest, patience: Patience
+    ) -> index_pb2.SearchResponse:
+        """Find the neighbours of vectors or images."""
+        query = self._query(request, request.k, patience)
+        if request.group_by or request.group_size:
+            return self._groups(request, query)
+        threshold = request.score_threshold if request.HasField("score_threshold") else None
+        answer = window.search(
+            self._store, request.collection, query, offset=request.offset, threshold=threshold
+        )
+        check_size(answer.rows, self._parts.answer_bytes)
+        return index_pb2.SearchResponse(
+            results=[hits(*both) for both in zip(answer.rows, answer.scores, strict=True)],
+            exact=answer.exact,
+            model_digest=answer.collection.model_digest,
+            request_id=request.request_id,
+            sequence=answer.collection.sequence,
+        )
+
+    @answering
+    def RangeSearch(
+        self, request: index_pb2.RangeSearchRequest, context: grpc.ServicerContext
+    ) -> index_pb2.RangeSearchResponse:
+        """Find everything within a score of vectors or images."""
+        query = self._query(request, request.limit or _RANGE_HITS, patience_of(context))
+        answer, cut = within(self._store, request.collection, query, request.score_threshold)
+        check_size(answer.rows, self._parts.answer_bytes)
+        return index_pb2.RangeSearchResponse(
+            results=[hits(*both) for both in zip(answer.rows, answer.scores, strict=True)],
+            cut=cut,
+            exact=answer.exact,
+            model_digest=answer.collection.model_digest,
+            sequence=answer.collection.sequence,
+        )
+
+    @answering
+    def Duplicates(
+        self, request: index_pb2.DuplicatesRequest, context: grpc.ServicerContext
+    ) -> index_pb2.DuplicatesResponse:
+        """Find the next pairs within a score."""
+        page = pairs(
+            self._store,
+            request.collection,
+            Wanted(
+                request.score_threshold,
+                request.after,
+                request.limit or _PAIRS,
+                request.neighbours or _NEIGHBOURS,
+                request.filter,
+                params_of(request.params),
+                patience_of(context),
+            ),
+        )
+        return index_pb2.DuplicatesResponse(
+            pairs=[
+                index_pb2.Pair(first=p.first.id, second=p.second.id, score=p.score)
+                for p in page.pairs
+            ],
+            next_after=page.after or 0,
+            exact=page.exact,
+            cut=page.cut,
+        )
+
+    def _query(
+        self,
+        request: index_pb2.SearchRequest | index_pb2.RangeSearchRequest,
+        k: int,
+        patience: Patience,
+    ) -> Query:
+        collection = self._store.describe(request.collection)
+        vectors, digest = vectors_of(self._parts, request, collection, patience)
+        return Query(
+            vectors,
+            k,
+            request.filter,
+            model_digest=digest,
+            with_payload=request.with_payload,
+            with_vectors=request.with_vectors,
+            params=params_of(request.params),
+            answer_bytes=self._parts.answer_bytes,
+            patience=patience,
+        )
+
+    def _groups(
+        self, request: index_pb2.SearchRequest, query: Query
+    ) -> index_pb2.SearchResponse:
+        if request.offset or request.HasField("score_threshold") or not request.group_by:
+            raise InvalidInput(
+                "expected group_by and group_size without offset and score_threshold, got "
+                f"group_by={request.group_by!r} with other ones"
+            )
+        found = grouped(
+            self._store, request.collection, query, request.group_by, request.group_size or 1
+        )
+        check_size(
+            (g.rows for groups in found.groups for g in groups), self._parts.answer_bytes
+        )
+        return index_pb2.SearchResponse(
+            results=[group_hits(groups) for groups in found.groups],
+            exact=found.exact,
+            model_digest=found.answer.collection.model_digest,
+            request_id=request.request_id,
+            sequence=found.answer.collection.sequence,
+        )
