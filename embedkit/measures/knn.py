@@ -9,7 +9,7 @@ import numpy.typing as npt
 from embedkit.errors import InvalidInput
 from embedkit.types import Embeddings, Labels
 
-__all__ = ["Neighbours", "nearest", "unit", "weighted_knn"]
+__all__ = ["Neighbours", "nearest", "unit", "vote", "weighted_knn"]
 
 Neighbours = Annotated[npt.NDArray[np.int64], "n k"]
 """Row numbers of the nearest images, best first."""
@@ -37,7 +37,8 @@ def weighted_knn(
         train_y: (n,) class indices.
         test_z: (m, d) embeddings; normalised here.
         ks: Numbers of neighbours, each at least 1; one above n counts as n.
-        temperature: Of the vote, above 0; smaller trusts the nearest more.
+        temperature: Of the vote, above 0; smaller trusts the nearest more, and infinity
+            counts every neighbour alike.
         classes: Number of classes.
 
     Returns:
@@ -48,9 +49,33 @@ def weighted_knn(
     """
     _check_vote(train_z, train_y, ks, temperature, classes)
     rows, cosines = nearest(train_z, test_z, min(max(ks), len(train_z)))
+    return {
+        k: vote(train_y[rows[:, :k]], cosines[:, :k], temperature=temperature, classes=classes)
+        for k in ks
+    }
+
+
+def vote(
+    neighbours: Labels,
+    cosines: npt.NDArray[np.float32],
+    *,
+    temperature: float,
+    classes: int,
+) -> Labels:
+    """The class with the largest sum of ``exp(cosine / temperature)`` among its neighbours.
+
+    Args:
+        neighbours: (m, k) class of each neighbour, best first.
+        cosines: (m, k) their cosines.
+        temperature: Above 0; infinity counts every neighbour alike.
+        classes: Number of classes.
+
+    Returns:
+        (m,) class indices; ties go to the smaller class.
+    """
     # Shifted by the best neighbour, so that a small temperature cannot overflow.
     votes = np.exp((cosines.astype(np.float64) - cosines[:, :1]) / temperature)
-    return {k: _winners(train_y[rows[:, :k]], votes[:, :k], classes) for k in ks}
+    return _winners(neighbours, votes, classes)
 
 
 def nearest(
