@@ -98,7 +98,9 @@ class Architecture(Protocol):
 
 
 encoders: Registry[type[Architecture]] = Registry(
-    "embedkit.encoders", "encoder", exclude=("encoder", "heads", "description")
+    "embedkit.encoders",
+    "encoder",
+    exclude=("encoder", "heads", "description", "patches", "transformer"),
 )
 
 

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from embedkit.encoders.encoder import Backbone, Encoded, Hidden, encoders
+from embedkit.encoders.transformer import Block, initialise, sincos
 from embedkit.errors import InvalidInput
 from embedkit.preprocess import InputSpec
 
@@ -89,15 +90,15 @@ class _ViT(Backbone):
         if shape.positions == "learned":
             self.positions = nn.Parameter(torch.randn(1, rows * columns, dim) * 0.02)
         else:
-            fixed = _sincos(rows, columns, dim).unsqueeze(0)
+            fixed = sincos(rows, columns, dim).unsqueeze(0)
             self.register_buffer("positions", fixed, persistent=False)
         self.blocks = nn.Sequential(
-            *(_Block(dim, heads, shape.expansion * dim) for _ in range(depth))
+            *(Block(dim, heads, shape.expansion * dim) for _ in range(depth))
         )
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.feature_dim = dim
         self.has_tokens = True
-        self.apply(_initialise)
+        self.apply(initialise)
 
     def forward(self, pixels: torch.Tensor, hidden: Hidden | None = None) -> Encoded:
         x = self.norm(self.blocks(self._embed(pixels, hidden)))
@@ -133,43 +134,6 @@ class _ViT(Backbone):
         """Positions of a grid; interpolated where it is not the grid of the input size."""
         if grid == self.grid:
             return self.positions
-        table = self.positions.unflatten(1, self.grid).permute(0, 3, 1, 2)
+        table = self.positions.reshape(1, *self.grid, -1).permute(0, 3, 1, 2)
         resized = functional.interpolate(table, grid, mode="bicubic", align_corners=False)
         return resized.flatten(2).transpose(1, 2)
-
-
-class _Block(nn.Module):
-    def __init__(self, dim: int, heads: int, hidden: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.out = nn.Linear(dim, dim)
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x + self._attend(self.norm1(x))
-        y: torch.Tensor = x + self.mlp(self.norm2(x))
-        return y
-
-    def _attend(self, x: torch.Tensor) -> torch.Tensor:
-        qkv = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2])
-        projected: torch.Tensor = self.out(mixed.transpose(1, 2).flatten(2))
-        return projected
-
-
-def _sincos(rows: int, columns: int, dim: int) -> torch.Tensor:
-    """Positions (rows * columns, dim): sine and cosine of row, then of column."""
-    # Frequencies 1 to 1/10000 as in Vaswani et al. (2017), a quarter of dim for each part.
-    frequency = 10000 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
-    row = torch.arange(rows).repeat_interleave(columns).unsqueeze(1) * frequency
-    column = torch.arange(columns).repeat(rows).unsqueeze(1) * frequency
-    return torch.cat([row.sin(), row.cos(), column.sin(), column.cos()], dim=1).float()
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)

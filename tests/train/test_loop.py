@@ -1,5 +1,6 @@
 """The loop: it learns, it is reproducible to the bit, and it stops with a reason."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -21,7 +22,8 @@ from embedkit.errors import (
 )
 from embedkit.train.loop import train
 from embedkit.train.monitor import Progress
-from embedkit.train.objective import Loss, objectives
+from embedkit.train.objective import Distilling, Loss, objectives
+from embedkit.train.settings import Named
 
 STEPS = 8
 
@@ -132,11 +134,39 @@ def test_a_linear_classifier_learns_the_digits(small, tmp_path):
     assert result.loss < 0.7
 
 
+class Grey:
+    """An embedder that tells images by their mean level and contrast alone."""
+
+    dim = 2
+    digest = "sha256:grey"
+
+    def embed(self, images):
+        flat = images.reshape(len(images), -1).astype(np.float32) + 1
+        vectors = np.stack([flat.mean(axis=1), flat.std(axis=1)], axis=1)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
 @pytest.mark.parametrize("name", objectives.names())
-def test_every_objective_trains_and_repeats_itself(small, tmp_path, name):
-    recipe = small(objective={"name": name}, schedule={"max_steps": 3})
-    for out in ("a", "b"):
-        assert np.isfinite(train(recipe, tmp_path / out).loss)
+def test_every_objective_trains_and_goes_on_to_the_bit(small, tmp_path, name):
+    kind = objectives.get(name)
+    arguments = {"name": name}
+    if isinstance(kind(), Distilling):
+        one = "teacher" in kind.__dataclass_fields__
+        arguments |= {"teacher": "grey"} if one else {"teachers": ["grey", "grey"]}
+    recipe = small(objective=arguments, schedule={"max_steps": 3}, run={"checkpoint_steps": 1})
+    if kind().needs & {"tokens", "mask", "teacher_blocks"}:
+        vit = {"patch": 2, "dim": 8, "depth": 1, "heads": 1}
+        recipe = dataclasses.replace(recipe, encoder=Named("vit", vit))
+    load = {"grey": Grey()}.__getitem__
+    assert np.isfinite(train(recipe, tmp_path / "a", load_bundle=load).loss)
+
+    def report(progress):
+        if progress.step == 2:
+            raise CrashError
+
+    with pytest.raises(CrashError):
+        train(recipe, tmp_path / "b", load_bundle=load, report=report)
+    train(recipe, tmp_path / "b", resume=True, load_bundle=load)
     assert_same_weights(weights(tmp_path / "a"), weights(tmp_path / "b"))
 
 

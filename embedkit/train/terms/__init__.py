@@ -1,6 +1,7 @@
 """Terms that several objectives share. All compute in float32, whatever comes in."""
 
 from embedkit.train.terms.arguments import require
+from embedkit.train.terms.assignment import k_means, sinkhorn
 from embedkit.train.terms.contrast import (
     Pairs,
     cross_view_similarity,
@@ -10,8 +11,10 @@ from embedkit.train.terms.contrast import (
     positive_first,
     squared_distances,
 )
+from embedkit.train.terms.masking import hide_blobs, hide_scattered
 from embedkit.train.terms.memory import Queue, built
 from embedkit.train.terms.momentum import rising_momentum
+from embedkit.train.terms.rotation import QUARTERS, quarter_turns
 from embedkit.train.terms.spread import (
     covariance,
     covariance_penalty,
@@ -20,9 +23,11 @@ from embedkit.train.terms.spread import (
     standardised,
     variance_hinge,
 )
+from embedkit.train.terms.targets import soft_cross_entropy
 from embedkit.train.terms.views import check_views, exact_product, unit
 
 __all__ = [
+    "QUARTERS",
     "Pairs",
     "Queue",
     "built",
@@ -32,13 +37,19 @@ __all__ = [
     "cross_correlation",
     "cross_view_similarity",
     "exact_product",
+    "hide_blobs",
+    "hide_scattered",
     "image_pairs",
+    "k_means",
     "log_mean_exp",
     "off_diagonal",
     "pair_log_softmax",
     "positive_first",
+    "quarter_turns",
     "require",
     "rising_momentum",
+    "sinkhorn",
+    "soft_cross_entropy",
     "squared_distances",
     "standardised",
     "unit",

@@ -70,9 +70,7 @@ def test_the_exported_head_is_that_of_the_upright_image():
     assert OBJECTIVE.classifier(module) is module.single
 
 
-@pytest.mark.parametrize(
-    "arguments", [{"labels": -1.0}, {"distillation": 0.0, "labels": 0.0}]
-)
+@pytest.mark.parametrize("arguments", [{"labels": -1.0}, {"distillation": 0.0, "labels": 0.0}])
 def test_arguments_out_of_range_are_refused(arguments):
     with pytest.raises(InvalidInput, match="weight"):
         LabelAugmentation(**arguments)

@@ -1,0 +1,73 @@
+"""Zhao et al., Well-classified Examples are Underestimated in Classification, AAAI 2022."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from embedkit.errors import InvalidInput
+from embedkit.train.objective import Batch, Loss, Sizes, objectives, supplied
+from embedkit.train.terms import check_views, require
+
+__all__ = ["WellClassified"]
+
+
+@objectives.register("well_classified")
+@dataclass(frozen=True)
+class WellClassified:
+    """Cross entropy with a bonus for images that are already classified well.
+
+    The encouraging loss: to ``-log p`` is added ``log(1 - p)``, so that the gradient does not
+    fade as p nears 1. Beyond ``end`` the bonus goes on along its tangent, the paper's
+    conservative form, which stays finite. The classifier is exported.
+
+    Attributes:
+        end: Probability beyond which the bonus is linear, in [0, 1); 0 is a linear bonus
+            throughout (log-end).
+    """
+
+    end: float = 0.75
+
+    needs = frozenset({"labels"})
+    views = 1
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        require(0 <= self.end < 1, "an end in [0, 1)", self.end)
+
+    def build(self, sizes: Sizes) -> nn.Module | None:
+        """The classifier, features to classes."""
+        return nn.Linear(sizes.feature_dim, sizes.classes)
+
+    def classifier(self, module: nn.Module) -> nn.Linear:
+        """The module itself."""
+        if not isinstance(module, nn.Linear):
+            raise InvalidInput(f"expected the linear classifier, got {type(module).__name__}")
+        return module
+
+    def __call__(self, batch: Batch) -> Loss:
+        """Return the mean cross entropy less the mean bonus.
+
+        Args:
+            batch: One view's features, (1, b, f), b >= 2, labels, and the classifier.
+
+        Returns:
+            Of any sign, at least ``log(1 - end) - 1``.
+
+        Raises:
+            InvalidInput: If labels or classifier are missing, there is not one view, or fewer
+                than two images.
+        """
+        check_views(batch.features, views=1, name="well_classified")
+        classifier = supplied(batch.module, "module")
+        labels = supplied(batch.labels, "labels")
+        logits = classifier(batch.features[0]).float()
+        entropy = functional.cross_entropy(logits, labels)
+        p = torch.softmax(logits, dim=1).gather(1, labels.unsqueeze(1)).squeeze(1)
+        # log(1 - p) is taken below the end alone: at p = 1 it is minus infinity, and so is the
+        # gradient that a branch not taken would still pass on.
+        curved = torch.log1p(-p.clamp(max=self.end))
+        tangent = (p - self.end).clamp(min=0) / (1 - self.end)
+        bonus = curved - tangent
+        return Loss.sum(entropy=entropy, bonus=bonus.mean())
