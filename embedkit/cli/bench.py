@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
+from embedkit.cli.bench_index import index
+from embedkit.cli.bench_train import train
 from embedkit.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -50,6 +52,10 @@ class Options(TypedDict):
 @click.group(name="bench")
 def command() -> None:
     """Measure against the bare runtime, in one run."""
+
+
+command.add_command(index)
+command.add_command(train)
 
 
 @command.command(name="serve", context_settings={"show_default": True})

@@ -8,7 +8,7 @@ import numpy as np
 from embedkit.bench.serving.measure import Case, Round
 from embedkit.bench.serving.raw import RawRun
 
-__all__ = ["SCHEMA", "best_size", "figures_of", "raw_figures"]
+__all__ = ["SCHEMA", "best_size", "figures_of", "latency_figures", "raw_figures", "spread"]
 
 SCHEMA = "embedkit.bench.serve/1"
 _QUANTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9}
@@ -41,12 +41,12 @@ def raw_figures(rounds: Sequence[Round]) -> Figures:
     best = best_size(rounds)
     return {
         "batch": best,
-        "cores": _spread([run.cpu_us * run.images_per_s / 1e6 for run in found[best]]),
+        "cores": spread([run.cpu_us * run.images_per_s / 1e6 for run in found[best]]),
         "sizes": {
             str(size): {
-                "images_per_s": _spread([run.images_per_s for run in runs]),
-                "cpu_us_per_image": _spread([run.cpu_us for run in runs]),
-                "p50_ms": _spread([run.p50_ms for run in runs]),
+                "images_per_s": spread([run.images_per_s for run in runs]),
+                "cpu_us_per_image": spread([run.cpu_us for run in runs]),
+                "p50_ms": spread([run.p50_ms for run in runs]),
             }
             for size, runs in found.items()
         },
@@ -73,16 +73,16 @@ def figures_of(case: Case, rounds: Sequence[Round], best: int | None) -> Figures
         "name": case.name,
         **{key: value for key, value in case._asdict().items() if value},
         "loop": "open" if case.is_open else "closed",
-        "images_per_s": _spread([s.calls * case.images / s.seconds for s in slices]),
-        "latency_ms": _latencies(np.concatenate([s.latencies_s for s in slices]) * 1e3),
+        "images_per_s": spread([s.calls * case.images / s.seconds for s in slices]),
+        "latency_ms": latency_figures(np.concatenate([s.latencies_s for s in slices]) * 1e3),
         "codes": _added(s.codes for s in slices),
-        "server_cpu_us_per_call": _spread([_per_call(s.server_cpu_s, s.calls) for s in slices]),
-        "client_cpu_us_per_call": _spread([_per_call(s.client_cpu_s, s.calls) for s in slices]),
+        "server_cpu_us_per_call": spread([_per_call(s.server_cpu_s, s.calls) for s in slices]),
+        "client_cpu_us_per_call": spread([_per_call(s.client_cpu_s, s.calls) for s in slices]),
         "batches": {f"{k:g}": n for k, n in sorted(_added(t.batches for t in rounds).items())},
     }
     if case.is_open:
         late = np.concatenate([s.late_s for s in slices]) * 1e3
-        figures["sent_late_ms"] = _latencies(late)
+        figures["sent_late_ms"] = latency_figures(late)
         figures["unsent"] = sum(s.unsent for s in slices)
     if best is not None:
         figures.update(_compared(case, rounds, best))
@@ -103,12 +103,12 @@ def _compared(case: Case, rounds: Sequence[Round], best: int) -> Figures:
         median_ms = float(np.median(latencies)) * 1e3 if len(latencies) else float("nan")
         over_lone.append(median_ms - _mean(turn.raw, 1).p50_ms)
     compared: Figures = {
-        "efficiency": _spread(efficiency),
-        "cpu_efficiency": _spread(by_cpu),
-        "overhead_us_per_call": _spread(overhead),
+        "efficiency": spread(efficiency),
+        "cpu_efficiency": spread(by_cpu),
+        "overhead_us_per_call": spread(overhead),
     }
     if case.in_flight == 1 and case.images == 1:
-        compared["over_lone_ms"] = _spread(over_lone)
+        compared["over_lone_ms"] = spread(over_lone)
     return compared
 
 
@@ -132,7 +132,7 @@ def _per_call(cpu_s: float, calls: float) -> float:
     return cpu_s / calls * 1e6 if calls else float("nan")
 
 
-def _spread(values: Sequence[float]) -> Figures:
+def spread(values: Sequence[float]) -> Figures:
     """Median, least and greatest, and the value of each round; None for what is unknown."""
     known = [value for value in values if np.isfinite(value)]
     ends = (float(np.median(known)), min(known), max(known)) if known else (None,) * 3
@@ -140,7 +140,8 @@ def _spread(values: Sequence[float]) -> Figures:
     return {**dict(zip(("median", "min", "max"), ends, strict=True)), "rounds": each}
 
 
-def _latencies(values_ms: "np.ndarray[Any, np.dtype[np.float64]]") -> Figures:
+def latency_figures(values_ms: "np.ndarray[Any, np.dtype[np.float64]]") -> Figures:
+    """Percentiles of latencies, their largest and their number."""
     if not len(values_ms):
         return {"n": 0}
     found = np.percentile(values_ms, list(_QUANTILES.values()))

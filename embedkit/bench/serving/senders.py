@@ -18,7 +18,7 @@ from embedkit.types import Images
 from embedkit.wire.codec import encode_tensor
 from embedkit.wire.proto import embedding_pb2
 
-__all__ = ["StreamSender", "UnarySender", "make_request"]
+__all__ = ["StreamSender", "UnarySender", "make_request", "open_channel"]
 
 _SERVICE = "/embedkit.v1.EmbeddingService/"
 # Every sender has a connection of its own.
@@ -63,7 +63,7 @@ class UnarySender:
     """
 
     def __init__(self, address: str, request: bytes) -> None:
-        self._channel = _connect(address)
+        self._channel = open_channel(address)
         self._call = self._channel.unary_unary(_SERVICE + "Embed")
         self._request = request
         self._count = 0
@@ -98,7 +98,7 @@ class StreamSender:
     """
 
     def __init__(self, address: str, request: bytes) -> None:
-        self._channel = _connect(address)
+        self._channel = open_channel(address)
         self._request = request
         self._lock = threading.Lock()
         self._waiting: dict[str, tuple[Done, bytes]] = {}
@@ -175,7 +175,12 @@ def _look(data: bytes) -> Reply:
     return Reply("OK", response.timing.batch_size)
 
 
-def _connect(address: str) -> grpc.Channel:
+def open_channel(address: str) -> grpc.Channel:
+    """Connect to a server; the channel shares nothing with others.
+
+    Raises:
+        Unavailable: If nothing answers there.
+    """
     channel = grpc.insecure_channel(address, options=_OPTIONS)
     try:
         grpc.channel_ready_future(channel).result(timeout=_CONNECT_S)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from embedkit.bench.cores import pinned
 from embedkit.bench.serving.load import Clock
@@ -17,7 +18,15 @@ from embedkit.bundle import Bundle
 from embedkit.errors import Unavailable
 from embedkit.serve.observe.scrape import fetch
 
-__all__ = ["Target", "own_server", "process_clock", "running"]
+__all__ = [
+    "Started",
+    "Target",
+    "linked_models",
+    "own_server",
+    "process_clock",
+    "running",
+    "server_process",
+]
 
 _STOP_S = 20.0
 
@@ -61,29 +70,69 @@ def own_server(
     """
     manifest = Bundle(bundle, verify=False).manifest
     with tempfile.TemporaryDirectory(prefix="embedkit-bench-") as folder:
-        place = Path(folder) / "models" / manifest.name
-        place.mkdir(parents=True)
-        (place / str(manifest.version)).symlink_to(bundle.resolve())
-        command = [sys.executable, "-m", "embedkit", "serve", "--models", str(place.parent)]
-        command += ["--data-dir", f"{folder}/var", "--bind", "127.0.0.1:0"]
-        command += ["--metrics-bind", "127.0.0.1:0", "--threads", str(threads), *arguments]
-        began = time.monotonic()
-        with pinned(cores):
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        try:
-            line = process.stdout.readline() if process.stdout else ""
-            if not line:
-                raise Unavailable(f"expected a server, got exit code {process.wait()}")
-            ready = json.loads(line)
+        models = linked_models(bundle, Path(folder))
+        options = ["--models", str(models), "--data-dir", f"{folder}/var"]
+        options += ["--threads", str(threads), *arguments]
+        with server_process(options, cores=cores) as started:
             yield Target(
-                ready["address"],
+                started.address,
                 manifest.name,
-                ready["metrics"] or "",
-                process_clock(process.pid),
-                time.monotonic() - began,
+                started.metrics,
+                process_clock(started.pid),
+                started.ready_s,
             )
-        finally:
-            _stop(process)
+
+
+class Started(NamedTuple):
+    """A server's process, ready.
+
+    Attributes:
+        pid: Of the process.
+        address: ``HOST:PORT`` of gRPC.
+        metrics: ``HOST:PORT`` of its ``/metrics``, or empty.
+        ready_s: Seconds from its start until it answered.
+    """
+
+    pid: int
+    address: str
+    metrics: str
+    ready_s: float
+
+
+def linked_models(bundle: Path, folder: Path) -> Path:
+    """Make a models folder in ``folder`` with a link to one bundle, and return it."""
+    manifest = Bundle(bundle, verify=False).manifest
+    place = folder / "models" / manifest.name
+    place.mkdir(parents=True)
+    (place / str(manifest.version)).symlink_to(bundle.resolve())
+    return place.parent
+
+
+@contextmanager
+def server_process(options: Sequence[str], *, cores: tuple[int, ...]) -> Iterator[Started]:
+    """Run ``embedkit serve`` on free ports of the loopback interface until the block ends.
+
+    Args:
+        options: All but the addresses.
+        cores: Its cores; empty for any.
+
+    Raises:
+        Unavailable: If it ends instead of answering; its own words are on standard error.
+    """
+    command = [sys.executable, "-m", "embedkit", "serve", "--bind", "127.0.0.1:0"]
+    command += ["--metrics-bind", "127.0.0.1:0", *options]
+    began = time.monotonic()
+    with pinned(cores):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        line = process.stdout.readline() if process.stdout else ""
+        if not line:
+            raise Unavailable(f"expected a server, got exit code {process.wait()}")
+        ready = json.loads(line)
+        metrics = ready["metrics"] or ""
+        yield Started(process.pid, ready["address"], metrics, time.monotonic() - began)
+    finally:
+        _stop(process)
 
 
 def running(address: str, model: str, metrics: str = "") -> Target:

@@ -1,0 +1,1 @@
+"""Collections served over gRPC beside bare FAISS: recall, rate, build time, memory, disk."""

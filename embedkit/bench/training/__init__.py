@@ -1,0 +1,1 @@
+"""Measure the training loop beside the bare step."""

@@ -1,0 +1,111 @@
+"""What is compared: the training loop as it is, and the least that any loop must do."""
+
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from embedkit.errors import InvalidInput
+from embedkit.perturb.augmentation import Augmentation, build_augmentation, preset
+from embedkit.train.images import load_images, seed_of
+from embedkit.train.learner import build_state
+from embedkit.train.loop import train
+from embedkit.train.monitor import Progress
+from embedkit.train.objective import build_objective
+from embedkit.train.recipe import Recipe
+from embedkit.train.supply import Supply
+
+__all__ = ["BareStep", "loop_rate"]
+
+_WARM_STEPS = 3
+
+
+def loop_rate(recipe: Recipe, epochs: int, device: str) -> float:
+    """Images per second of ``embedkit train`` with this recipe; all views count as one.
+
+    The clock runs from the first line of the metrics to the last, so that loading the data and
+    the first slow steps are left out, and drawing, measuring, logging and all checkpoints but
+    the last are counted.
+
+    Args:
+        recipe: What is trained.
+        epochs: How long.
+        device: ``cpu``, ``cuda`` or ``auto``.
+
+    Raises:
+        InvalidInput: If there are not at least two lines, or the recipe is wrong.
+    """
+    marks: list[tuple[int, float]] = []
+
+    def mark(progress: Progress) -> None:
+        marks.append((progress.step, time.perf_counter()))
+
+    shortened = replace(recipe, schedule=replace(recipe.schedule, epochs=epochs, max_steps=0))
+    with tempfile.TemporaryDirectory(prefix="embedkit-bench-") as folder:
+        train(shortened, Path(folder) / "run", report=mark, device=device)
+    (first, began), (last, ended) = marks[0], marks[-1]
+    if first == last:
+        raise InvalidInput(
+            f"expected more than run.log_steps={recipe.run.log_steps} steps to measure, got "
+            f"{last}; raise --epochs, or set run.log_steps=1"
+        )
+    return (last - first) * recipe.schedule.batch_size / (ended - began)
+
+
+class BareStep:
+    """Forward, backward and optimiser step over one batch of views that is drawn beforehand.
+
+    Network, objective, optimiser, precision and memory format are those of the recipe; there is
+    no drawing of views, no check, no average, no record.
+
+    Args:
+        recipe: What is trained.
+        device: ``cpu`` or ``cuda``.
+    """
+
+    def __init__(self, recipe: Recipe, device: torch.device) -> None:
+        self.recipe, self.device = recipe, device
+        self.objective = build_objective(recipe.objective.name, recipe.objective.arguments)
+        images = load_images(recipe, self.objective, device)
+        with torch.random.fork_rng():
+            self.state = build_state(recipe, self.objective, images, device)
+        augment = _augmentation(recipe, images.spec.channels, images.spec.height)
+        self.supply = Supply(self.objective, images, augment, augment)
+        self.indices = images.indices(
+            0, batch_size=recipe.schedule.batch_size, seed=recipe.seed
+        )
+        self.generator = torch.Generator(device).manual_seed(seed_of(recipe.seed, "step", 0))
+        self.drawn = self.supply.draw(self.state.learner, self.indices, self.generator)
+        self._steps(_WARM_STEPS)
+
+    def rate(self, steps: int) -> float:
+        """Images per second over some steps."""
+        began = time.perf_counter()
+        self._steps(steps)
+        return steps * self.recipe.schedule.batch_size / (time.perf_counter() - began)
+
+    def _steps(self, steps: int) -> None:
+        is_bf16 = self.recipe.run.precision == "bf16"
+        optimiser = self.state.optimiser
+        for _ in range(steps):
+            optimiser.zero_grad(set_to_none=True)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=is_bf16):
+                batch = self.supply.batch(
+                    self.state, self.drawn, self.indices, self.generator, 0.5
+                )
+                loss = self.objective(batch)
+            loss.total.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def _augmentation(recipe: Recipe, channels: int, image_px: int) -> Augmentation:
+    named = recipe.augmentation
+    steps: list[Mapping[str, object]] = [] if isinstance(named, str) else list(named)
+    if isinstance(named, str) and named != "none":
+        steps.extend(preset(named, channels, image_px))
+    return build_augmentation(steps)
