@@ -7,6 +7,8 @@ STAMP := $(VENV)/.installed
 DEMO_OUT ?= demo
 BENCH_OUT ?= build/bench
 PYTEST_ARGS ?=
+# Two tests at a time, with one thread each; one that fails only beside another is to be repaired.
+WORKERS ?= -n 2 --dist worksteal
 
 .PHONY: help install format check test test-all peer demo proto docs bench bench-peers reproduce gpu-check clean
 .DEFAULT_GOAL := help
@@ -37,7 +39,7 @@ check: $(STAMP)  ## Format, lint, types, import contracts, sizes, docs and stubs
 	$(BIN)/python tools/render_docs.py --check
 
 test: $(STAMP)  ## The default tests: CPU, under 8 minutes on 2 cores
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS)
 
 test-all: $(STAMP)  ## Everything this machine can run: slow, gpu and peer tests too
 	$(BIN)/python -m pytest -m '' $(PYTEST_ARGS)
