@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from embedkit.errors import InvalidInput, NotFound
@@ -15,6 +15,7 @@ from embedkit.train.settings import (
     ProjectionSection,
     RunSection,
     ScheduleSection,
+    written,
 )
 
 __all__ = ["Recipe"]
@@ -98,17 +99,17 @@ class Recipe:
             if isinstance(value, Named):
                 table[name] = {"name": value.name, **value.arguments}
             elif value:
-                table[name] = dict(value) if isinstance(value, Mapping) else asdict(value)
+                table[name] = dict(value) if isinstance(value, Mapping) else written(value)
         if not isinstance(self.augmentation, str):
             table["augmentation"] = [dict(step) for step in self.augmentation]
         for name in ("projection", "optimiser", "schedule", "run"):
-            table[name] = asdict(getattr(self, name))
+            table[name] = written(getattr(self, name))
         if self.expected:
             table["expected"] = dict(self.expected)
         return table
 
     def to_toml(self) -> str:
-        """The whole recipe with every default written out; ``load`` gives the same value."""
+        """The whole recipe; of what later versions added, only what is not the default."""
         return dump_toml(self.to_dict())
 
     @property

@@ -1,10 +1,13 @@
 """The sections of a recipe, each a frozen value that checks its own ranges."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from embedkit.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 __all__ = [
     "DataSection",
@@ -13,10 +16,32 @@ __all__ = [
     "ProjectionSection",
     "RunSection",
     "ScheduleSection",
+    "written",
 ]
 
 LARGEST = 1e30
 """A float32 holds this much and not much more; such a rate diverges, and the run says so."""
+
+T = TypeVar("T")
+
+
+def added(default: T) -> T:
+    """A setting that older recipes do not have, and whose default is what was done then.
+
+    Such a default is not written out, so that a recipe keeps its text and its digest.
+    """
+    made: T = field(default=default, metadata={"added": True})
+    return made
+
+
+def written(section: "DataclassInstance") -> dict[str, Any]:
+    """The settings of a section as a recipe's text has them."""
+    values = ((f, getattr(section, f.name)) for f in fields(section))
+    return {
+        f.name: value
+        for f, value in values
+        if not (f.metadata.get("added") and value == f.default)
+    }
 
 
 @dataclass(frozen=True)
@@ -93,9 +118,9 @@ class OptimiserSection:
     betas: tuple[float, float] = (0.9, 0.999)
     trust: float = 1e-3
     clip_norm: float = 0.0
-    perturbation: Literal["none", "sam", "amp"] = "none"
-    perturbation_radius: float = 0.05
-    perturbation_steps: int = 1
+    perturbation: Literal["none", "sam", "amp"] = added("none")
+    perturbation_radius: float = added(0.05)
+    perturbation_steps: int = added(1)
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -141,11 +166,11 @@ class ScheduleSection:
     warmup_epochs: float = 1.0
     final_lr: float = 0.0
     max_steps: int = 0
-    accumulate: int = 1
-    kind: Literal["cosine", "constant", "infinite"] = "cosine"
-    cooldown: float = 0.25
-    constant_lr: float = 0.3
-    anneal: float = 0.15
+    accumulate: int = added(1)
+    kind: Literal["cosine", "constant", "infinite"] = added("cosine")
+    cooldown: float = added(0.25)
+    constant_lr: float = added(0.3)
+    anneal: float = added(0.15)
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -196,8 +221,8 @@ class RunSection:
     ema: float = 0.0
     log_steps: int = 20
     checkpoint_steps: int = 0
-    gradient_cache: int = 0
-    compile: bool = False
+    gradient_cache: int = added(0)
+    compile: bool = added(False)
 
     def __post_init__(self) -> None:
         """Check the ranges."""

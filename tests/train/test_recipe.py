@@ -178,3 +178,12 @@ def test_every_committed_recipe_reads_and_names_what_exists(repository):
 def test_recipes_on_known_data_state_what_they_reach(repository, name):
     recipe = Recipe.load(repository / "recipes" / f"{name}.toml")
     assert "knn.top1" in recipe.expected
+
+
+def test_a_setting_added_later_leaves_older_recipes_their_text(path):
+    recipe = Recipe.load(path)
+    assert "accumulate" not in recipe.to_toml()
+    other = Recipe.load(path, ["schedule.accumulate=2"])
+    assert "accumulate = 2" in other.to_toml()
+    assert other.digest != recipe.digest
+    assert Recipe.from_dict(other.to_dict()) == other
