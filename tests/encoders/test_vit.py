@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from embedkit.encoders.encoder import Hidden
 from embedkit.encoders.vit import ViT
 from embedkit.errors import InvalidInput
 from embedkit.preprocess import InputSpec
@@ -142,3 +143,62 @@ def test_where_a_patch_lies_matters(positions, rng):
 def test_impossible_shapes_are_refused(arguments, message):
     with pytest.raises(InvalidInput, match=message):
         ViT(**arguments)
+
+
+def test_dropped_patches_are_as_if_they_were_never_there(rng):
+    net = _net()
+    pixels = torch.from_numpy(rng.normal(size=(2, 3, 12, 8))).float()
+    mask = torch.tensor([[1, 0, 0, 1, 0, 0], [0, 0, 1, 0, 0, 1]]).bool()
+    with torch.no_grad():
+        encoded = net(pixels, Hidden(mask))
+        changed = net(_scrambled(pixels, mask), Hidden(mask))
+        embedded = net.embed(pixels).flatten(2).transpose(1, 2) + net.positions
+        first = torch.cat([net.prefix, embedded[:1][:, [1, 2, 4, 5]]], dim=1)
+        by_hand = net.norm(net.blocks(first))
+    assert encoded.tokens.shape == (2, 4, 96)
+    torch.testing.assert_close(encoded.features, changed.features)
+    torch.testing.assert_close(encoded.tokens[:1], by_hand[:, 1:])
+
+
+def test_a_token_stands_in_for_hidden_patches(rng):
+    net = _net()
+    pixels = torch.from_numpy(rng.normal(size=(2, 3, 12, 8))).float()
+    mask = torch.tensor([[1, 0, 0, 1, 0, 0], [0, 0, 1, 0, 0, 0]]).bool()
+    token = torch.from_numpy(rng.normal(size=96)).float()
+    with torch.no_grad():
+        encoded = net(pixels, Hidden(mask, token))
+        changed = net(_scrambled(pixels, mask), Hidden(mask, token))
+        other = net(pixels, Hidden(mask, -token))
+    assert encoded.tokens.shape == (2, 6, 96)
+    torch.testing.assert_close(encoded.tokens, changed.tokens)
+    assert not torch.allclose(encoded.tokens, other.tokens, atol=1e-3)
+
+
+def test_the_last_block_gives_the_tokens(rng):
+    net = _net(depth=3, registers=2)
+    pixels = torch.from_numpy(rng.normal(size=(2, 3, 12, 8))).float()
+    with torch.no_grad():
+        blocks = net.encode_blocks(pixels)
+        torch.testing.assert_close(net.norm(blocks[:, -1]), net(pixels).tokens)
+    assert blocks.shape == (2, 3, 6, 96)
+
+
+@pytest.mark.parametrize("positions", ["sincos", "learned"])
+def test_a_smaller_image_gets_positions_of_its_own_grid(positions):
+    net = _net(12, 8, positions=positions)
+    with torch.no_grad():
+        encoded = net(torch.zeros(2, 3, 6, 5))
+    assert encoded.tokens.shape == (2, 4, 96)
+    # Linear positions stay linear when they are interpolated, but for the edges.
+    table = torch.arange(6.0).reshape(1, 6, 1)
+    net.positions = torch.nn.Parameter(table) if positions == "learned" else table
+    assert net._positions((3, 2)) is net.positions
+    middle = net._positions((6, 4))[0].reshape(6, 4)
+    assert (middle.diff(dim=0) > 0).all()
+    assert (middle.diff(dim=1) > 0).all()
+
+
+def _scrambled(pixels, mask):
+    """The same images with other pixels in the hidden patches of 4 x 4."""
+    large = mask.reshape(2, 1, 3, 2).repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
+    return torch.where(large, pixels.flip(0) + 3, pixels)

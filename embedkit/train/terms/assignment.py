@@ -46,8 +46,9 @@ def k_means(
     x = vectors.double()
     generator = torch.Generator(x.device).manual_seed(seed)
     centres = x[torch.randint(len(x), (1,), generator=generator, device=x.device)]
+    nearest = torch.full((len(x),), float("inf"), dtype=x.dtype, device=x.device)
     for _ in range(clusters - 1):
-        nearest = torch.cdist(x, centres).square().amin(dim=1)
+        nearest = torch.minimum(nearest, (x - centres[-1]).square().sum(dim=1))
         # Fewer distinct vectors than clusters leave no distance to draw by.
         weights = nearest if nearest.sum() > 0 else torch.ones_like(nearest)
         centres = torch.cat([centres, x[torch.multinomial(weights, 1, generator=generator)]])

@@ -1,0 +1,155 @@
+"""What the loop supplies is what the objective asked for."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from embedkit.encoders.encoder import build_encoder
+from embedkit.errors import InvalidInput
+from embedkit.perturb.augmentation import build_augmentation
+from embedkit.preprocess import InputSpec
+from embedkit.train.batch import Crops, Loss, Transformed
+from embedkit.train.images import TrainingImages
+from embedkit.train.learner import Learner, State
+from embedkit.train.objective import NEEDS
+from embedkit.train.supply import Supply
+
+SPEC = InputSpec(8, 8, 1)
+
+
+class Everything:
+    """An objective that needs all there is."""
+
+    needs = NEEDS
+    views = 3
+    drawn = 1
+    crops = Crops(2, area=(0.2, 0.4), side=0.5)
+    bundles = ("a",)
+
+    def build(self, sizes):
+        return nn.Linear(8, 2)
+
+    def teacher_momentum(self, progress):
+        return 0.9
+
+    def hide(self, grid, count, generator):
+        patches = grid[0] * grid[1]
+        return torch.arange(patches).repeat(count, 1) % 4 == 0
+
+    def mask_token(self, module):
+        return None
+
+    def transform(self, views, generator):
+        darker = torch.cat([views, views / 2, views / 4])
+        return Transformed(darker, {"share": torch.arange(views.shape[1])})
+
+    def __call__(self, batch):
+        return Loss.sum(nothing=batch.projections.sum())
+
+
+class Nothing(Everything):
+    """An objective with the same abilities that asks for none of it."""
+
+    needs = frozenset()
+    views = 1
+
+    def transform(self, views, generator):
+        return Transformed(views)
+
+
+@pytest.fixture
+def state(rng):
+    vit = {"name": "vit", "patch": 2, "dim": 8, "depth": 3, "heads": 1}
+    encoder, other = (
+        build_encoder({**vit, "input": SPEC.to_dict()}, seed=seed) for seed in (0, 1)
+    )
+    learner = Learner(encoder, nn.Linear(8, 5), nn.Linear(8, 2))
+    teacher = Learner(other, nn.Linear(8, 5), nn.Linear(8, 2)).requires_grad_(False)
+    return State(learner, torch.optim.SGD(learner.parameters()), teacher, None)
+
+
+def test_everything_is_there(state, rng):
+    supply, images = _supply(Everything(), rng)
+    indices = torch.tensor([7, 2, 5, 0])
+    generator = torch.Generator().manual_seed(0)
+    drawn = supply.draw(state.learner, indices, generator)
+    batch = supply.batch(state, drawn, indices, generator, 0.25)
+
+    assert batch.projections.shape == (3, 4, 5)
+    assert batch.features.shape == (3, 4, 8)
+    assert batch.tokens.shape == (3, 4, 12, 8)
+    assert batch.mask.shape == (3, 4, 16)
+    assert batch.local.shape == (2, 4, 5)
+    assert batch.teacher.shape == (3, 4, 5)
+    assert batch.teacher_blocks.shape == (3, 4, 3, 16, 8)
+    assert batch.teacher_module is state.teacher.module
+    assert batch.progress == 0.25
+    assert batch.labels.tolist() == images.labels[indices].tolist()
+    assert batch.indices.tolist() == [7, 2, 5, 0]
+    assert batch.notes["share"].tolist() == [0, 1, 2, 3]
+    torch.testing.assert_close(batch.embeddings[0], images.embeddings[0][indices])
+    plain = images.images[indices].permute(0, 3, 1, 2) / 255
+    torch.testing.assert_close(batch.images, plain)
+    torch.testing.assert_close(batch.pixels[1], batch.pixels[0] / 2)
+
+
+def test_the_teacher_sees_what_is_hidden_from_the_student(state, rng):
+    supply, _ = _supply(Everything(), rng)
+    indices, generator = torch.tensor([1, 3]), torch.Generator().manual_seed(0)
+    drawn = supply.draw(state.learner, indices, generator)
+    batch = supply.batch(state, drawn, indices, generator, 0.0)
+    whole = state.teacher(drawn.views.views)
+    torch.testing.assert_close(batch.teacher, whole.projections)
+    assert not batch.teacher.requires_grad
+    # Normalised, the last of the blocks is what the encoder calls its tokens.
+    last = state.teacher.encoder.net.norm(batch.teacher_blocks[:, :, -1])
+    torch.testing.assert_close(last, whole.tokens)
+
+
+def test_nothing_is_made_that_was_not_asked_for(state, rng):
+    supply, _ = _supply(Nothing(), rng)
+    indices, generator = torch.tensor([1, 3]), torch.Generator().manual_seed(0)
+    drawn = supply.draw(state.learner, indices, generator)
+    assert drawn.local is None
+    batch = supply.batch(state, drawn, indices, generator, 0.0)
+    for name in ("tokens", "mask", "local", "images", "pixels", "indices", "teacher"):
+        assert getattr(batch, name) is None
+    assert batch.teacher_blocks is None
+
+
+@pytest.mark.parametrize(
+    "values", [{"count": -1}, {"count": 1, "area": (0.5, 0.1)}, {"count": 1, "side": 0.0}]
+)
+def test_crops_out_of_range_are_refused(values):
+    with pytest.raises(InvalidInput, match="local crops"):
+        Crops(**values)
+
+
+def _supply(objective, rng):
+    pixels = torch.tensor(rng.integers(0, 256, size=(10, 8, 8, 1)), dtype=torch.uint8)
+    embeddings = torch.tensor(rng.normal(size=(10, 3)), dtype=torch.float32)
+    images = TrainingImages(
+        pixels,
+        torch.arange(10) % 3,
+        SPEC,
+        ("a", "b", "c"),
+        "sha256:0",
+        (0.5,),
+        (0.25,),
+        embeddings=(embeddings,),
+        embedder_digests=("sha256:1",),
+    )
+    crop = build_augmentation([{"name": "geometric", "area": [0.2, 0.4]}])
+    return Supply(objective, images, build_augmentation([]), crop), images
+
+
+def test_random_numbers_come_from_the_generator(state, rng):
+    supply, _ = _supply(Everything(), rng)
+    indices = torch.tensor([1, 3])
+    draws = [
+        supply.draw(state.learner, indices, torch.Generator().manual_seed(s)).local
+        for s in (0, 0, 1)
+    ]
+    assert np.array_equal(draws[0], draws[1])
+    assert not np.array_equal(draws[0], draws[2])
