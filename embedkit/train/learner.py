@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 from embedkit.encoders.encoder import Encoder, Hidden, build_encoder
 from embedkit.encoders.heads import projection_head
+from embedkit.encoders.weights import load_weights
 from embedkit.errors import InvalidInput
 from embedkit.train.batch import Mask, Projections, Sizes, Tokens
 from embedkit.train.images import TrainingImages, seed_of
@@ -171,8 +173,9 @@ def build_state(
     """Build everything at step 0, with initial weights that depend on the seed alone.
 
     Raises:
-        InvalidInput: If an argument of the encoder is wrong, or the objective needs patches and
-            the encoder has none.
+        InvalidInput: If an argument of the encoder is wrong, the objective needs patches and
+            the encoder has none, or the initial weights are another encoder's.
+        NotFound: If there are no initial weights where the recipe says.
     """
     encoder = _encoder(recipe, images)
     if objective.needs & {"tokens", "mask", "teacher_blocks"} and not encoder.has_tokens:
@@ -227,7 +230,10 @@ def _encoder(recipe: Recipe, images: TrainingImages) -> Encoder:
         "name": recipe.encoder.name,
         "input": images.spec.to_dict(),
     }
-    return build_encoder(config, seed=seed_of(recipe.seed, "encoder", 0))
+    encoder = build_encoder(config, seed=seed_of(recipe.seed, "encoder", 0))
+    if recipe.initial:
+        load_weights(encoder, Path(recipe.initial) / "encoder.safetensors")
+    return encoder
 
 
 def _projector(recipe: Recipe, objective: Objective, dim: int) -> tuple[nn.Module, int]:

@@ -37,6 +37,7 @@ class Recipe:
         run: Precision, averaging and records.
         expected: What the run should reach, as measured: free names.
         seed: Fixes initial weights, order of the images and augmentations.
+        initial: Run folder or bundle whose encoder weights are trained on; empty starts anew.
     """
 
     data: DataSection
@@ -50,6 +51,7 @@ class Recipe:
     run: RunSection = field(default_factory=RunSection)
     expected: Mapping[str, object] = field(default_factory=dict)
     seed: int = 0
+    initial: str = ""
 
     def __post_init__(self) -> None:
         """Check the seed; the sections check themselves."""
@@ -94,6 +96,8 @@ class Recipe:
         table: Table = {"seed": self.seed}
         if isinstance(self.augmentation, str):
             table["augmentation"] = self.augmentation
+        if self.initial:
+            table["initial"] = self.initial
         for name in ("data", "input", "encoder", "objective"):
             value = getattr(self, name)
             if isinstance(value, Named):

@@ -170,6 +170,25 @@ def test_every_objective_trains_and_goes_on_to_the_bit(small, tmp_path, name):
     assert_same_weights(weights(tmp_path / "a"), weights(tmp_path / "b"))
 
 
+def test_a_run_may_go_on_from_a_finished_encoder(small, tmp_path):
+    train(small(), tmp_path / "first")
+    still = {"max_steps": 1, "warmup_epochs": 0}
+    recipe = small(
+        initial=str(tmp_path / "first"),
+        objective={"name": "vicreg"},
+        optimiser={"lr": 1e-12, "weight_decay": 0.0},
+        schedule=still,
+    )
+    train(recipe, tmp_path / "second")
+    first, second = weights(tmp_path / "first"), weights(tmp_path / "second")
+    torch.testing.assert_close(second["net.conv1.weight"], first["net.conv1.weight"])
+    fresh = dataclasses.replace(recipe, initial="")
+    train(fresh, tmp_path / "fresh")
+    conv = weights(tmp_path / "fresh")["net.conv1.weight"]
+    assert not torch.allclose(conv, first["net.conv1.weight"], atol=1e-3)
+    assert "initial" not in fresh.to_dict()
+
+
 def test_another_seed_gives_other_weights(small, tmp_path):
     train(small(), tmp_path / "a")
     train(small(seed=2), tmp_path / "b")
