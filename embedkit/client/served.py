@@ -1,6 +1,10 @@
 """One served model as an Embedder, so that the evaluation measures what clients get."""
 
+import secrets
 from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
 
 from embedkit.client.images import ImageInput
 from embedkit.client.inference import OnError, Outputs, Question, infer
@@ -8,12 +12,15 @@ from embedkit.client.messages import ModelInfo
 from embedkit.client.meter import Meter
 from embedkit.errors import ModelChanged, NotFound
 from embedkit.preprocess import InputSpec
-from embedkit.types import Embeddings, ImageScores, Usage
+from embedkit.types import Embeddings, EncodedImages, Images, ImageScores, Usage
 
 if TYPE_CHECKING:
     from embedkit.client.sync import Client
 
 __all__ = ["ServedModel"]
+
+_QUERIES_AT_ONCE = 256
+_HITS_AT_ONCE = 100_000
 
 
 class ServedModel:
@@ -83,6 +90,49 @@ class ServedModel:
             novelty=outputs.novelty,
             class_names=outputs.class_names or self.info.class_names,
         )
+
+    def retrieve(
+        self, stored: Images | EncodedImages, queries: Images | EncodedImages, k: int
+    ) -> npt.NDArray[np.int64]:
+        """Rank stored images by likeness to each query, through a collection of its own.
+
+        The collection is made for this, searched by image, and dropped.
+
+        Args:
+            stored: Images to search among.
+            queries: Images to search for.
+            k: Hits per query, at least 1.
+
+        Returns:
+            Rows of ``stored``, (m, k), best first; -1 where fewer were found.
+
+        Raises:
+            BadImage: Names the images that cannot be decoded.
+            ModelChanged: If the server embeds with another model now.
+            PermissionDenied: If the credential may not write collections.
+        """
+        name = f"retrieve-{secrets.token_hex(8)}"
+        client = self._client
+        made = client.create_collection(name, model=self.name or self.info.name)
+        try:
+            if made.model_digest != self.digest:
+                raise ModelChanged(
+                    f"expected the model {self.digest}, got {made.model_digest}: collections "
+                    "use the latest version of a model"
+                )
+            ids = [str(row) for row in range(len(stored))]
+            client.upsert(name, ids, images=stored)
+            # As many hits in one call as a server sends at most.
+            step = max(1, min(_QUERIES_AT_ONCE, _HITS_AT_ONCE // k))
+            rows = np.full((len(queries), k), -1, np.int64)
+            for start in range(0, len(rows), step):
+                part = queries[start : start + step]
+                found = client.search(name, images=part, k=k, with_payload=False)
+                for row, hits in zip(rows[start:], found, strict=False):
+                    row[: len(hits)] = [int(hit.id) for hit in hits]
+            return rows
+        finally:
+            client.drop_collection(name)
 
     def infer(
         self, images: ImageInput, *outputs: str, on_error: OnError = "raise", dims: int = 0
