@@ -38,6 +38,14 @@ class Options:
         detectors: OOD detectors that are fitted.
         probe_images: Training images of the linear probe, a seeded choice with every class in
             proportion; 0 takes all.
+        shots: Training images per class of the few-shot probe.
+        shot_draws: Draws of those images.
+        view_images: Test images of which changed versions are embedded.
+        corruptions: Corruptions by name, or sets of them: ``common``, ``validation``,
+            ``mnist_c``, ``system``.
+        corruption_images: Test images that are corrupted, a seeded choice; 0 takes all.
+        severities: Severities, 1 to 5.
+        latency_calls: Timed calls per size of call.
         map_points: Test images in the 2-D map.
         grid_rows: Test images in a picture grid.
     """
@@ -49,6 +57,13 @@ class Options:
     parity_images: int = 256
     detectors: tuple[str, ...] = ("knn", "mahalanobis")
     probe_images: int = 10_000
+    shots: tuple[int, ...] = (1, 2, 4, 8, 16)
+    shot_draws: int = 10
+    view_images: int = 500
+    corruptions: tuple[str, ...] = ("common",)
+    corruption_images: int = 200
+    severities: tuple[int, ...] = (1, 2, 3, 4, 5)
+    latency_calls: int = 100
     map_points: int = 1000
     grid_rows: int = 8
 

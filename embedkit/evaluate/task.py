@@ -38,6 +38,7 @@ Figure = dict[str, object]
 ``curve``       x, series: {name: {y, lo, hi}}, xlabel, ylabel
 ``scatter2d``   x, y, labels
 ``image_grid``  rows: [{label, images: [base64 of a PNG]}]
+``reliability`` series: {name: {confidence, accuracy, count}}, per bin
 
 An optional ``title`` goes above the plot.
 """

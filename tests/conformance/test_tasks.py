@@ -30,9 +30,51 @@ class Expected:
 
 # A task that needs a bundle is skipped by both encoders, with the reason.
 EXPECTED = {
+    "accuracy_estimation": [
+        Expected("true", 1, 0.25),
+        Expected("confidence", 1, 0.25),
+        Expected("threshold", 1, 0.25),
+        Expected("agreement", 1, 1),
+    ],
+    "calibration": [
+        Expected("served.ece", 0, 0),
+        Expected("served.brier", 0, 0.75),
+        Expected("linear.scaled.brier", 0, 0.75),
+    ],
+    "centroid": [Expected("top1", 1, 0.25)],
     "classify": [Expected("top1", 1, 0.25)],
-    "knn": [Expected(m, 1, 0.25) for m in ("top1", "top1_k1", "top1_k5", "top1_k200")],
-    "linear": [Expected("top1", 1, 0.25)],
+    "clustering": [
+        Expected("nmi", 1, 0),
+        Expected("ari", 1, 0),
+        Expected("purity", 1, 0.25),
+    ],
+    "few_shot": [Expected("top1_n1", 1, 0.25), Expected("top1_logistic_n2", 1, 0.25)],
+    "geometry": [
+        Expected("nc4_disagreement", 0, 0.75),
+        Expected("participation_ratio", 3, 0),
+        Expected("rankme", 4, 1),
+    ],
+    "invariance": [
+        Expected("none.top1", 1, 0.25),
+        Expected("flip.top1", 1, 0.25),
+        Expected("blur.top1", 1, 0.25),
+    ],
+    "knn": [
+        Expected(m, 1, 0.25)
+        for m in (
+            *("top1", "top1_k1", "top1_k5", "top1_k200"),
+            *("top1_lightly_k200", "top1_majority_k5", "top1_majority_k20"),
+        )
+    ],
+    "latency": [],
+    "linear": [Expected("top1", 1, 0.25), Expected("top1_sgd", 1, 0.25)],
+    "memorisation": [],
+    "naive_bayes": [Expected("top1", 1, 0.25)],
+    "risk": [Expected("total", 0, 0.75), Expected("usability", 0, 0.75)],
+    "rmqm": [Expected("total", 0, 0)],
+    "transfer": [
+        Expected(f"other.{kind}.top1", 1, 0.25) for kind in ("knn", "linear", "shift")
+    ],
     "ood": [
         Expected("halves.knn.auroc", 1, 0.5),
         Expected("halves.mahalanobis.auroc", 1, 0.5),
@@ -42,6 +84,11 @@ EXPECTED = {
     "robustness": [Expected("accuracy", 1, 0.25), Expected("square.1.accuracy", 1, 0.25)],
     "parity": [],
 }
+# Ranks add 1e-7 to every share, so that they are no whole numbers.
+TOLERANCE = 1e-4
+MEASURES_TIME = {"latency"}
+# What they measure says nothing of how much an encoder knows.
+SCORELESS = {"latency", "memorisation"}
 
 
 def context(embedder):
@@ -49,8 +96,18 @@ def context(embedder):
         embedder,
         SOURCE.dataset(240, name="train"),
         SOURCE.dataset(80, seed=1, name="test"),
-        {"halves": SOURCE.novel(60)},
-        options=Options(attack_images=80, square_queries=10, radii_255=(1.0,)),
+        {"halves": SOURCE.novel(60), "other": SOURCE.dataset(40, seed=3, name="other")},
+        options=Options(
+            attack_images=80,
+            square_queries=10,
+            radii_255=(1.0,),
+            shots=(1, 2),
+            shot_draws=2,
+            view_images=40,
+            latency_calls=5,
+            corruption_images=12,
+            severities=(1, 5),
+        ),
     )
 
 
@@ -78,13 +135,17 @@ def test_each_file_registers_its_own_name(name):
 def test_score_of_the_extreme_encoders(name, kind):
     embedder = PerfectEmbedder(SOURCE) if kind == "perfect" else ConstantEmbedder(SOURCE.spec)
     result = run(name, embedder)
+    if name in SCORELESS:
+        assert result.status == "ok"
+        return
     if not EXPECTED[name]:
         assert result.status == "skipped"
         assert "bundle" in result.warnings[0]
         return
     assert result.status == "ok"
     for expected in EXPECTED[name]:
-        assert result.metrics[expected.metric].value == getattr(expected, kind), expected
+        value = result.metrics[expected.metric].value
+        assert value == pytest.approx(getattr(expected, kind), abs=TOLERANCE), expected
 
 
 def test_its_metrics_are_those_it_foretold(name):
@@ -110,6 +171,8 @@ def test_baselines_have_the_metrics_of_the_model(name):
 
 
 def test_the_same_seed_gives_the_same_result(name):
+    if name in MEASURES_TIME:
+        pytest.skip("time is what it measures")
     first, second = (run(name, PerfectEmbedder(SOURCE)) for _ in range(2))
     assert first.to_dict() == second.to_dict()
     assert first.items.keys() == second.items.keys()

@@ -1,5 +1,6 @@
 """Do an image's nearest neighbours have its class?"""
 
+import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,7 +13,7 @@ from embedkit.evaluate.measurement.figures import embedding_map, image_grid
 from embedkit.evaluate.measurement.partial import attempt
 from embedkit.evaluate.statistics import Metrics, accuracy
 from embedkit.evaluate.task import Figure, TaskResult, skipped, tasks
-from embedkit.measures.knn import nearest, weighted_knn
+from embedkit.measures.knn import nearest, vote
 from embedkit.types import Labels
 
 __all__ = ["NearestNeighbours"]
@@ -25,18 +26,25 @@ _NEIGHBOURS_SHOWN = 6
 class NearestNeighbours:
     """Accuracy of the vote of the nearest training images, weighted by exp(cosine / T).
 
-    Metrics: ``top1`` for k = 20, ``top1_k<k>`` for the others. Items: ``predictions_k<k>`` and
+    Three conventions are in use, and each has its name. ``top1`` and ``top1_k<k>`` are DINO's:
+    T = 0.07. ``top1_lightly_k200`` is that of lightly's benchmarks: T = 0.1, 200 neighbours.
+    ``top1_majority_k<k>`` counts every neighbour alike, as scikit-learn does by default.
+
+    Metrics: ``top1`` for k = 20, ``top1_k<k>`` for the others, and the two other conventions.
+    Items: ``predictions_k<k>``, ``predictions_lightly_k200``, ``predictions_majority_k<k>`` and
     ``labels`` of the test images, and ``<baseline>_predictions_k20``.
 
     Attributes:
         ks: Numbers of neighbours; more than there are training images means all of them.
         main: Which of them is ``top1``.
         temperature: T of the weights.
+        majorities: Numbers of neighbours whose votes count alike.
     """
 
     ks: tuple[int, ...] = (1, 5, 20, 200)
     main: int = 20
     temperature: float = 0.07
+    majorities: tuple[int, ...] = (5, 20)
 
     def metric_names(self, context: Context) -> tuple[str, ...]:
         """Every metric that it may give here."""
@@ -51,12 +59,13 @@ class NearestNeighbours:
         warnings = [*leakage(context), *self._few_images(context)]
         items: dict[str, npt.NDArray[np.generic]] = {"labels": labels}
         predictions = self._predict(context, "served")
-        items |= {f"predictions_k{k}": found for k, found in predictions.items()}
+        items |= {f"predictions_{name}": found for name, found in predictions.items()}
         baselines: dict[str, Metrics] = {}
         for name in BASELINES:
             found = attempt(f"baseline {name}", partial(self._predict, context, name), warnings)
             if found is not None:
-                items[f"{name}_predictions_k{self.main}"] = found[self.main]
+                main = f"k{self.main}"
+                items[f"{name}_predictions_{main}"] = found[main]
                 baselines[name] = self._metrics(found, labels)
         return TaskResult(
             "knn",
@@ -68,27 +77,37 @@ class NearestNeighbours:
             figures=_figures(context),
         )
 
-    def _predict(self, context: Context, which: Which) -> dict[int, Labels]:
-        """Predicted class of each test image, for each k."""
+    def _predict(self, context: Context, which: Which) -> dict[str, Labels]:
+        """Predicted class of each test image, by convention."""
+        labels = np.asarray(context.train.labels)
         train = context.embeddings(which, context.train)
         test = context.embeddings(which, context.test)
         context.progress(f"{which}: nearest neighbours", 0.5)
-        return weighted_knn(
-            train,
-            np.asarray(context.train.labels),
-            test,
-            ks=self.ks,
-            temperature=self.temperature,
-            classes=len(context.train.class_names),
-        )
+        most = max(k for k, _ in self._conventions().values())
+        rows, cosines = nearest(train, test, min(most, len(train)))
+        classes = len(context.train.class_names)
+        return {
+            name: vote(
+                labels[rows[:, :k]], cosines[:, :k], temperature=temperature, classes=classes
+            )
+            for name, (k, temperature) in self._conventions().items()
+        }
 
-    def _metrics(self, predictions: dict[int, Labels], labels: Labels) -> Metrics:
-        names = self._names()
+    def _conventions(self) -> dict[str, tuple[int, float]]:
+        """Neighbours and temperature of each convention; the main one first."""
         ordered = sorted(self.ks, key=lambda k: (k != self.main, k))
-        return {names[k]: accuracy(predictions[k] == labels) for k in ordered}
+        dino = {f"k{k}": (k, self.temperature) for k in ordered}
+        majority = {f"majority_k{k}": (k, math.inf) for k in self.majorities}
+        return dino | {"lightly_k200": (200, 0.1)} | majority
 
-    def _names(self) -> dict[int, str]:
-        return {k: "top1" if k == self.main else f"top1_k{k}" for k in self.ks}
+    def _metrics(self, predictions: dict[str, Labels], labels: Labels) -> Metrics:
+        names = self._names()
+        return {names[name]: accuracy(found == labels) for name, found in predictions.items()}
+
+    def _names(self) -> dict[str, str]:
+        """Metric of each convention."""
+        main = f"k{self.main}"
+        return {c: "top1" if c == main else f"top1_{c}" for c in self._conventions()}
 
     def _few_images(self, context: Context) -> list[str]:
         n = len(context.train)

@@ -13,27 +13,11 @@ from embedkit.evaluate.context import Options
 from embedkit.evaluate.statistics import wilson
 from embedkit.evaluate.tasks.knn import NearestNeighbours
 
-
-class Noisy:
-    """Unit vectors of the brightness, which is the class, and of a lot of noise."""
-
-    dim = 6
-
-    def __init__(self, source):
-        self.input = source.spec
-        self.digest = "sha256:noisy"
-        self._map = np.random.default_rng(0).normal(size=(64, 4)) / 80
-
-    def embed(self, images):
-        flat = np.asarray(images).reshape(len(images), -1).astype(float)
-        level = flat.mean(axis=1, keepdims=True)
-        angle = np.pi * level / 255
-        z = np.concatenate([np.cos(angle), np.sin(angle), (flat - level) @ self._map], axis=1)
-        return (z / np.linalg.norm(z, axis=1, keepdims=True)).astype(np.float32)
+OTHERS = ("top1_lightly_k200", "top1_majority_k5", "top1_majority_k20")
 
 
-def test_predictions_agree_with_sklearn(make_context, source):
-    context = make_context(served=Noisy(source))
+def test_predictions_agree_with_sklearn(make_context, noisy):
+    context = make_context(served=noisy)
     result = NearestNeighbours().run(context)
     train = context.embeddings("served", context.train)
     test = context.embeddings("served", context.test)
@@ -45,9 +29,27 @@ def test_predictions_agree_with_sklearn(make_context, source):
     assert 0.3 < result.metrics["top1"].value < 1
 
 
-def test_the_main_number_is_k_20(make_context, source):
-    result = NearestNeighbours().run(make_context(served=Noisy(source)))
-    assert list(result.metrics) == ["top1", "top1_k1", "top1_k5", "top1_k200"]
+def test_the_other_conventions_agree_with_sklearn(make_context, noisy):
+    context = make_context(served=noisy)
+    items = NearestNeighbours().run(context).items
+    train = context.embeddings("served", context.train)
+    test = context.embeddings("served", context.test)
+    conventions = {
+        "lightly_k200": (200, lambda d: np.exp((1 - d) / 0.1)),
+        "majority_k5": (5, "uniform"),
+        "majority_k20": (20, "uniform"),
+    }
+    for name, (k, weights) in conventions.items():
+        peer = KNeighborsClassifier(k, weights=weights, metric="cosine", algorithm="brute")
+        expected = peer.fit(train, context.train.labels).predict(test)
+        np.testing.assert_array_equal(items[f"predictions_{name}"], expected)
+    different = {items[f"predictions_{name}"].tobytes() for name in ("k5", *conventions)}
+    assert len(different) == 4
+
+
+def test_the_main_number_is_k_20(make_context, noisy):
+    result = NearestNeighbours().run(make_context(served=noisy))
+    assert list(result.metrics) == ["top1", "top1_k1", "top1_k5", "top1_k200", *OTHERS]
     right = int((result.items["predictions_k20"] == result.items["labels"]).sum())
     top1 = result.metrics["top1"]
     assert (top1.value, top1.ci, top1.n) == (right / 80, wilson(right, 80), 80)
@@ -69,7 +71,7 @@ def test_fewer_images_than_k_is_said(make_context, source):
     result = NearestNeighbours().run(make_context(train=few))
     assert "k = 20 was lowered to 12, the number of training images" in result.warnings
     assert "k = 200 was lowered to 12, the number of training images" in result.warnings
-    assert set(result.metrics) == {"top1", "top1_k1", "top1_k5", "top1_k200"}
+    assert set(result.metrics) == {"top1", "top1_k1", "top1_k5", "top1_k200", *OTHERS}
     everything = result.items["predictions_k200"]
     np.testing.assert_array_equal(result.items["predictions_k20"], everything)
 
