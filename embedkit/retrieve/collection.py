@@ -1,38 +1,45 @@
 """One open collection: its truth, the index derived from it, and the line of writes."""
 
+import logging
 import threading
-from collections.abc import Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from embedkit.errors import (
-    Cancelled,
-    DeadlineExceeded,
-    ModelMismatch,
-    NotFound,
-    SequenceConflict,
-    StoreDamaged,
-)
-from embedkit.retrieve.index.flat import FlatIndex, Neighbours
-from embedkit.retrieve.index.blocks import Slots
+from embedkit.errors import NotFound, StoreDamaged
 from embedkit.retrieve.filter.sql import Condition, condition
+from embedkit.retrieve.index.blocks import Slots
+from embedkit.retrieve.index.flat import FlatIndex
+from embedkit.retrieve.index.kinds import check_params
+from embedkit.retrieve.index.layered import LayeredIndex
+from embedkit.retrieve.index.rebuild import IndexStats, Rebuilder
+from embedkit.retrieve.index.scoring import Neighbours
+from embedkit.retrieve.index.segment import Segment
+from embedkit.retrieve.index.selection import Selection
+from embedkit.retrieve.index.snapshot import (
+    SnapshotError,
+    check_snapshot,
+    clear,
+    read_snapshot,
+    write_snapshot,
+)
+from embedkit.retrieve.index.source import ReplacedError
+from embedkit.retrieve.index.verify import Verification, differences
 from embedkit.retrieve.limits import check_vectors
-from embedkit.retrieve.patience import FOREVER, Patience
 from embedkit.retrieve.store import ANSWER_BYTES, Answer, Page, Query, Row, Scan
-from embedkit.retrieve.transaction import Position, Transaction, advanced
-from embedkit.retrieve.truth import Truth
+from embedkit.retrieve.transaction import Position
+from embedkit.retrieve.truth import Truth, Vectors
+from embedkit.retrieve.write import REFUSALS, Refusal, Write, check_model
 from embedkit.types import Collection, Embeddings
 
-__all__ = ["OpenCollection", "Write", "check_model"]
+__all__ = ["OpenCollection"]
 
+_LOG = logging.getLogger(__name__)
 # A search whose hits were replaced before it could read them is repeated on the newer state.
 _FREE_TRIES = 8
-# What a write is refused for by itself, before it has changed anything.
-Refusal = ModelMismatch | SequenceConflict | Cancelled | DeadlineExceeded
-_REFUSALS = (ModelMismatch, SequenceConflict, Cancelled, DeadlineExceeded)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,75 +47,7 @@ class _State:
     """What readers see: replaced as a whole after each commit."""
 
     position: Position
-    index: FlatIndex
-
-
-class Write:
-    """One request to change a collection, and its outcome.
-
-    Args:
-        ids: Checked ids.
-        vectors: (n, d) checked float32, or None to delete the ids.
-        payloads: JSON text or None per id.
-        model_digest: Model that made the vectors, or empty.
-        where: Filter to delete by in place of ids.
-        if_sequence: Refuse it if an id was written after this number; None to write anyway.
-        patience: Refuse it once this is over.
-    """
-
-    def __init__(
-        self,
-        ids: Sequence[str],
-        vectors: Embeddings | None = None,
-        payloads: Sequence[str | None] = (),
-        model_digest: str = "",
-        where: Condition | None = None,
-        if_sequence: int | None = None,
-        patience: Patience = FOREVER,
-    ) -> None:
-        self.ids = ids
-        self.vectors = vectors
-        self.payloads = payloads
-        self.model_digest = model_digest
-        self.where = where
-        self.if_sequence = if_sequence
-        self.patience = patience
-        self.outcome: Future[tuple[int, Collection]] = Future()
-
-    def apply(self, transaction: Transaction, position: Position) -> tuple[Position, list[int]]:
-        """Run the statements; returns the position after it and the slots that it emptied.
-
-        Raises:
-            ModelMismatch, SequenceConflict, Cancelled, DeadlineExceeded: Before anything is
-                changed.
-        """
-        self.patience.check()
-        check_model(position.collection, self.model_digest)
-        self._check_sequence(transaction, position.collection)
-        if self.where is None:
-            gone = transaction.remove(self.ids)
-        else:
-            gone = transaction.remove_matching(self.where, self.patience)
-        if self.vectors is None:
-            return advanced(position, slots=0, count=-len(gone), model_digest=""), gone
-        added = len(self.ids)
-        if added:
-            transaction.add(position, self.ids, self.vectors, self.payloads)
-        after = advanced(
-            position, slots=added, count=added - len(gone), model_digest=self.model_digest
-        )
-        return after, gone
-
-    def _check_sequence(self, transaction: Transaction, collection: Collection) -> None:
-        if self.if_sequence is None:
-            return
-        newer = transaction.written_after(self.if_sequence, self.ids)
-        if newer is not None:
-            raise SequenceConflict(
-                f"expected no id written after {self.if_sequence}, got {newer[0]!r} written at "
-                f"{newer[1]}; the collection is at {collection.sequence}: read again",
-                collection.sequence,
-            )
+    index: LayeredIndex
 
 
 class OpenCollection:
@@ -123,23 +62,21 @@ class OpenCollection:
     """
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._truth = Truth(folder)
         self._waiting: list[Write] = []
         self._waiting_lock = threading.Lock()
         self._writer = threading.Lock()
         self._dropped = False
         position = self._truth.position()
-        collection = position.collection
-        index = FlatIndex(collection.dim, collection.metric)
-        none = np.empty(0, np.int64)
-        for slots, vectors in self._truth.vectors(collection.dim):
-            index = index.changed(slots, vectors, none)
-        if index.count != collection.count:
+        try:
+            index = _loaded(folder, self._truth, position)
+        except BaseException:
             self._truth.close()
-            raise StoreDamaged(
-                f"expected {collection.count} vectors in {folder}, got {index.count}"
-            )
+            raise
         self._state = _State(position, index)
+        self._rebuilder = Rebuilder(self)
+        self._rebuilder.consider()
 
     @property
     def described(self) -> Collection:
@@ -174,7 +111,7 @@ class OpenCollection:
                 return
             raise
         for write, answer in zip(batch, answers, strict=True):
-            if isinstance(answer, _REFUSALS):
+            if isinstance(answer, REFUSALS):
                 write.outcome.set_exception(answer)
             else:
                 write.outcome.set_result(answer)
@@ -191,19 +128,21 @@ class OpenCollection:
             for write in batch:
                 try:
                     after, emptied = write.apply(transaction, position)
-                except _REFUSALS as error:
+                except REFUSALS as error:
                     answers.append(error)
                     continue
                 if write.vectors is not None:
                     slots = np.arange(position.last_slot + 1, after.last_slot + 1)
-                    added.append((slots, write.vectors))
+                    added.append((slots, self._truth.storage.rounded(write.vectors)))
                 gone += emptied
                 position = after
                 answers.append((len(emptied), position.collection))
             transaction.stand_at(position)
             # Before the commit: what cannot be indexed must not become the truth.
-            index = _indexed(state.index, added, np.asarray(gone, np.int64))
+            emptied_slots = np.asarray(gone, np.int64)
+            index = _indexed(state.index, added, emptied_slots)
         self._state = _State(position, index)
+        self._rebuilder.written(emptied_slots)
         return answers
 
     def get(
@@ -240,6 +179,7 @@ class OpenCollection:
         collection = self.described
         check_model(collection, query.model_digest)
         check_vectors(query.vectors, collection.dim, collection.metric)
+        check_params(query.params, collection.kind)
         for _ in range(_FREE_TRIES):
             answer = self._tried(query, where)
             if answer is not None:
@@ -256,6 +196,8 @@ class OpenCollection:
         query.patience.check()
         try:
             return self._search(query) if where is None else self._filtered(query, where)
+        except ReplacedError:
+            return None
         except StoreDamaged:
             self._check_not_dropped()
             raise
@@ -264,7 +206,9 @@ class OpenCollection:
         """Search the published state; None if a hit has been replaced since."""
         state = self._state
         check_model(state.position.collection, query.model_digest)
-        near = state.index.search(query.vectors, query.k)
+        near = state.index.search(
+            query.vectors, query.k, self._vectors(state), None, query.params
+        )
         rows = self._truth.by_slot(
             np.unique(near.slots).tolist(),
             with_payload=query.with_payload,
@@ -285,7 +229,9 @@ class OpenCollection:
             if state.position.collection.sequence != sequence:
                 return None
             check_model(state.position.collection, query.model_digest)
-            near = state.index.search(query.vectors, query.k, view.matching(where))
+            among = view.matching(where)
+            vectors = self._vectors(state)
+            near = state.index.search(query.vectors, query.k, vectors, among, query.params)
             rows = view.by_slot(
                 np.unique(near.slots).tolist(),
                 with_payload=query.with_payload,
@@ -294,16 +240,96 @@ class OpenCollection:
             )
         return _answered(state, near, rows)
 
+    def _vectors(self, state: _State) -> Vectors:
+        """Where the state's index finds what it does not hold."""
+        return Vectors(self._truth, state.position.last_slot)
+
     def compact(self) -> int:
-        """Free the disk and memory of removed vectors; returns the bytes freed on disk."""
+        """Free the disk and memory of removed vectors; returns the bytes freed on disk.
+
+        An approximate index is built anew in the background if vectors were removed from it.
+        """
         with self._writer:
             self._check_not_dropped()
             state = self._state
             self._state = _State(state.position, state.index.packed())
-            return self._truth.compact()
+            reclaimed = self._truth.compact()
+            if state.index.removed:
+                self._rebuilder.consider(is_forced=True)
+        return reclaimed
+
+    def verify(self) -> Verification:
+        """Compare every vector of the index, and its snapshot, with the truth."""
+        while True:
+            with self._truth.view() as view:
+                sequence = view.sequence()
+                state = self._state
+                if state.position.collection.sequence != sequence:
+                    continue
+                count, problems = differences(state.index, view.vectors())
+            break
+        if count != state.position.collection.count:
+            problems.append(f"{state.position.collection.count} vectors counted, {count} found")
+        problems += self._truth.check()
+        if digest := self._truth.snapshot():
+            problems += [text for text in [check_snapshot(self._folder, digest)] if text]
+        return Verification(sequence, count, tuple(problems))
+
+    def stats(self) -> IndexStats:
+        """How the index stands."""
+        state, progress = self._state, self._rebuilder.progress
+        segment = state.index.segment
+        return IndexStats(
+            kind="flat" if segment is None else segment.spec.kind,
+            segment=0 if segment is None else len(segment.slots),
+            tail=state.index.tail.count,
+            removed=state.index.removed,
+            progress=progress,
+        )
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until no index is being built; returns whether that came to be."""
+        return self._rebuilder.wait(timeout_s)
+
+    def standing(self) -> tuple[Collection, LayeredIndex]:
+        """What readers see now."""
+        state = self._state
+        return state.position.collection, state.index
+
+    def holding(self) -> AbstractContextManager[object]:
+        """Hold writes back within the block."""
+        return self._writer
+
+    def source(self, check: Callable[[], None]) -> tuple[Vectors, int, int]:
+        """The vectors of now, their highest slot and the last write; see ``Host``."""
+        position = self._state.position
+        vectors = Vectors(self._truth, position.last_slot, check)
+        return vectors, position.last_slot, position.collection.sequence
+
+    def publish(self, segment: Segment, gone: Slots) -> None:
+        """Let readers see a new segment; see ``Host``."""
+        state = self._state
+        self._state = _State(state.position, state.index.over(segment, gone))
+
+    def save(self, segment: Segment, sequence: int) -> None:
+        """Write the snapshot, then tell the truth which one it is, then remove the others."""
+        digest = write_snapshot(self._folder, segment, sequence)
+        with self._writer:
+            if self._dropped:
+                return
+            self._truth.keep_snapshot(digest)
+        clear(self._folder, keep=digest)
+
+    def pause(self, *, is_over: bool = False) -> None:
+        """End the build in progress and begin none, until it is over."""
+        if is_over:
+            self._rebuilder.resume()
+        else:
+            self._rebuilder.stop()
 
     def close(self, *, dropped: bool = False) -> None:
         """Wait for the write in progress, then close the files."""
+        self._rebuilder.stop()
         with self._writer:
             self._dropped = self._dropped or dropped
             self._truth.close()
@@ -319,23 +345,44 @@ def _answered(state: _State, near: Neighbours, rows: dict[int, Row]) -> Answer |
         found = tuple(tuple(rows[slot] for slot in slots) for slots in near.slots.tolist())
     except KeyError:
         return None
-    return Answer(found, tuple(near.scores), exact=True, collection=state.position.collection)
+    scores = tuple(near.scores.astype(np.float32))
+    return Answer(found, scores, near.exact, state.position.collection)
 
 
-def check_model(collection: Collection, model_digest: str) -> None:
-    """Refuse vectors of another model than the collection's, where both are known.
+def _loaded(folder: Path, truth: Truth, position: Position) -> LayeredIndex:
+    """The index as of the truth: from the snapshot where it fits, else of whole vectors.
 
     Raises:
-        ModelMismatch: If they differ.
+        StoreDamaged: If the truth has another number of vectors than it says.
     """
-    if model_digest and collection.model_digest and model_digest != collection.model_digest:
-        raise ModelMismatch(
-            f"expected vectors of the model {collection.model_digest} that filled "
-            f"{collection.name!r}, got {model_digest}; make a collection for the other model"
+    collection = position.collection
+    index = LayeredIndex(FlatIndex(collection.dim, collection.metric))
+    after, digest = 0, truth.snapshot()
+    try:
+        segment = read_snapshot(folder, digest)
+        slots = truth.slots(segment.last_slot)
+        places = segment.places(slots)
+        if len(places) < len(slots) or segment.spec.dim != collection.dim:
+            raise SnapshotError("expected every vector of its time in the snapshot, got fewer")
+        index = LayeredIndex(index.tail, segment, Selection.of(places, len(segment.slots)))
+        after = segment.last_slot
+    except SnapshotError as error:
+        if digest:
+            _LOG.warning("%s: %s; the index is built anew", folder, error)
+    clear(folder, keep=digest if after else "")
+    none = np.empty(0, np.int64)
+    for slots, vectors in truth.vectors(after, position.last_slot):
+        index = index.changed(slots, vectors, none)
+    if index.count != collection.count:
+        raise StoreDamaged(
+            f"expected {collection.count} vectors in {folder}, got {index.count}"
         )
+    return index
 
 
-def _indexed(index: FlatIndex, added: list[tuple[Slots, Embeddings]], gone: Slots) -> FlatIndex:
+def _indexed(
+    index: LayeredIndex, added: list[tuple[Slots, Embeddings]], gone: Slots
+) -> LayeredIndex:
     """The index after several writes, of which later ones may undo earlier ones."""
     if not added:
         return index.changed(gone[:0], np.empty((0, index.dim), np.float32), gone)

@@ -12,13 +12,13 @@ import numpy.typing as npt
 
 from embedkit.errors import InvalidInput, MessageTooLarge
 from embedkit.retrieve.filter.sql import condition
+from embedkit.retrieve.index.kinds import check_kind, check_storage
 from embedkit.retrieve.store import Query, Scan, metric_names
 from embedkit.types import Collection, Embeddings, Metric
 
 __all__ = ["Limits", "check_vectors"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-KINDS = ("auto", "flat")
 # Squared distances of shorter vectors are finite in float32.
 _LARGEST_SQUARE = 1e36
 # SQLite reads 1,000 levels in some versions, Python as many as are left of its stack.
@@ -67,10 +67,8 @@ class Limits:
             raise InvalidInput(
                 f"expected a metric of {', '.join(metric_names())}, got {collection.metric!r}"
             )
-        if collection.kind not in KINDS:
-            raise InvalidInput(
-                f"expected an index kind of {', '.join(KINDS)}, got {collection.kind!r}"
-            )
+        check_kind(collection.kind)
+        check_storage(collection.storage)
 
     def check_count(self, count: int) -> None:
         """Refuse more than ``rows`` ids.

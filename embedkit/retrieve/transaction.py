@@ -5,9 +5,8 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from embedkit.retrieve.filter.sql import Condition
+from embedkit.retrieve.index.storage import Storage
 from embedkit.retrieve.patience import Patience
 from embedkit.retrieve.view import matching_slots
 from embedkit.types import Collection, Embeddings
@@ -26,8 +25,9 @@ class Position:
 class Transaction:
     """The statements of one write."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, storage: Storage) -> None:
         self._connection = connection
+        self._storage = storage
 
     def remove(self, ids: Sequence[str]) -> list[int]:
         """Delete ids; returns the slots that they had."""
@@ -75,8 +75,8 @@ class Transaction:
             "INSERT INTO items VALUES (?, ?, ?, ?)",
             ((s, i, sequence, p) for s, i, p in zip(slots, ids, payloads, strict=True)),
         )
-        width = 4 * vectors.shape[1]
-        data = memoryview(np.ascontiguousarray(vectors, "<f4").tobytes())
+        width = self._storage.width
+        data = memoryview(self._storage.written(vectors))
         self._connection.executemany(
             "INSERT INTO vectors VALUES (?, ?)",
             ((s, data[n * width : (n + 1) * width]) for n, s in enumerate(slots)),

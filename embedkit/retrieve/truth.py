@@ -4,40 +4,28 @@ Every write of an id takes a new slot number, so a slot stands for one version o
 ever: what was found under a slot can never be mixed with what was written later.
 """
 
+import json
 import sqlite3
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from embedkit.errors import StoreDamaged, Unavailable
+from embedkit.retrieve import schema
 from embedkit.retrieve.index.blocks import Slots
+from embedkit.retrieve.index.storage import Storage
 from embedkit.retrieve.patience import FOREVER, Patience
 from embedkit.retrieve.store import ANSWER_BYTES, Row
 from embedkit.retrieve.transaction import Position, Transaction
 from embedkit.retrieve.view import View
 from embedkit.types import Collection, Embeddings
 
-__all__ = ["Truth", "create", "refusing_writes"]
+__all__ = ["Truth", "Vectors", "create", "refusing_writes"]
 
 FILE = "truth.sqlite"
-SCHEMA_VERSION = 1
-_SCHEMA = f"""
-CREATE TABLE collection (
-  only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
-  name TEXT NOT NULL, dim INTEGER NOT NULL, metric TEXT NOT NULL, kind TEXT NOT NULL,
-  model TEXT NOT NULL, model_digest TEXT NOT NULL,
-  sequence INTEGER NOT NULL, last_slot INTEGER NOT NULL
-);
-CREATE TABLE items (
-  slot INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, sequence INTEGER NOT NULL, payload TEXT
-);
--- Apart from the items, so that reading ids and payloads does not read vectors.
-CREATE TABLE vectors (slot INTEGER PRIMARY KEY, data BLOB NOT NULL);
-PRAGMA user_version = {SCHEMA_VERSION};
-"""
 _ROWS_AT_ONCE = 8192
 _WAL_KEPT_BYTES = 64 << 20
 
@@ -52,18 +40,7 @@ def create(folder: Path, collection: Collection) -> None:
         connection = _connect(folder / FILE, "rwc")
         try:
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.executescript(_SCHEMA)
-            connection.execute(
-                "INSERT INTO collection VALUES (1, ?, ?, ?, ?, ?, ?, 0, 0)",
-                (
-                    collection.name,
-                    collection.dim,
-                    collection.metric,
-                    collection.kind,
-                    collection.model,
-                    collection.model_digest,
-                ),
-            )
+            schema.make(connection, collection)
         finally:
             connection.close()
 
@@ -86,42 +63,106 @@ class Truth:
             self._writer = _connect(self.path, "rw")
             self._writer.execute("PRAGMA synchronous = FULL")
             self._writer.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}")
-            version = self._writer.execute("PRAGMA user_version").fetchone()[0]
+            version = schema.migrate(self._writer)
         except sqlite3.Error as error:
             raise StoreDamaged(f"expected a collection at {self.path}, got {error}") from error
-        if version != SCHEMA_VERSION:
+        if version != schema.VERSION:
             self._writer.close()
             raise StoreDamaged(
-                f"expected schema {SCHEMA_VERSION} in {self.path}, got {version}"
+                f"expected schema {schema.VERSION} in {self.path}, got {version}"
             )
+        try:
+            collection = self.position().collection
+        except StoreDamaged:
+            self._writer.close()
+            raise
+        self.storage = Storage(collection.storage, collection.dim)
 
     def position(self) -> Position:
         """Read what the collection is and where it stands."""
         with self._reading() as connection:
             row = connection.execute(
                 "SELECT name, dim, metric, kind, model, model_digest, "
-                "(SELECT count(*) FROM items), sequence, last_slot FROM collection"
+                "(SELECT count(*) FROM items), sequence, storage, last_slot FROM collection"
             ).fetchone()
         if row is None:
             raise StoreDamaged(f"expected a collection in {self.path}, got an empty file")
         return Position(Collection(*row[:-1]), row[-1])
 
-    def vectors(self, dim: int) -> Iterator[tuple[Slots, Embeddings]]:
-        """Every vector in ascending order of slots, some thousand at a time.
+    def slots(self, upto: int) -> Slots:
+        """Every slot that is there, ascending, none above ``upto``."""
+        with self._reading() as connection:
+            found = connection.execute(
+                "SELECT slot FROM items WHERE slot <= ? ORDER BY slot", (upto,)
+            )
+            return np.fromiter((slot for (slot,) in found), np.int64)
+
+    def vectors(self, after: int, upto: int) -> Iterator[tuple[Slots, Embeddings]]:
+        """Every vector of slots above ``after`` in their order, some thousand at a time.
+
+        Each part is read by itself, so that no reader keeps the log from being merged.
 
         Raises:
-            StoreDamaged: If a vector has another size than (dim,) float32.
+            StoreDamaged: If a vector has another size than the storage's.
         """
+        while after < upto:
+            with self._reading() as connection:
+                rows = connection.execute(
+                    "SELECT slot, data FROM vectors WHERE slot > ? AND slot <= ? "
+                    "ORDER BY slot LIMIT ?",
+                    (after, upto, _ROWS_AT_ONCE),
+                ).fetchall()
+            if not rows:
+                return
+            after = rows[-1][0]
+            yield self._decoded(rows)
+
+    def fetch(self, slots: Slots) -> tuple[Slots, Embeddings]:
+        """Those of some ascending slots that are there, with their vectors."""
+        rows: list[tuple[int, bytes]] = []
         with self._reading() as connection:
-            cursor = connection.execute("SELECT slot, data FROM vectors ORDER BY slot")
-            while rows := cursor.fetchmany(_ROWS_AT_ONCE):
-                data = b"".join(row[1] for row in rows)
-                if any(len(row[1]) != 4 * dim for row in rows):
-                    raise StoreDamaged(
-                        f"expected vectors of {4 * dim} bytes in {self.path}, got others"
-                    )
-                slots = np.fromiter((row[0] for row in rows), np.int64, len(rows))
-                yield slots, np.frombuffer(data, "<f4").reshape(len(rows), dim)
+            for start in range(0, len(slots), _ROWS_AT_ONCE):
+                part = json.dumps(slots[start : start + _ROWS_AT_ONCE].tolist())
+                rows += connection.execute(
+                    "SELECT slot, data FROM vectors "
+                    "WHERE slot IN (SELECT value FROM json_each(?)) ORDER BY slot",
+                    (part,),
+                )
+        return self._decoded(rows)
+
+    def _decoded(self, rows: list[tuple[int, bytes]]) -> tuple[Slots, Embeddings]:
+        try:
+            vectors = self.storage.read([row[1] for row in rows])
+        except ValueError as error:
+            raise StoreDamaged(f"expected vectors in {self.path}: {error}") from error
+        return np.fromiter((row[0] for row in rows), np.int64, len(rows)), vectors
+
+    def snapshot(self) -> str:
+        """What identifies the index snapshot that belongs to this file; empty for none."""
+        with self._reading() as connection:
+            return str(connection.execute("SELECT snapshot FROM collection").fetchone()[0])
+
+    def keep_snapshot(self, digest: str) -> None:
+        """Record which index snapshot belongs to this file. Only for who may write.
+
+        Raises:
+            Unavailable: If the disk refuses.
+        """
+        with refusing_writes():
+            self._writer.execute("UPDATE collection SET snapshot = ?", (digest,))
+
+    def check(self) -> list[str]:
+        """What is wrong with the file, by SQLite's own checks and ours; empty if nothing is."""
+        with self._reading() as connection:
+            found = [row[0] for row in connection.execute("PRAGMA integrity_check(5)")]
+            problems = [text for text in found if text != "ok"]
+            for left, right in (("items", "vectors"), ("vectors", "items")):
+                (count,) = connection.execute(
+                    f"SELECT count(*) FROM {left} WHERE slot NOT IN (SELECT slot FROM {right})"
+                ).fetchone()
+                if count:
+                    problems.append(f"{count} of {left} have no {right}")
+        return problems
 
     def by_slot(
         self,
@@ -133,7 +174,7 @@ class Truth:
     ) -> dict[int, Row]:
         """Rows of slots that still exist, all as of one commit; see ``View.by_slot``."""
         with self._reading() as connection:
-            return View(connection).by_slot(
+            return View(connection, self.storage).by_slot(
                 slots,
                 with_payload=with_payload,
                 with_vectors=with_vectors,
@@ -145,7 +186,7 @@ class Truth:
     ) -> dict[str, Row]:
         """Rows of ids that exist, all as of one commit; see ``View.by_id``."""
         with self._reading() as connection:
-            return View(connection).by_id(
+            return View(connection, self.storage).by_id(
                 ids, with_vectors=with_vectors, answer_bytes=answer_bytes
             )
 
@@ -160,7 +201,7 @@ class Truth:
             connection.execute("BEGIN")
             try:
                 with patience.over(connection):
-                    yield View(connection)
+                    yield View(connection, self.storage)
             finally:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
@@ -175,7 +216,7 @@ class Truth:
         with refusing_writes():
             self._writer.execute("BEGIN IMMEDIATE")
             try:
-                yield Transaction(self._writer)
+                yield Transaction(self._writer, self.storage)
                 self._writer.execute("COMMIT")
             except BaseException:
                 if self._writer.in_transaction:
@@ -228,6 +269,37 @@ class Truth:
             raise StoreDamaged(f"expected a collection at {self.path}, got {error}") from error
         connection.execute("PRAGMA query_only = ON")
         return connection
+
+
+class Vectors:
+    """The vectors of a collection up to some slot, for who derives something from them.
+
+    Args:
+        truth: Has them.
+        upto: The highest slot.
+        check: Called before each read; raises to end it.
+    """
+
+    def __init__(
+        self, truth: Truth, upto: int, check: Callable[[], None] = lambda: None
+    ) -> None:
+        self._truth = truth
+        self._upto = upto
+        self._check = check
+
+    def slots(self) -> Slots:
+        """Every slot, ascending."""
+        return self._truth.slots(self._upto)
+
+    def stream(self) -> Iterator[tuple[Slots, Embeddings]]:
+        """Every vector in ascending order of slots, some thousand at a time."""
+        for part in self._truth.vectors(0, self._upto):
+            self._check()
+            yield part
+
+    def fetch(self, slots: Slots) -> tuple[Slots, Embeddings]:
+        """Those of some ascending slots that are there, with their vectors."""
+        return self._truth.fetch(slots)
 
 
 @contextmanager

@@ -7,13 +7,16 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from embedkit.errors import MessageTooLarge
-from embedkit.retrieve.index.blocks import Slots
 from embedkit.retrieve.filter.sql import Condition
+from embedkit.retrieve.index.blocks import Slots
+from embedkit.retrieve.index.storage import Storage
 from embedkit.retrieve.store import ANSWER_BYTES, Page, Row, Scan
+from embedkit.types import Embeddings
 
 __all__ = ["View", "matching_slots"]
 
 _ROWS = "SELECT items.slot, id, sequence, {payload}, {data} FROM items {join} WHERE {which}"
+_ROWS_AT_ONCE = 8192
 _Found = tuple[int, str, int, str | None, bytes | None]
 
 
@@ -22,10 +25,12 @@ class View:
 
     Args:
         connection: In a transaction that nobody else uses.
+        storage: How vectors are written.
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, storage: Storage) -> None:
         self._connection = connection
+        self._storage = storage
 
     def sequence(self) -> int:
         """Number of the last write that the view sees."""
@@ -71,7 +76,7 @@ class View:
         rows: list[Row] = []
         size = 0
         for found in self._connection.execute(select, values):
-            row = _row(found)
+            row = self._row(found)
             size += row.size
             if rows and (len(rows) == scan.limit or size > scan.answer_bytes):
                 return Page(tuple(rows), rows[-1].slot, self.sequence())
@@ -92,6 +97,13 @@ class View:
         )
         return Page(tuple(rows[slot] for slot in slots.tolist()), None, self.sequence())
 
+    def vectors(self) -> Iterator[tuple[Slots, Embeddings]]:
+        """Every vector in ascending order of slots, some thousand at a time."""
+        cursor = self._connection.execute("SELECT slot, data FROM vectors ORDER BY slot")
+        while rows := cursor.fetchmany(_ROWS_AT_ONCE):
+            slots = np.fromiter((row[0] for row in rows), np.int64, len(rows))
+            yield slots, self._storage.read([row[1] for row in rows])
+
     def _slots(self) -> Slots:
         """Every slot, ascending."""
         found = self._connection.execute("SELECT slot FROM items ORDER BY slot")
@@ -102,7 +114,17 @@ class View:
     ) -> Iterator[Row]:
         which = f"{key} IN (SELECT value FROM json_each(?))"
         select = _select(which, payload, vectors)
-        return map(_row, self._connection.execute(select, (json.dumps(values),)))
+        return map(self._row, self._connection.execute(select, (json.dumps(values),)))
+
+    def _row(self, found: _Found) -> Row:
+        slot, id_, sequence, text, data = found
+        return Row(
+            id_,
+            sequence,
+            None if text is None else text.encode(),
+            None if data is None else self._storage.read(data)[0],
+            slot,
+        )
 
 
 def _select(which: str, payload: bool, vectors: bool) -> str:
@@ -111,17 +133,6 @@ def _select(which: str, payload: bool, vectors: bool) -> str:
         data="data" if vectors else "NULL",
         join="JOIN vectors USING (slot)" if vectors else "",
         which=which,
-    )
-
-
-def _row(found: _Found) -> Row:
-    slot, id_, sequence, text, data = found
-    return Row(
-        id_,
-        sequence,
-        None if text is None else text.encode(),
-        None if data is None else np.frombuffer(data, "<f4"),
-        slot,
     )
 
 

@@ -10,8 +10,9 @@ import pytest
 
 from embedkit.errors import ModelMismatch, NotFound
 from embedkit.retrieve import truth
-from embedkit.retrieve.collection import OpenCollection, Write
+from embedkit.retrieve.collection import OpenCollection
 from embedkit.retrieve.store import Answer, Query
+from embedkit.retrieve.write import Write
 from embedkit.types import Collection, Metric
 
 DIM = 4

@@ -11,11 +11,12 @@ import pytest
 
 from embedkit.errors import InvalidInput
 from embedkit.retrieve import truth
-from embedkit.retrieve.collection import OpenCollection, Write
+from embedkit.retrieve.collection import OpenCollection
 from embedkit.retrieve.filter.sql import condition
 from embedkit.retrieve.store import Answer, Query
 from embedkit.retrieve.stores.local import LocalStore
 from embedkit.retrieve.view import View
+from embedkit.retrieve.write import Write
 from embedkit.types import Collection, Metric
 
 DIM = 8
@@ -58,7 +59,7 @@ def test_the_same_as_brute_force_at_every_selectivity(
     store.upsert("c", ids, base, payloads)
     store.delete("c", ids[::13])
     kept = np.arange(COUNT) % 13 > 0
-    blocks = store._open["c"]._state.index._blocks
+    blocks = store._open["c"]._state.index.tail._blocks
     assert len(blocks) == 3
     assert any(len(block.dead) for block in blocks)
     for share in (1.0, *SHARES.values(), 0.0):

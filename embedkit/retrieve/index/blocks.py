@@ -53,6 +53,11 @@ class Block:
         return self.count - len(self.dead)
 
     @property
+    def last(self) -> int:
+        """The highest slot in it; 0 if there is none."""
+        return int(self.slots[self.count - 1]) if self.count else 0
+
+    @property
     def free(self) -> int:
         """Rows that can be added."""
         return len(self.slots) - self.count

@@ -12,35 +12,21 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.retrieve.index.blocks import Block, Slots, filled, packed, removed
+from embedkit.retrieve.index.scoring import MARGIN, Neighbours, nearest, prepared, rescored
 from embedkit.types import Embeddings, Metric
 
-__all__ = ["FlatIndex", "Neighbours"]
+__all__ = ["FlatIndex"]
 
-# More candidates than asked for: FAISS rounds a batch and a single query differently, so the
-# final order is made from scores computed here in float64.
-_MARGIN = 8
-# FAISS holds queries x candidates at once, the float64 scores queries x candidates x dim.
+# FAISS holds the scores of so many queries with all their candidates at once.
 _QUERIES_AT_ONCE = 256
-_VALUES_AT_ONCE = 1 << 22
 # FAISS compares few queries with selected rows in place faster than the rows are copied, and
 # many queries with copied rows faster, because only then it multiplies matrices.
 _SELECTED_QUERIES = 8
 _SELECTED_SHARE = 1 / 8
+# A block has fewer rows.
+_ROW_BITS = 32
 
 _Value = TypeVar("_Value", bound=np.generic)
-
-
-@dataclass(frozen=True, eq=False)
-class Neighbours:
-    """The nearest vectors of each query, best first.
-
-    Attributes:
-        slots: (n, k) int64.
-        scores: (n, k) float32, higher is better.
-    """
-
-    slots: Slots
-    scores: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,11 +74,28 @@ class FlatIndex:
             gone: Slots to remove, in any order.
         """
         kept = removed(self._blocks, gone, self.dim)
-        return replace(self, _blocks=filled(kept, [(slots, self._prepared(vectors))], self.dim))
+        return replace(
+            self, _blocks=filled(kept, [(slots, prepared(vectors, self.metric))], self.dim)
+        )
 
     def packed(self) -> "FlatIndex":
         """Return the same index without the memory of removed vectors."""
         return replace(self, _blocks=packed(self._blocks, self.dim))
+
+    def after(self, slot: int) -> "FlatIndex":
+        """Return the vectors written after a slot, in memory of their own."""
+        living = (block.living() for block in self._blocks if block.last > slot)
+        rows = ((slots[slots > slot], vectors[slots > slot]) for slots, vectors in living)
+        return replace(self, _blocks=filled((), rows, self.dim))
+
+    def held(self, slots: Slots) -> tuple[Slots, Embeddings]:
+        """Which of some ascending slots are in here, as places in ``slots``, with vectors."""
+        places, vectors = [np.empty(0, np.int64)], [np.empty((0, self.dim), np.float32)]
+        for block in self._blocks:
+            mine = np.setdiff1d(block.places(slots), block.dead, assume_unique=True)
+            places.append(np.searchsorted(slots, block.slots[mine]))
+            vectors.append(block.vectors[mine])
+        return np.concatenate(places), np.concatenate(vectors)
 
     def search(self, queries: Embeddings, k: int, among: Slots | None = None) -> Neighbours:
         """Return the ``min(k, count)`` nearest vectors of each query; ties by slot.
@@ -105,48 +108,42 @@ class FlatIndex:
         k = min(k, self.count if among is None else len(among))
         rows = [None if among is None else block.places(among) for block in self._blocks]
         found = [
-            self._search(self._prepared(queries[i : i + _QUERIES_AT_ONCE]), k, rows)
+            self._search(prepared(queries[i : i + _QUERIES_AT_ONCE], self.metric), k, rows)
             for i in range(0, len(queries) if k else 0, _QUERIES_AT_ONCE)
         ]
         if not found:
-            shape = (len(queries), 0)
-            return Neighbours(np.empty(shape, np.int64), np.empty(shape, np.float32))
+            return Neighbours.none(len(queries))
         return Neighbours(
             np.concatenate([f.slots for f in found]), np.concatenate([f.scores for f in found])
         )
 
     def _search(self, queries: Embeddings, k: int, rows: list[Slots | None]) -> Neighbours:
         found = self._candidates(queries, k, rows)
-        wide = min(k + _MARGIN, found.score.shape[1])
+        wide = min(k + MARGIN, found.score.shape[1])
         if wide < found.score.shape[1]:
             order = np.argsort(
                 np.where(found.dead, np.inf, -found.score), axis=1, kind="stable"
             )
             found = found.take(order[:, :wide])
-        slots = self._slots(found)
-        scores = np.where(found.dead, -np.inf, self._exact_scores(queries, found))
-        order = np.lexsort((slots, -scores), axis=1)[:, :k]
-        return Neighbours(
-            np.take_along_axis(slots, order, axis=1),
-            np.take_along_axis(scores, order, axis=1).astype(np.float32),
-        )
+        packed_rows = found.block << _ROW_BITS | found.position
+        scores = rescored(queries, packed_rows, self._vectors, self.metric)
+        scores[found.dead] = -np.inf
+        return Neighbours.ranked(self._slots(found), scores, k)
 
     def _candidates(self, queries: Embeddings, k: int, rows: list[Slots | None]) -> _Candidates:
         parts = []
         for number, (block, mine) in enumerate(zip(self._blocks, rows, strict=True)):
             if mine is None:
-                wide = min(block.count, k + _MARGIN + len(block.dead))
-                score, position = _nearest(
+                wide = min(block.count, k + MARGIN + len(block.dead))
+                score, position = nearest(
                     queries, block.vectors[: block.count], wide, self.metric
                 )
             elif len(mine):
                 score, position = _nearest_among(
-                    queries, block, mine, min(len(mine), k + _MARGIN), self.metric
+                    queries, block, mine, min(len(mine), k + MARGIN), self.metric
                 )
             else:
                 continue
-            if self.metric == "l2":
-                np.negative(score, out=score)
             dead = np.isin(position, block.dead) if len(block.dead) else position < 0
             parts.append(_Candidates(np.full_like(position, number), position, score, dead))
         return _Candidates(
@@ -163,43 +160,22 @@ class FlatIndex:
             slots[mine] = block.slots[found.position[mine]]
         return slots
 
-    def _exact_scores(self, queries: Embeddings, found: _Candidates) -> npt.NDArray[np.float64]:
-        scores: npt.NDArray[np.float64] = np.empty(found.score.shape, np.float64)
-        step = max(1, _VALUES_AT_ONCE // (scores.shape[1] * self.dim))
-        for start in range(0, len(queries), step):
-            part = slice(start, start + step)
-            blocks, positions = found.block[part], found.position[part]
-            vectors = np.empty((len(blocks), blocks.shape[1], self.dim), np.float64)
-            for number, block in enumerate(self._blocks):
-                mine = blocks == number
-                vectors[mine] = block.vectors[positions[mine]]
-            scores[part] = _compared(queries[part].astype(np.float64), vectors, self.metric)
-        return scores
-
-    def _prepared(self, vectors: Embeddings) -> Embeddings:
-        """Vectors as they are compared: unit length under cosine."""
-        if self.metric != "cosine" or not len(vectors):
-            return np.ascontiguousarray(vectors, np.float32)
-        wide = vectors.astype(np.float64)
-        wide /= np.sqrt(np.einsum("nd,nd->n", wide, wide))[:, None]
-        return wide.astype(np.float32)
-
-
-def _nearest(
-    queries: Embeddings, vectors: Embeddings, k: int, metric: Metric
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """FAISS's measure and the position of the ``k`` nearest rows, both (n, k)."""
-    kind = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
-    measure, position = faiss.knn(queries, vectors, k, kind)
-    return measure, position
+    def _vectors(self, rows: npt.NDArray[np.int64]) -> Embeddings:
+        """Vectors of rows, each the number of its block and its position there."""
+        vectors = np.empty((*rows.shape, self.dim), np.float32)
+        numbers, positions = rows >> _ROW_BITS, rows & ((1 << _ROW_BITS) - 1)
+        for number, block in enumerate(self._blocks):
+            mine = numbers == number
+            vectors[mine] = block.vectors[positions[mine]]
+        return vectors
 
 
 def _nearest_among(
     queries: Embeddings, block: Block, rows: Slots, k: int, metric: Metric
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """As ``_nearest``, among some rows of a block, at least ``k``."""
+    """As ``nearest``, among some rows of a block, at least ``k``."""
     if len(queries) > _SELECTED_QUERIES or len(rows) < _SELECTED_SHARE * block.count:
-        measure, position = _nearest(queries, block.vectors[rows], k, metric)
+        measure, position = nearest(queries, block.vectors[rows], k, metric)
         return measure, rows[position]
     mask = np.zeros(block.count, np.bool_)
     mask[rows] = True
@@ -213,23 +189,7 @@ def _nearest_among(
     sizes = (queries.shape[1], len(queries), block.count, k)
     if metric == "l2":
         faiss.knn_L2sqr(*pointers, *sizes, *results, None, selector)  # type: ignore[call-arg]
+        np.negative(measure, out=measure)
     else:
         faiss.knn_inner_product(*pointers, *sizes, *results, selector)  # type: ignore[call-arg]
     return measure, position
-
-
-def _compared(
-    queries: npt.NDArray[np.float64], vectors: npt.NDArray[np.float64], metric: Metric
-) -> npt.NDArray[np.float64]:
-    """Score queries (n, d) against vectors (n, m, d), which may be overwritten."""
-    scores: npt.NDArray[np.float64]
-    if metric == "l2":
-        vectors -= queries[:, None, :]
-        scores = 0.0 - np.einsum("nmd,nmd->nm", vectors, vectors)
-        return scores
-    scores = np.einsum("nmd,nd->nm", vectors, queries)
-    if metric == "cosine":
-        # Unit vectors are rounded to float32; dividing again makes a self-match exactly 1.
-        lengths = np.sqrt(np.einsum("nmd,nmd->nm", vectors, vectors))
-        scores /= lengths * np.linalg.norm(queries, axis=1)[:, None]
-    return scores

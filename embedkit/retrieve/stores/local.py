@@ -9,12 +9,15 @@ from pathlib import Path
 
 from embedkit.errors import AlreadyExists, InvalidInput, NotFound
 from embedkit.retrieve import truth
-from embedkit.retrieve.collection import OpenCollection, Write, check_model
+from embedkit.retrieve.collection import OpenCollection
 from embedkit.retrieve.filter.sql import condition
+from embedkit.retrieve.index.rebuild import IndexStats
+from embedkit.retrieve.index.verify import Verification
 from embedkit.retrieve.limits import Limits, check_vectors
 from embedkit.retrieve.owner import Owner
 from embedkit.retrieve.patience import FOREVER, Patience
 from embedkit.retrieve.store import ANSWER_BYTES, Answer, Page, Query, Row, Scan, stores
+from embedkit.retrieve.write import Write, check_model
 from embedkit.types import Collection, Embeddings
 
 __all__ = ["LocalStore"]
@@ -38,7 +41,8 @@ class LocalStore:
     Example:
         >>> import tempfile, numpy as np
         >>> from embedkit.retrieve.store import Query
-        >>> from embedkit.types import Collection
+        >>> from embedkit.retrieve.write import Write, check_model
+    from embedkit.types import Collection
         >>> store = LocalStore(tempfile.mkdtemp())
         >>> _ = store.create(Collection("points", dim=2, metric="l2"))
         >>> points = np.array([[0, 0], [3, 4]], np.float32)
@@ -93,10 +97,15 @@ class LocalStore:
         """Remove a collection and its files; see ``VectorStore.drop``."""
         with self._changing:
             opened = self._opened(name)
-            with truth.refusing_writes():
-                dropped = Path(tempfile.mkdtemp(prefix=".dropped-", dir=self._folder))
-                (self._folder / name).rename(dropped / name)
-                _synchronise(self._folder)
+            opened.pause()
+            try:
+                with truth.refusing_writes():
+                    dropped = Path(tempfile.mkdtemp(prefix=".dropped-", dir=self._folder))
+                    (self._folder / name).rename(dropped / name)
+                    _synchronise(self._folder)
+            except BaseException:
+                opened.pause(is_over=True)
+                raise
             del self._open[name]
             opened.close(dropped=True)
             shutil.rmtree(dropped, ignore_errors=True)
@@ -188,6 +197,18 @@ class LocalStore:
         opened = self._opened(name)
         self.limits.check_query(query)
         return opened.search(query)
+
+    def index_stats(self, name: str) -> IndexStats:
+        """How a collection's index stands: its kind, what is built and what waits."""
+        return self._opened(name).stats()
+
+    def wait_until_built(self, name: str, timeout_s: float | None = None) -> bool:
+        """Wait until no index of a collection is being built; returns whether that came."""
+        return self._opened(name).wait(timeout_s)
+
+    def verify(self, name: str) -> Verification:
+        """Compare every vector of a collection's index and its snapshot with the truth."""
+        return self._opened(name).verify()
 
     def compact(self, name: str) -> int:
         """Give freed space back; returns the bytes reclaimed on disk."""

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from embedkit.retrieve.index import blocks, flat
+from embedkit.retrieve.index import blocks, flat, scoring
 from embedkit.retrieve.index.flat import FlatIndex
 from embedkit.types import Metric
 
@@ -97,7 +97,7 @@ def test_more_queries_than_are_searched_at_once(
     index = FlatIndex(4, "cosine").changed(np.arange(50), base, NONE)
     queries = rng.standard_normal((300, 4)).astype(np.float32)
     whole = index.search(queries, 3)
-    monkeypatch.setattr(flat, "_VALUES_AT_ONCE", 1)
+    monkeypatch.setattr(scoring, "_VALUES_AT_ONCE", 1)
     monkeypatch.setattr(flat, "_QUERIES_AT_ONCE", 37)
     parts = index.search(queries, 3)
     assert np.array_equal(whole.slots, parts.slots)

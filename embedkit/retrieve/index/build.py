@@ -1,0 +1,144 @@
+"""Building a segment: train, fill, and measure how hard it has to try."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from embedkit.retrieve.index.blocks import Slots
+from embedkit.retrieve.index.engines.curve import Curve, Point
+from embedkit.retrieve.index.engines.hnsw import build_graph
+from embedkit.retrieve.index.engines.ivf import build_inverted_file
+from embedkit.retrieve.index.engines.spec import Spec
+from embedkit.retrieve.index.scoring import Neighbours, joined, nearest, prepared, rescored
+from embedkit.retrieve.index.segment import Segment
+from embedkit.retrieve.index.selection import Selection
+from embedkit.retrieve.index.source import Source, Stopped
+from embedkit.types import Embeddings, SearchParams
+
+__all__ = ["build_segment"]
+
+_QUERIES = 200
+_NEIGHBOURS = (10, 100)
+_ENOUGH = 0.999
+_WIDTHS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+# Codes of a byte per dimension order the vectors nearly as the vectors themselves do.
+_FINE_WIDTH = 2.0
+
+Truth = tuple[Embeddings, Neighbours]
+
+
+def build_segment(
+    spec: Spec, source: Source, last_slot: int, check: Callable[[], None]
+) -> Segment:
+    """Build an index of every vector of a source.
+
+    Args:
+        spec: What to build.
+        source: Vectors up to ``last_slot``.
+        last_slot: The highest slot that the source can have.
+        check: Called now and then; raises to end the build.
+
+    Raises:
+        Stopped: If the source has no vector left, or by ``check``.
+    """
+    if not len(source.slots()):
+        raise Stopped
+    build = build_graph if spec.kind == "hnsw" else build_inverted_file
+    engine, slots = build(spec, source, check)
+    segment = Segment(spec, engine, slots, last_slot)
+    check()
+    return _measured(segment, source, check)
+
+
+def _measured(segment: Segment, source: Source, check: Callable[[], None]) -> Segment:
+    """The segment with its curve and the largest error of its codes."""
+    queries = _queries(segment, source)
+    most = min(_NEIGHBOURS[-1] + 1, len(segment.slots))
+    truth, error = Neighbours.none(len(queries)), 0.0
+    for slots, vectors in source.stream():
+        rows = prepared(vectors, segment.spec.metric)
+        places = segment.places(slots)
+        if len(places) == len(slots):
+            error = max(error, largest_error(segment, places, rows))
+        truth = joined([truth, _nearest(queries, slots, rows, most, segment)], most)
+    segment = replace(segment, largest_error=error)
+    counted = [k for k in _NEIGHBOURS if k + 1 <= most]
+    if not counted:
+        return segment
+    width = _width(segment, queries, truth, counted[0], source)
+    points = []
+    for k in counted:
+        for effort in segment.engine.efforts:
+            check()
+            recall = _recall(segment, queries, truth, k, effort, width, source)
+            points.append(Point(k, effort, recall))
+            if recall >= _ENOUGH:
+                break
+    return segment.with_curve(Curve(width, tuple(points)))
+
+
+def largest_error(segment: Segment, places: Slots, vectors: Embeddings) -> float:
+    """Largest squared distance between prepared vectors and what their codes stand for."""
+    coded = segment.engine.vectors(places).astype(np.float64)
+    coded -= vectors
+    return float(np.einsum("nd,nd->n", coded, coded).max(initial=0.0))
+
+
+def _queries(segment: Segment, source: Source) -> Embeddings:
+    """Some of the vectors themselves: each is left out of its own neighbours."""
+    rng = np.random.default_rng(1)
+    chosen = np.sort(rng.permutation(segment.slots)[:_QUERIES])
+    return prepared(source.fetch(chosen)[1], segment.spec.metric)
+
+
+def _nearest(
+    queries: Embeddings, slots: Slots, rows: Embeddings, k: int, segment: Segment
+) -> Neighbours:
+    metric = segment.spec.metric
+    _, found = nearest(queries, rows, min(k, len(rows)), metric)
+    scores = rescored(queries, found, lambda places: rows[places], metric)
+    return Neighbours.ranked(slots[found], scores, k)
+
+
+def _width(
+    segment: Segment, queries: Embeddings, truth: Neighbours, k: int, source: Source
+) -> float:
+    """How many candidates per neighbour are needed where everything is looked at."""
+    if segment.spec.holds_vectors:
+        return 1.0
+    if segment.spec.kind != "pq":
+        return _FINE_WIDTH
+    for width in _WIDTHS:
+        recall = _recall(segment, queries, truth, k, segment.engine.most, width, source)
+        if recall >= _ENOUGH - 0.01:
+            return width
+    return _WIDTHS[-1]
+
+
+def _recall(
+    segment: Segment,
+    queries: Embeddings,
+    truth: Neighbours,
+    k: int,
+    effort: int,
+    width: float,
+    source: Source,
+) -> float:
+    """Share of the true neighbours found, the query itself not counted, less its error.
+
+    A vector as near as the last true neighbour counts as one.
+    """
+    curve = Curve(width, (Point(k + 1, effort, 1.0),))
+    near = segment.with_curve(curve).search(
+        queries,
+        k + 1,
+        Selection.everything(len(segment.slots)),
+        SearchParams(recall_target=0.5),
+        source,
+    )
+    last: npt.NDArray[np.float64] = truth.scores[:, k : k + 1]
+    hits = (near.scores >= last).sum(axis=1)
+    shares = np.clip((hits - 1) / k, 0, 1)
+    return float(shares.mean() - shares.std() / len(shares) ** 0.5)

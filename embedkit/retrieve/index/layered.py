@@ -1,0 +1,112 @@
+"""An approximate index of what was there at some time, and a flat one of what came since."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from embedkit.retrieve.index.blocks import Slots
+from embedkit.retrieve.index.flat import FlatIndex
+from embedkit.retrieve.index.scoring import Neighbours, joined, prepared
+from embedkit.retrieve.index.segment import Segment
+from embedkit.retrieve.index.selection import Selection
+from embedkit.retrieve.index.source import Source
+from embedkit.types import Embeddings, SearchParams
+
+__all__ = ["LayeredIndex"]
+
+_QUERIES_AT_ONCE = 256
+
+
+@dataclass(frozen=True, eq=False)
+class LayeredIndex:
+    """A value, as every index: a write or a rebuild gives a new one.
+
+    Attributes:
+        tail: Vectors that are not in the segment; compared one by one.
+        segment: None until one has been built, and for the kind ``flat``.
+        alive: Positions of the segment that have not been removed.
+    """
+
+    tail: FlatIndex
+    segment: Segment | None = None
+    alive: Selection = field(default_factory=lambda: Selection(0, 0))
+
+    @property
+    def count(self) -> int:
+        """Vectors that can be found."""
+        return self.tail.count + self.alive.count
+
+    @property
+    def removed(self) -> int:
+        """Vectors of the segment that cannot be found any more."""
+        return self.alive.total - self.alive.count
+
+    @property
+    def dim(self) -> int:
+        """Dimensions."""
+        return self.tail.dim
+
+    def changed(self, slots: Slots, vectors: Embeddings, gone: Slots) -> "LayeredIndex":
+        """Return the index after a write; see ``FlatIndex.changed``."""
+        alive = self.alive
+        if self.segment is not None and len(gone):
+            alive = alive.without(self.segment.places(np.sort(gone)))
+        return replace(self, tail=self.tail.changed(slots, vectors, gone), alive=alive)
+
+    def packed(self) -> "LayeredIndex":
+        """Return the same index with the tail in as little memory as possible."""
+        return replace(self, tail=self.tail.packed())
+
+    def over(self, segment: Segment, gone: Slots) -> "LayeredIndex":
+        """Return the same vectors with a new segment below.
+
+        Args:
+            segment: Built from a state of the past.
+            gone: At least the slots removed since, and no slot that can be found.
+        """
+        alive = Selection.everything(len(segment.slots))
+        alive = alive.without(segment.places(np.unique(gone)))
+        return LayeredIndex(self.tail.after(segment.last_slot), segment, alive)
+
+    def search(
+        self,
+        queries: Embeddings,
+        k: int,
+        source: Source,
+        among: Slots | None,
+        params: SearchParams,
+    ) -> Neighbours:
+        """Return the ``min(k, count)`` nearest vectors of each query; ties by slot.
+
+        Args:
+            queries: (n, d) float32, finite; not zero under cosine.
+            k: At least 1.
+            source: Has the vectors that are not held in memory.
+            among: Ascending slots, each of them in the index, to search instead of all.
+            params: How hard to try.
+
+        Raises:
+            ReplacedError: If a vector that is not in memory is no longer there.
+        """
+        near = self.tail.search(queries, k, among)
+        if self.segment is None:
+            return near
+        chosen = self.alive
+        if among is not None:
+            chosen = Selection.of(self.segment.places(among), len(self.segment.slots))
+        parts = [
+            self.segment.search(
+                prepared(queries[i : i + _QUERIES_AT_ONCE], self.tail.metric),
+                k,
+                chosen,
+                params,
+                source,
+            )
+            for i in range(0, len(queries), _QUERIES_AT_ONCE)
+        ]
+        below = Neighbours(
+            np.concatenate([part.slots for part in parts] or [near.slots[:, :0]]),
+            np.concatenate([part.scores for part in parts] or [near.scores[:, :0]]),
+            all(part.exact for part in parts),
+        )
+        return joined([near, below], k)

@@ -1,0 +1,127 @@
+"""Scores that depend on nothing but the two vectors, and lists of the best of them.
+
+FAISS rounds a batch and a single query differently, so what it finds are candidates; the final
+order is made from scores computed here in float64.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from embedkit.retrieve.index.blocks import Slots
+from embedkit.types import Embeddings, Metric
+
+__all__ = ["MARGIN", "Neighbours", "compared", "joined", "nearest", "prepared", "rescored"]
+
+MARGIN = 8
+"""More candidates than asked for, so that rounding in FAISS does not cost the last place."""
+
+# The float64 scores hold queries x candidates x dim at once.
+_VALUES_AT_ONCE = 1 << 20
+
+FloatScores = npt.NDArray[np.float64]
+Gather = Callable[[npt.NDArray[np.int64]], Embeddings]
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbours:
+    """The nearest vectors of each query, best first; ties by slot.
+
+    Attributes:
+        slots: (n, k) int64.
+        scores: (n, k) float64, higher is better.
+        exact: Whether no neighbour can have been missed.
+    """
+
+    slots: Slots
+    scores: FloatScores
+    exact: bool = True
+
+    @classmethod
+    def none(cls, queries: int) -> "Neighbours":
+        """No neighbours for some queries."""
+        return cls(np.empty((queries, 0), np.int64), np.empty((queries, 0), np.float64))
+
+    @classmethod
+    def ranked(
+        cls, slots: Slots, scores: FloatScores, k: int, *, exact: bool = True
+    ) -> "Neighbours":
+        """The best ``k`` of each row of candidates in any order; -inf stands for none."""
+        order = np.lexsort((slots, -scores), axis=1)[:, :k]
+        return cls(
+            np.take_along_axis(slots, order, axis=1),
+            np.take_along_axis(scores, order, axis=1),
+            exact,
+        )
+
+
+def joined(parts: Sequence[Neighbours], k: int) -> Neighbours:
+    """The best ``k`` of several lists for the same queries."""
+    filled = [part for part in parts if part.slots.shape[1]]
+    if len(filled) <= 1:
+        only = (filled or parts)[0]
+        return Neighbours(only.slots[:, :k], only.scores[:, :k], only.exact)
+    return Neighbours.ranked(
+        np.concatenate([part.slots for part in filled], axis=1),
+        np.concatenate([part.scores for part in filled], axis=1),
+        k,
+        exact=all(part.exact for part in filled),
+    )
+
+
+def prepared(vectors: Embeddings, metric: Metric) -> Embeddings:
+    """Vectors as they are compared: unit length under cosine."""
+    if metric != "cosine" or not len(vectors):
+        return np.ascontiguousarray(vectors, np.float32)
+    wide = vectors.astype(np.float64)
+    wide /= np.sqrt(np.einsum("nd,nd->n", wide, wide))[:, None]
+    return wide.astype(np.float32)
+
+
+def nearest(
+    queries: Embeddings, vectors: Embeddings, k: int, metric: Metric
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """FAISS's score, higher is better, and the position of the ``k`` nearest rows, (n, k)."""
+    kind = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
+    measure, position = faiss.knn(queries, vectors, k, kind)
+    if metric == "l2":
+        np.negative(measure, out=measure)
+    return measure, position
+
+
+def rescored(
+    queries: Embeddings, rows: npt.NDArray[np.int64], gather: Gather, metric: Metric
+) -> FloatScores:
+    """Score each query against rows of its own, in float64.
+
+    Args:
+        queries: (n, d) prepared float32.
+        rows: (n, m) numbers that ``gather`` understands.
+        gather: Returns the prepared vectors (..., d) of an array of such numbers.
+        metric: How to compare.
+    """
+    scores: FloatScores = np.empty(rows.shape, np.float64)
+    step = max(1, _VALUES_AT_ONCE // max(1, rows.shape[1] * queries.shape[1]))
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        vectors = gather(rows[part]).astype(np.float64)
+        scores[part] = compared(queries[part].astype(np.float64), vectors, metric)
+    return scores
+
+
+def compared(queries: FloatScores, vectors: FloatScores, metric: Metric) -> FloatScores:
+    """Score queries (n, d) against vectors (n, m, d), which may be overwritten."""
+    scores: FloatScores
+    if metric == "l2":
+        vectors -= queries[:, None, :]
+        scores = 0.0 - np.einsum("nmd,nmd->nm", vectors, vectors)
+        return scores
+    scores = np.einsum("nmd,nd->nm", vectors, queries)
+    if metric == "cosine":
+        # Unit vectors are rounded to float32; dividing again makes a self-match exactly 1.
+        lengths = np.sqrt(np.einsum("nmd,nmd->nm", vectors, vectors))
+        scores /= lengths * np.linalg.norm(queries, axis=1)[:, None]
+    return scores

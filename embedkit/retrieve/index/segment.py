@@ -1,0 +1,182 @@
+"""An immutable approximate index, searched as hard as a request wants and re-ranked exactly."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from embedkit.retrieve.index.blocks import Slots
+from embedkit.retrieve.index.engines.curve import Curve
+from embedkit.retrieve.index.engines.spec import Engine, Spec
+from embedkit.retrieve.index.scoring import (
+    MARGIN,
+    Neighbours,
+    joined,
+    nearest,
+    prepared,
+    rescored,
+)
+from embedkit.retrieve.index.selection import Selection
+from embedkit.retrieve.index.source import ReplacedError, Source
+from embedkit.types import Embeddings, SearchParams
+
+__all__ = ["RECALL", "Segment"]
+
+RECALL = 0.97
+"""Recall aimed at where a request says nothing."""
+
+# So few are compared one by one in less time than an index takes to skip the others.
+_FEW = 4096
+# A graph walks through what a filter leaves out; below this share, comparing all is cheaper.
+_GRAPH_SHARE = 0.1
+_ROWS_AT_ONCE = 8192
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """Vectors up to some slot in a FAISS index, as they were when it was built.
+
+    Attributes:
+        spec: What was built.
+        engine: The FAISS index.
+        slots: Ascending slot of each position.
+        last_slot: Slot up to which vectors are in here, or were gone.
+        curve: How hard to try.
+        largest_error: Largest squared distance between a vector and what its code stands for.
+    """
+
+    spec: Spec
+    engine: Engine
+    slots: Slots
+    last_slot: int
+    curve: Curve = field(default_factory=Curve)
+    largest_error: float = 0.0
+
+    def places(self, slots: Slots) -> Slots:
+        """Positions of those of some ascending slots that are in here."""
+        slots = slots[: np.searchsorted(slots, self.last_slot, "right")]
+        places = np.searchsorted(self.slots, slots)
+        places = places[places < len(self.slots)]
+        hits: Slots = places[self.slots[places] == slots[: len(places)]]
+        return hits
+
+    def search(
+        self,
+        queries: Embeddings,
+        k: int,
+        chosen: Selection,
+        params: SearchParams,
+        source: Source,
+    ) -> Neighbours:
+        """Return the ``min(k, chosen.count)`` nearest of the chosen vectors.
+
+        Args:
+            queries: (n, d) prepared float32.
+            k: At least 1.
+            chosen: Positions that may be found.
+            params: How hard to try.
+            source: Has the vectors that are not held in memory.
+
+        Raises:
+            ReplacedError: If a vector that is not in memory is no longer there.
+        """
+        k = min(k, chosen.count)
+        if not k:
+            return Neighbours.none(len(queries))
+        effort = None if params.exact else self._effort(k, chosen, params)
+        while effort is not None:
+            found = self._approximate(queries, k, chosen, effort, source)
+            if found is not None:
+                return found
+            effort = effort * 2 if effort < self.engine.most else None
+        return self._exact(queries, k, chosen, source)
+
+    def _effort(self, k: int, chosen: Selection, params: SearchParams) -> int | None:
+        """How hard to try, or None to compare every chosen vector."""
+        asked = params.ef if self.spec.kind == "hnsw" else params.nprobe
+        if asked is None:
+            target = RECALL if params.recall_target is None else params.recall_target
+            asked = None if target == 1 else self.curve.effort(k, target)
+        if asked is None or chosen.count <= _FEW:
+            return None
+        if self.spec.kind == "hnsw":
+            effort = int(asked / chosen.share)
+            is_worth_it = chosen.share >= _GRAPH_SHARE and effort <= self.engine.most
+            return effort if is_worth_it else None
+        # As many of the chosen are looked at as without a filter.
+        effort = min(self.engine.most, int(np.ceil(asked / chosen.share)))
+        scanned = effort / self.engine.most * len(self.slots)
+        return None if self.spec.holds_vectors and chosen.count <= scanned / 8 else effort
+
+    def _approximate(
+        self, queries: Embeddings, k: int, chosen: Selection, effort: int, source: Source
+    ) -> Neighbours | None:
+        """The best of what FAISS finds, or None if that is fewer than k for some query."""
+        wide = min(max(k + MARGIN, int(np.ceil(k * self.curve.width))), chosen.count)
+        effort = min(effort, self.engine.most)
+        found = self.engine.search(queries, wide, effort, chosen.selector())
+        missing = found.position < 0
+        if missing[:, k - 1].any():
+            return None
+        positions = np.where(missing, found.position[:, :1], found.position)
+        scores = self._scores(queries, positions, source)
+        scores[missing] = -np.inf
+        is_exact = self.spec.holds_vectors and self.spec.kind != "hnsw"
+        return Neighbours.ranked(
+            self.slots[positions], scores, k, exact=is_exact and effort >= self.engine.most
+        )
+
+    def _scores(
+        self, queries: Embeddings, positions: npt.NDArray[np.int64], source: Source
+    ) -> npt.NDArray[np.float64]:
+        unique, inverse = np.unique(positions, return_inverse=True)
+        vectors = self._vectors(unique, source)
+        return rescored(
+            queries,
+            inverse.reshape(positions.shape),
+            lambda rows: vectors[rows],
+            self.spec.metric,
+        )
+
+    def _vectors(self, positions: Slots, source: Source) -> Embeddings:
+        """Prepared vectors of ascending positions."""
+        if self.spec.holds_vectors:
+            return self.engine.vectors(positions)
+        slots, vectors = source.fetch(self.slots[positions])
+        if len(slots) < len(positions):
+            raise ReplacedError
+        return prepared(vectors, self.spec.metric)
+
+    def _exact(
+        self, queries: Embeddings, k: int, chosen: Selection, source: Source
+    ) -> Neighbours:
+        """Compare every chosen vector."""
+        best, seen = Neighbours.none(len(queries)), 0
+        for positions, vectors in self._chosen(chosen, source):
+            seen += len(positions)
+            wide = min(k + MARGIN, len(positions))
+            _, rows = nearest(queries, vectors, wide, self.spec.metric)
+            scores = rescored(queries, rows, lambda r, v=vectors: v[r], self.spec.metric)
+            best = joined([best, Neighbours.ranked(self.slots[positions[rows]], scores, k)], k)
+        if seen < chosen.count:
+            raise ReplacedError
+        return best
+
+    def _chosen(self, chosen: Selection, source: Source) -> Iterator[tuple[Slots, Embeddings]]:
+        """Positions and prepared vectors of the chosen, some at a time."""
+        if self.spec.holds_vectors or chosen.count <= _FEW:
+            positions = chosen.positions()
+            for start in range(0, len(positions), _ROWS_AT_ONCE):
+                part = positions[start : start + _ROWS_AT_ONCE]
+                yield part, self._vectors(part, source)
+            return
+        for slots, vectors in source.stream():
+            places = np.minimum(np.searchsorted(self.slots, slots), len(self.slots) - 1)
+            keep = (self.slots[places] == slots) & chosen.holds(places)
+            if keep.any():
+                yield places[keep], prepared(vectors[keep], self.spec.metric)
+
+    def with_curve(self, curve: Curve) -> "Segment":
+        """The same index that knows how hard to try."""
+        return replace(self, curve=curve)

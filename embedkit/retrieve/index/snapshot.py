@@ -1,0 +1,199 @@
+"""A segment as a file: a cache that is checked whole before any of it is understood.
+
+The file is written beside its place, synchronised and renamed. The truth holds the digest of
+the one that belongs to it, so that a file of another time, or of another copy of the
+collection, is never read, whatever sequence number it claims.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import BinaryIO
+
+import faiss
+import numpy as np
+
+from embedkit.retrieve.index.engines.curve import Curve, Point
+from embedkit.retrieve.index.engines.hnsw import Graph
+from embedkit.retrieve.index.engines.ivf import InvertedFile
+from embedkit.retrieve.index.engines.spec import Engine, Spec
+from embedkit.retrieve.index.segment import Segment
+
+__all__ = ["SnapshotError", "check_snapshot", "clear", "read_snapshot", "write_snapshot"]
+
+_MAGIC = b"embedkit index 1\n"
+_SUFFIX = ".snapshot"
+_DIGEST_BYTES = 32
+_HEADER_BYTES = 1 << 20
+
+
+class SnapshotError(Exception):
+    """A snapshot is missing, damaged or not of this collection: build anew."""
+
+
+class _Hashing:
+    """Writes to a file and remembers the digest of what it wrote."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.hash = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.hash.update(data)
+        return self._file.write(data)
+
+
+def write_snapshot(folder: Path, segment: Segment, sequence: int) -> str:
+    """Make a segment durable; returns the digest to be recorded in the truth.
+
+    Args:
+        folder: Of the collection.
+        segment: What to write.
+        sequence: Number of the last write that it reflects.
+
+    Raises:
+        OSError: If the disk refuses; nothing is left behind.
+    """
+    handle, name = tempfile.mkstemp(prefix=".index-", dir=folder)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            writer = _Hashing(file)
+            _write(writer, segment, sequence)
+            digest = writer.hash
+            file.write(digest.digest())
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(_path(folder, digest.hexdigest()))
+        _synchronise(folder)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return digest.hexdigest()
+
+
+def _write(writer: _Hashing, segment: Segment, sequence: int) -> None:
+    header = json.dumps(
+        {
+            "sequence": sequence,
+            "last_slot": segment.last_slot,
+            "count": len(segment.slots),
+            "spec": asdict(segment.spec),
+            "curve": asdict(segment.curve),
+            "largest_error": segment.largest_error,
+            "faiss": faiss.__version__,
+        }
+    ).encode()
+    writer.write(_MAGIC + len(header).to_bytes(8, "little") + header)
+    writer.write(segment.slots.astype("<i8").tobytes())
+    faiss.write_index(segment.engine.index, faiss.PyCallbackIOWriter(writer.write, 1 << 20))
+
+
+def read_snapshot(folder: Path, digest: str, spec: Spec | None = None) -> Segment:
+    """Read the snapshot that belongs to a collection.
+
+    Args:
+        folder: Of the collection.
+        digest: Recorded in the truth.
+        spec: What it has to be; None accepts any.
+
+    Raises:
+        SnapshotError: If it cannot be used, with the reason.
+    """
+    content = memoryview(_content(folder, digest))
+    start = len(_MAGIC) + 8
+    size = int.from_bytes(content[len(_MAGIC) : start], "little")
+    try:
+        if content[: len(_MAGIC)] != _MAGIC or size > _HEADER_BYTES:
+            raise ValueError("another format")
+        header = json.loads(bytes(content[start : start + size]))
+        found = Spec(**header["spec"])
+        curve = Curve(
+            header["curve"]["width"], tuple(Point(**p) for p in header["curve"]["points"])
+        )
+        end = start + size + 8 * header["count"]
+        slots = np.frombuffer(content[start + size : end], "<i8").astype(np.int64)
+        index = faiss.deserialize_index(np.frombuffer(content[end:], np.uint8))
+        _check_index(index, found, len(slots))
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise SnapshotError(f"expected an index snapshot, got {error}") from error
+    if spec is not None and found != spec:
+        raise SnapshotError(f"expected a snapshot of {spec}, got {found}")
+    return Segment(
+        found,
+        _engine(index, found),
+        slots,
+        header["last_slot"],
+        curve,
+        header["largest_error"],
+    )
+
+
+def check_snapshot(folder: Path, digest: str) -> str:
+    """What is wrong with the file of a snapshot; empty if nothing is."""
+    try:
+        _content(folder, digest)
+    except SnapshotError as error:
+        return str(error)
+    return ""
+
+
+def clear(folder: Path, keep: str) -> None:
+    """Remove every snapshot but one, and what an ended process was writing."""
+    for path in [*folder.glob(f"index-*{_SUFFIX}"), *folder.glob(".index-*")]:
+        if not keep or path != _path(folder, keep):
+            path.unlink(missing_ok=True)
+
+
+def _path(folder: Path, digest: str) -> Path:
+    return folder / f"index-{digest[:16]}{_SUFFIX}"
+
+
+def _content(folder: Path, digest: str) -> bytes:
+    """The bytes of a snapshot, if they are those of the digest.
+
+    They are read into memory and not mapped: a mapped file that shrinks ends the process.
+    """
+    if not digest:
+        raise SnapshotError("no snapshot has been written")
+    path = _path(folder, digest)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SnapshotError(f"expected {path}, got {error.strerror}") from error
+    body = memoryview(content)[:-_DIGEST_BYTES]
+    found = hashlib.sha256(body).digest()
+    if found != content[-_DIGEST_BYTES:] or found.hex() != digest:
+        raise SnapshotError(f"expected {path} with the digest {digest}, got {found.hex()}")
+    return content[:-_DIGEST_BYTES]
+
+
+def _check_index(index: faiss.Index, spec: Spec, count: int) -> None:
+    """Refuse an index that is not what the header says."""
+    is_graph = isinstance(index, faiss.IndexHNSW)
+    if (
+        index.d != spec.dim
+        or index.ntotal != count
+        or index.metric_type != spec.faiss_metric
+        or is_graph != (spec.kind == "hnsw")
+        or not isinstance(index, faiss.IndexHNSW | faiss.IndexIVF)
+    ):
+        raise ValueError(f"{type(index).__name__} of {index.ntotal} x {index.d}")
+
+
+def _engine(index: faiss.Index, spec: Spec) -> Engine:
+    if spec.kind == "hnsw":
+        return Graph(index)
+    return InvertedFile(index, spec.holds_vectors)
+
+
+def _synchronise(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
