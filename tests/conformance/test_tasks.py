@@ -81,6 +81,9 @@ EXPECTED = {
         Expected("halves.served.auroc", 1, 0.5),
         Expected("halves.knn.fpr95_id_positive", 0, 1),
     ],
+    "retrieval": [
+        *(Expected(m, 1, 0.25) for m in ("precision_at_1", "recall_at_1")),
+    ],
     "robustness": [Expected("accuracy", 1, 0.25), Expected("square.1.accuracy", 1, 0.25)],
     "parity": [],
 }
