@@ -104,6 +104,7 @@ def _config(options: Options, access: AccessOptions) -> "ServerConfig":
         grace_s=options["grace_s"],
         canary_s=options["canary_s"],
         canary_limit_s=options["canary_limit_s"],
+        recall_s=options["recall_s"],
         access_log=options["access_log"],
         reflection=options["reflection"],
         oip=options["oip"],

@@ -36,6 +36,7 @@ class ServerConfig:
         canary_s: Seconds between two signs of life asked of each model; 0 asks for none.
         canary_limit_s: Seconds after which a model counts as stuck and is restarted; more where
             its largest batch takes long.
+        recall_s: Seconds between two measurements of the collections' recall; 0 for none.
         reflection: Whether clients may ask for the schema.
         access_log: Which calls are logged.
     """
@@ -58,6 +59,7 @@ class ServerConfig:
     grace_s: float = 30.0
     canary_s: float = 10.0
     canary_limit_s: float = 30.0
+    recall_s: float = 3600.0
     reflection: bool = True
     access_log: Literal["all", "errors", "off"] = "off"
 

@@ -24,6 +24,7 @@ from embedkit.serve.handlers import HandlerPool
 from embedkit.serve.loaded import LoadedModel
 from embedkit.serve.observe.logs import AccessLog
 from embedkit.serve.observe.metrics import Gauge, Metrics
+from embedkit.serve.observe.recall import RecallWatch
 from embedkit.serve.observe.record import CallRecord
 from embedkit.serve.observe.sideport import SidePort
 from embedkit.serve.observe.tracing import Tracing
@@ -61,6 +62,7 @@ class Server:
     def __init__(self, config: ServerConfig, tracing: Tracing | None = None) -> None:
         self.config = config
         self._tracing = tracing
+        self._recall = RecallWatch(lambda: self._store, every_s=config.recall_s)
         self.metrics = Metrics(self._gauges())
         self.engine = Engine(config.engine, self.metrics.add)
         self._access = AccessLog(config.access_log)
@@ -134,6 +136,7 @@ class Server:
         self._follow(True)
         if self.config.canary_s:
             self._watch.start()
+        self._recall.start()
         return port
 
     def stop(self, grace_s: float | None = None) -> None:
@@ -156,6 +159,7 @@ class Server:
                 ends.callback(self._sideport.stop)
             if self._store is not None:
                 ends.callback(self._store.close)
+            ends.callback(self._recall.stop)
             ends.callback(self.engine.close, grace)
             began = time.monotonic()
             self._watch.stop()
@@ -223,6 +227,12 @@ class Server:
                 "Vectors in each collection.",
                 ("collection",),
                 lambda: [((c.name,), c.count) for c in self._collections()],
+            ),
+            Gauge(
+                "embedkit_index_recall_at_k",
+                "Share of true neighbours that searches find, when measured last.",
+                ("collection", "k"),
+                self._recall.values,
             ),
         )
 

@@ -4,11 +4,12 @@ import click
 
 from embedkit.cli.index.collections import compact, create, drop, list_all, stats
 from embedkit.cli.index.content import add, delete
+from embedkit.cli.index.recall import recall
 from embedkit.cli.index.search import search
 
 __all__ = ["command"]
 
-_COMMANDS = (create, add, search, delete, stats, list_all, compact, drop)
+_COMMANDS = (create, add, search, delete, stats, recall, list_all, compact, drop)
 
 
 @click.group(name="index")

@@ -39,6 +39,7 @@ class Options(TypedDict):
     grace_s: float
     canary_s: float
     canary_limit_s: float
+    recall_s: float
     access_log: Literal["all", "errors", "off"]
     log_format: Literal["json", "text"]
     reflection: bool
@@ -147,6 +148,12 @@ _OPTIONS = (
         type=click.FloatRange(0, min_open=True),
         default=30.0,
         help="Restart a model that is stuck for so long.",
+    ),
+    click.option(
+        "--recall-s",
+        type=click.FloatRange(0),
+        default=3600.0,
+        help="Measure what searches of the collections miss every so often; 0: never.",
     ),
     click.option(
         "--access-log",
