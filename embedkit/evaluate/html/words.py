@@ -22,6 +22,11 @@ ABOUT = {
         "Out of distribution",
         "How well images of an unknown kind can be told from known ones.",
     ),
+    "retrieval": (
+        "Retrieval",
+        "Whether a search for a test image among the training images finds its class first, "
+        "through a collection of the server.",
+    ),
     "robustness": (
         "Robustness",
         "How often the model is still right when someone changes each pixel by at most the "
@@ -39,6 +44,7 @@ HEADLINES = {
     "knn": r"top1",
     "linear": r"top1",
     "ood": r".*\.auroc",
+    "retrieval": r"map|map_at_r|recall_at_1|search_recall_at_10",
     "robustness": r"accuracy|(pgd|square)\.[^.]+\.accuracy",
     "parity": r"(torch|local)_vs_served\.(max_abs_error|knn_flips)",
 }
@@ -51,6 +57,13 @@ _GLOSSARY = {
     "aupr_ood_positive": "average precision with novel images as the positive class",
     "fpr95_id_positive": "share of novel images accepted when 95 % of known ones are accepted",
     "fpr95_ood_positive": "share of known images rejected when 95 % of novel ones are rejected",
+    "map": "mean over queries of the precision at each relevant place, over all places",
+    "map_at_r": "the same over the first R places, where R images are relevant",
+    "ndcg_at_10": "first ten places, later ones counting less, over the best that is possible",
+    "precision_at_10": "share of the first ten places that is of the query's class",
+    "recall_at_1": "share of queries whose first place is of their class",
+    "recall_at_10": "share of queries with an image of their class among the first ten places",
+    "search_recall_at_10": "share of the ten truly nearest images that the search finds",
     "accuracy": "share of examined images that are classified correctly, clean or attacked",
     "twin_accuracy": (
         "the same on the local twin before rounding to 8 bits; the gap to accuracy is the "
