@@ -275,6 +275,9 @@ def _permuted(batch, order):
     values = {name: None if v is None else v[:, order] for name, v in by_view.items()}
     values |= {name: getattr(batch, name)[order] for name in BY_IMAGE}
     values["notes"] = {name: note[order] for name, note in batch.notes.items()}
+    if "partner" in batch.notes:
+        # It holds positions in the batch, which have moved too.
+        values["notes"]["partner"] = torch.argsort(order)[values["notes"]["partner"]]
     values["embeddings"] = tuple(e[order] for e in batch.embeddings)
     return _changed(batch, **values)
 
