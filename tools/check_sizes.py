@@ -17,6 +17,7 @@ PLURAL = {
     "stores",
     "tasks",
     "attacks",
+    "corruptions",
     "services",
     "proto",
 }
@@ -72,7 +73,10 @@ def _packages(root: Path) -> list[str]:
         entries = [
             p
             for p in folder.iterdir()
-            if not p.name.startswith("__") and (p.is_dir() or p.suffix == ".py")
+            if not p.name.startswith("__")
+            and (p.is_dir() or p.suffix == ".py")
+            # A contract and the folder of its implementations are one noun.
+            and not (p.name in PLURAL and p.with_name(f"{p.name[:-1]}.py").is_file())
         ]
         if len(entries) > PACKAGE_ENTRIES:
             failures.append(

@@ -14,6 +14,7 @@ REGISTRIES = {
     ),
     "detectors": Registry[object]("embedkit.detect.detectors", "detector"),
     "attacks": Registry[object]("embedkit.evaluate.attacks", "attack"),
+    "corruptions": Registry[object]("embedkit.evaluate.corruptions", "corruption"),
     "tasks": Registry[object]("embedkit.evaluate.tasks", "task"),
     "stores": Registry[object]("embedkit.retrieve.stores", "store"),
 }

@@ -48,6 +48,12 @@ EXPECTED = {
         Expected("ari", 1, 0),
         Expected("purity", 1, 0.25),
     ],
+    "corruption": [
+        Expected("clean_error", 0, 0.75),
+        Expected("gaussian_blur.1.error", 0, 0.75),
+        Expected("gaussian_blur.drift", 0, 0),
+        Expected("jpeg_recode.5.error", 0, 0.75),
+    ],
     "few_shot": [Expected("top1_n1", 1, 0.25), Expected("top1_logistic_n2", 1, 0.25)],
     "geometry": [
         Expected("nc4_disagreement", 0, 0.75),
@@ -108,7 +114,8 @@ def context(embedder):
             shot_draws=2,
             view_images=40,
             latency_calls=5,
-            corruption_images=12,
+            corruptions=("gaussian_blur", "jpeg_recode"),
+            corruption_images=40,
             severities=(1, 5),
         ),
     )

@@ -1,0 +1,1 @@
+"""Corruptions, one per module; the module is named as the method."""

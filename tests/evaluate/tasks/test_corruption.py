@@ -1,0 +1,82 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.neighbors import KNeighborsClassifier
+
+from embedkit.evaluate.context import Options
+from embedkit.evaluate.corruption import corrupt
+from embedkit.evaluate.statistics import Metric
+from embedkit.evaluate.tasks.corruption import CorruptionRobustness, _relative
+
+OPTIONS = Options(
+    corruptions=("gaussian_noise", "frost"), corruption_images=50, severities=(1, 5)
+)
+
+
+def test_errors_drift_and_overlap_follow_their_definitions(make_context, noisy, embedded):
+    context = make_context(served=noisy, options=OPTIONS)
+    result = CorruptionRobustness().run(context)
+    rows = result.items["ids"].astype(int)
+    assert len(rows) == 50
+    images, ids = context.test.images[rows], tuple(map(str, rows))
+    spoilt = corrupt(images, "gaussian_noise", 5, ids=ids, seed=0)
+    (train, y), z = embedded(context.train), noisy.embed(spoilt).astype(float)
+    clean = noisy.embed(images).astype(float)
+    peer = KNeighborsClassifier(
+        20, weights=lambda d: np.exp((1 - d) / 0.07), metric="cosine", algorithm="brute"
+    ).fit(train, y)
+    wrong = peer.predict(z) != context.test.labels[rows]
+    np.testing.assert_array_equal(result.items["gaussian_noise.5.wrong"], wrong)
+    assert result.metrics["gaussian_noise.5.error"].value == wrong.mean()
+    drift = 1 - (z * clean).sum(axis=1)
+    np.testing.assert_allclose(result.items["gaussian_noise.5.drift"], drift, atol=1e-6)
+    near = [np.argsort(-(v @ train.T), axis=1, kind="stable")[:, :10] for v in (clean, z)]
+    shared = [len(set(a) & set(b)) / 10 for a, b in zip(*near, strict=True)]
+    assert result.metrics["gaussian_noise.5.overlap"].value == pytest.approx(
+        np.mean(shared), abs=0.01
+    )
+
+
+def test_mce_is_the_mean_ratio_to_the_reference(make_context, noisy):
+    result = CorruptionRobustness().run(make_context(served=noisy, options=OPTIONS))
+    found = {name: metric.value for name, metric in result.metrics.items()}
+    reference = {name: result.items[f"reference_{name}"].mean() for name in OPTIONS.corruptions}
+    ratios = [found[f"{name}.error"] / reference[name] for name in reference if reference[name]]
+    assert found["mce"] == pytest.approx(np.mean(ratios))
+    # Raw pixels, of unit length, know nothing of brightness and are not worse on noise.
+    assert "no relative_mce: the reference has no further errors" in result.warnings
+    pair = [found[f"{name}.error"] for name in OPTIONS.corruptions]
+    assert found["error"] == pytest.approx(np.mean(pair))
+
+
+def test_relative_mce_counts_the_rise_alone():
+    metrics = {"clean_error": Metric(0.1, None, 9)}
+    metrics |= {
+        f"{name}.error": Metric(v, None, 9) for name, v in (("fog", 0.4), ("snow", 0.2))
+    }
+    names, reference = {"fog": (1,), "snow": (1,)}, {"fog": 0.8, "snow": 0.5}
+    found = _relative(metrics, names, reference, 0.3, 9)
+    assert found["mce"].value == pytest.approx((0.4 / 0.8 + 0.2 / 0.5) / 2)
+    assert found["relative_mce"].value == pytest.approx((0.3 / 0.5 + 0.1 / 0.2) / 2)
+
+
+def test_without_labels_drift_is_measured(make_context, source):
+    result = CorruptionRobustness().run(make_context(test=source.novel(20), options=OPTIONS))
+    assert result.warnings[0].startswith("no errors: expected labels")
+    assert "gaussian_noise.5.drift" in result.metrics
+    assert not any(name.endswith("error") for name in result.metrics)
+
+
+def test_the_set_of_mnist_c_runs_alone(make_context):
+    options = replace(OPTIONS, corruptions=("mnist_c",), corruption_images=8)
+    metrics = CorruptionRobustness().run(make_context(options=options)).metrics
+    assert "shot_noise.5.error" in metrics
+    assert "canny_edges.1.error" in metrics
+
+
+def test_pictures_and_curves(make_context):
+    figures = CorruptionRobustness().run(make_context(options=OPTIONS)).figures
+    assert set(figures) == {"noise", "weather", "examples"}
+    assert figures["noise"]["x"] == [1, 5]
+    assert [len(row["images"]) for row in figures["examples"]["rows"]] == [8, 8]
