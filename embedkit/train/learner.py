@@ -77,9 +77,11 @@ class Learner(nn.Module):
 
     Attributes:
         way: How all images of a batch are run; None runs them at once.
+        channels_last: Whether pixels are laid out with their channels side by side.
     """
 
     way: Way | None = None
+    channels_last: bool = False
 
     def __init__(
         self, encoder: Encoder, projector: nn.Module, module: nn.Module | None
@@ -106,7 +108,10 @@ class Learner(nn.Module):
         """Encode all views in one pass, so that batch norm sees them together."""
         v, b = part.pixels.shape[:2]
         hidden = None if part.mask is None else Hidden(part.mask.flatten(0, 1), part.token)
-        features, tokens = self.encoder.encode(part.pixels.flatten(0, 1), hidden)
+        pixels = part.pixels.flatten(0, 1)
+        if self.channels_last:
+            pixels = _channels_last(pixels)
+        features, tokens = self.encoder.encode(pixels, hidden)
         projections = self.projector(features)
         return Viewed(
             features.reshape(v, b, -1),
@@ -191,6 +196,7 @@ def build_state(
     if isinstance(objective, Prepared) and module is not None:
         objective.prepare(module, images.embeddings)
     if recipe.run.channels_last:
+        learner.channels_last = True
         learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return State(
         learner,
@@ -214,12 +220,25 @@ def _sizes(dim: int, encoder: Encoder, images: TrainingImages) -> Sizes:
     )
 
 
+def _channels_last(pixels: torch.Tensor) -> torch.Tensor:
+    """The same (n, c, h, w) with the channels of a pixel side by side in memory.
+
+    With one channel both orders are the same bytes, and torch takes them for channels-first
+    unless the strides say otherwise: the whole network would then run in that order.
+    """
+    if pixels.shape[1] == 1:
+        return pixels.contiguous().squeeze(1).unsqueeze(-1).permute(0, 3, 1, 2)
+    return pixels.contiguous(memory_format=torch.channels_last)
+
+
 def _teacher(learner: Learner, objective: Objective) -> Learner | None:
     """A copy of what the objective's targets come from, or None."""
     if not objective.needs & {"teacher", "teacher_module", "teacher_blocks"}:
         return None
     module = learner.module if "teacher_module" in objective.needs else None
-    return _frozen_copy(Learner(learner.encoder, learner.projector, module))
+    teacher = Learner(learner.encoder, learner.projector, module)
+    teacher.channels_last = learner.channels_last
+    return _frozen_copy(teacher)
 
 
 def _encoder(recipe: Recipe, images: TrainingImages) -> Encoder:

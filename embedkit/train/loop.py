@@ -20,6 +20,7 @@ from embedkit.train.run.bundles import LoadBundle, embed_all
 from embedkit.train.run.divergence import diverged
 from embedkit.train.run.folder import RunFolder, RunResult, versions
 from embedkit.train.run.interrupt import interruptible
+from embedkit.train.run.memory import kept_memory
 from embedkit.train.scale.gradient import Found, Gradient
 from embedkit.train.scale.processes import Processes, joined
 from embedkit.train.supply import Supply
@@ -84,7 +85,7 @@ def train(
         TrainingDiverged: If the loss is not finite; names the step and the file of its batch.
         Cancelled: If interrupted by SIGINT or SIGTERM; a checkpoint was written.
     """
-    with joined(device) as processes:
+    with joined(device) as processes, kept_memory():
         run = _prepare(recipe, Path(out), resume, device, load_bundle, processes)
         return run.folder.result() or _train(run, report)
 

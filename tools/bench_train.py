@@ -1,0 +1,164 @@
+"""The training loop beside the bare step and lightly's own loop, in one run.
+
+    python -m tools.bench_train [--channels 1|3] [--rounds 7] [--venv DIR] [--out FILE.json]
+
+5,120 images of noise (28 px grey or 32 px in colour; no rate depends on what they show), the
+ResNet of 0.17 M parameters, SimCLR with a batch of 256 images, two views counted as one image,
+AdamW. Every side takes its turn in every round, in an order drawn anew; the ratios are medians
+over rounds with 95 % bootstrap intervals. lightly runs in an environment of its own, which is
+made when there is none, with its SimCLR transform (no blur, as ours at this size), its loss and
+its head around the same network, in several settings of which the best median counts.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from embedkit.bench.training.run import Plan, Side, our_sides, ratio, run, spread, take_turns
+from embedkit.train.recipe import Recipe
+
+_ROOT = Path(__file__).resolve().parent.parent
+_NEEDS = (
+    "hydra-core",
+    "lightly-utils",
+    "lightning-utilities",
+    "tqdm",
+    "requests",
+    "aenum",
+    "pydantic",
+)
+_SETTINGS: dict[str, dict[str, int]] = {
+    "2 workers": {"workers": 2, "channels_last": 0, "bf16": 0},
+    "2 workers, channels-last": {"workers": 2, "channels_last": 1, "bf16": 0},
+    "1 worker, channels-last": {"workers": 1, "channels_last": 1, "bf16": 0},
+    "no workers, channels-last": {"workers": 0, "channels_last": 1, "bf16": 0},
+    "2 workers, channels-last, bf16": {"workers": 2, "channels_last": 1, "bf16": 1},
+}
+
+
+def main() -> None:
+    """Print the ratios and write everything as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--channels", type=int, choices=(1, 3), default=1)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=8, help="of lightly's loop in each turn")
+    parser.add_argument("--venv", type=Path, default=Path("/tmp/embedkit-lightly"))
+    parser.add_argument("--without-lightly", action="store_true")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="bench-train-") as folder:
+        plan = _plan(Path(folder), options.channels, options.rounds)
+        if options.without_lightly:
+            figures = run(plan, print)
+        else:
+            figures = _beside_lightly(plan, Path(folder), options)
+    for name, found in {**figures["efficiency"], **figures.get("over_lightly", {})}.items():
+        print(f"{name}: {found['median']:.3f} (95 % {found['ci']}, n = {found['n']})")
+    if options.out is not None:
+        options.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
+def _plan(folder: Path, channels: int, rounds: int) -> Plan:
+    px = 28 if channels == 1 else 32
+    noise = np.random.default_rng(0).integers(0, 256, (5_120, px, px, channels), np.uint8)
+    np.savez(folder / "noise.npz", x_train=noise)
+    np.save(folder / "noise.npy", noise)
+    recipe = Recipe.from_dict(
+        {
+            "data": {"source": str(folder / "noise.npz")},
+            "encoder": {"name": "resnet"},
+            "objective": {"name": "simclr"},
+            "schedule": {"batch_size": 256},
+        }
+    )
+    return Plan(recipe, rounds=rounds)
+
+
+def _beside_lightly(plan: Plan, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    python = _environment(options.venv)
+    with _lightly(python, folder / "noise.npy", options.steps) as theirs:
+        rates = take_turns({**our_sides(plan), **theirs}, plan.rounds, print)
+    figures = run(replace(plan, rounds=1, precisions=())) | {
+        "rounds": plan.rounds,
+        "lightly": _version(python),
+        "images_per_s": {name: spread(values) for name, values in rates.items()},
+    }
+    best = max(theirs, key=lambda name: median(rates[name]))
+    first = next(iter(theirs))
+    pairs = [(p, side) for p in plan.precisions for side in dict.fromkeys((first, best))]
+    figures["efficiency"] = {
+        f"{p} / bare": ratio(rates[f"loop {p}"], rates[f"bare {p}"]) for p in plan.precisions
+    }
+    figures["over_lightly"] = {
+        f"{p} / {side}": ratio(rates[f"loop {p}"], rates[side]) for p, side in pairs
+    }
+    return figures
+
+
+def _environment(folder: Path) -> str:
+    """The Python of lightly's environment, made where there is none."""
+    python = str(folder / "bin" / "python")
+    if (folder / "done").exists():
+        return python
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    pip = [python, "-m", "pip", "install", "-q", "-c", str(_ROOT / "constraints.txt")]
+    subprocess.run([*pip, "torch", "numpy", "pillow", *_NEEDS], check=True)
+    # Its wheels ask for a CUDA build of torch.
+    subprocess.run([*pip, "--no-deps", "torchvision", "lightly"], check=True)
+    (folder / "done").touch()
+    return python
+
+
+def _version(python: str) -> str:
+    code = "from importlib.metadata import version; print(version('lightly'))"
+    found = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True)
+    return found.stdout.strip()
+
+
+@contextmanager
+def _lightly(python: str, pixels: Path, steps: int) -> Iterator[dict[str, Side]]:
+    """The loop of lightly in each of its settings."""
+    command = [python, str(_ROOT / "tools" / "peers" / "lightly_loop.py"), str(pixels)]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={"PYTHONPATH": str(_ROOT), "PYTHONWARNINGS": "ignore", "PATH": "/usr/bin:/bin"},
+    )
+    if process.stdin is None or process.stdout is None:
+        raise TypeError("expected pipes")
+    asked, answers = process.stdin, process.stdout
+    try:
+        ready = json.loads(answers.readline() or "{}")
+        if ready.get("torch", "").split("+")[0] != version("torch").split("+")[0]:
+            raise SystemExit(f"expected torch {version('torch')} beside lightly, got {ready}")
+
+        def turn(settings: dict[str, int]) -> float:
+            asked.write(json.dumps({**settings, "warm": 4, "steps": steps}) + "\n")
+            asked.flush()
+            return float(json.loads(answers.readline()))
+
+        yield {f"lightly, {name}": _bound(turn, s) for name, s in _SETTINGS.items()}
+    finally:
+        asked.close()
+        process.wait()
+
+
+def _bound(turn: Callable[[dict[str, int]], float], settings: dict[str, int]) -> Side:
+    return lambda: turn(settings)
+
+
+if __name__ == "__main__":
+    main()

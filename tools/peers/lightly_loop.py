@@ -1,0 +1,110 @@
+"""lightly's own loop, one turn per line of standard input: ``lightly_loop.py PIXELS.npy``.
+
+Its loss, transforms, data set and DataLoader around the same network and optimiser as ours. A
+line is JSON with ``workers``, ``channels_last``, ``bf16``, ``warm`` and ``steps``; the answer
+is images per second over ``steps`` after ``warm`` ones.
+"""
+
+import json
+import sys
+import time
+
+import numpy as np
+import torch
+
+
+def _stub_operators() -> object:
+    """Declare the two compiled operators that torchvision describes when it is imported."""
+    library = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return library
+
+
+class _Pictures(torch.utils.data.Dataset):  # type: ignore[type-arg]
+    """PIL images made from an array in memory, under lightly's transform."""
+
+    def __init__(self, pixels: np.ndarray, transform: object) -> None:
+        self.pixels, self.transform = pixels, transform
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> object:
+        from PIL import Image
+
+        pixels = self.pixels[index]
+        image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+        return self.transform(image)  # type: ignore[operator]
+
+
+class _Network(torch.nn.Module):
+    """Our encoder's network under lightly's projection head."""
+
+    def __init__(self, channels: int, px: int) -> None:
+        super().__init__()
+        from lightly.models.modules import SimCLRProjectionHead
+
+        from embedkit.encoders.resnet import ResNet
+        from embedkit.preprocess import InputSpec
+
+        self.net = ResNet().build(InputSpec(height=px, width=px, channels=channels))
+        self.head = SimCLRProjectionHead(self.net.feature_dim, 256, 128)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.net(x).features)
+
+
+def turn(pixels: np.ndarray, options: dict[str, int], batch_size: int = 256) -> float:
+    """Images per second of one stretch of lightly's loop."""
+    from lightly.loss import NTXentLoss
+    from lightly.transforms import SimCLRTransform
+
+    channels, px = pixels.shape[-1], pixels.shape[1]
+    transform = SimCLRTransform(
+        input_size=px,
+        cj_strength=0.5,
+        min_scale=0.2,
+        gaussian_blur=0.0,
+        normalize={"mean": [0.5] * channels, "std": [0.25] * channels},
+    )
+    loader = torch.utils.data.DataLoader(
+        _Pictures(pixels, transform),
+        batch_size=batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=options["workers"],
+    )
+    form = torch.channels_last if options["channels_last"] else torch.contiguous_format
+    network = _Network(channels, px).to(memory_format=form)
+    criterion = NTXentLoss(temperature=0.2)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-4)
+    total, began = torch.zeros(()), 0.0
+    for step, (x0, x1) in enumerate(loader):
+        if step == options["warm"]:
+            began = time.perf_counter()
+        if step == options["warm"] + options["steps"]:
+            break
+        with torch.autocast("cpu", torch.bfloat16, enabled=bool(options["bf16"])):
+            z0 = network(x0.to(memory_format=form))
+            z1 = network(x1.to(memory_format=form))
+        loss = criterion(z0.float(), z1.float())
+        total += loss.detach()
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    return options["steps"] * batch_size / (time.perf_counter() - began)
+
+
+def main() -> None:
+    """Answer every line until there are no more."""
+    # The operators live as long as this object.
+    operators = _stub_operators()
+    pixels = np.load(sys.argv[1], allow_pickle=False)
+    print(json.dumps({"ready": bool(operators), "torch": torch.__version__}), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(turn(pixels, json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
