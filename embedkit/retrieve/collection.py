@@ -1,6 +1,5 @@
 """One open collection: its truth, the index derived from it, and the line of writes."""
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -12,21 +11,15 @@ import numpy as np
 from embedkit.errors import NotFound, StoreDamaged
 from embedkit.retrieve.filter.sql import Condition, condition
 from embedkit.retrieve.index.blocks import Slots
+from embedkit.retrieve.index.engines.source import ReplacedError
 from embedkit.retrieve.index.flat import FlatIndex
 from embedkit.retrieve.index.kinds import check_params
 from embedkit.retrieve.index.layered import LayeredIndex
 from embedkit.retrieve.index.rebuild import IndexStats, Rebuilder
+from embedkit.retrieve.index.restore import restored
 from embedkit.retrieve.index.scoring import Neighbours
 from embedkit.retrieve.index.segment import Segment
-from embedkit.retrieve.index.selection import Selection
-from embedkit.retrieve.index.snapshot import (
-    SnapshotError,
-    check_snapshot,
-    clear,
-    read_snapshot,
-    write_snapshot,
-)
-from embedkit.retrieve.index.source import ReplacedError
+from embedkit.retrieve.index.snapshot import check_snapshot, clear, write_snapshot
 from embedkit.retrieve.index.verify import Verification, differences
 from embedkit.retrieve.limits import check_vectors
 from embedkit.retrieve.store import ANSWER_BYTES, Answer, Page, Query, Row, Scan
@@ -37,7 +30,6 @@ from embedkit.types import Collection, Embeddings
 
 __all__ = ["OpenCollection"]
 
-_LOG = logging.getLogger(__name__)
 # A search whose hits were replaced before it could read them is repeated on the newer state.
 _FREE_TRIES = 8
 
@@ -70,13 +62,29 @@ class OpenCollection:
         self._dropped = False
         position = self._truth.position()
         try:
-            index = _loaded(folder, self._truth, position)
+            index = self._loaded(position)
         except BaseException:
             self._truth.close()
             raise
         self._state = _State(position, index)
         self._rebuilder = Rebuilder(self)
         self._rebuilder.consider()
+
+    def _loaded(self, position: Position) -> LayeredIndex:
+        """The index as of the truth.
+
+        Raises:
+            StoreDamaged: If the truth has another number of vectors than it says.
+        """
+        collection = position.collection
+        empty = LayeredIndex(FlatIndex(collection.dim, collection.metric))
+        vectors = Vectors(self._truth, position.last_slot)
+        index = restored(self._folder, self._truth.snapshot(), empty, vectors)
+        if index.count != collection.count:
+            raise StoreDamaged(
+                f"expected {collection.count} vectors in {self._folder}, got {index.count}"
+            )
+        return index
 
     @property
     def described(self) -> Collection:
@@ -140,7 +148,7 @@ class OpenCollection:
             transaction.stand_at(position)
             # Before the commit: what cannot be indexed must not become the truth.
             emptied_slots = np.asarray(gone, np.int64)
-            index = _indexed(state.index, added, emptied_slots)
+            index = state.index.after_writes(added, emptied_slots)
         self._state = _State(position, index)
         self._rebuilder.written(emptied_slots)
         return answers
@@ -347,48 +355,3 @@ def _answered(state: _State, near: Neighbours, rows: dict[int, Row]) -> Answer |
         return None
     scores = tuple(near.scores.astype(np.float32))
     return Answer(found, scores, near.exact, state.position.collection)
-
-
-def _loaded(folder: Path, truth: Truth, position: Position) -> LayeredIndex:
-    """The index as of the truth: from the snapshot where it fits, else of whole vectors.
-
-    Raises:
-        StoreDamaged: If the truth has another number of vectors than it says.
-    """
-    collection = position.collection
-    index = LayeredIndex(FlatIndex(collection.dim, collection.metric))
-    after, digest = 0, truth.snapshot()
-    try:
-        segment = read_snapshot(folder, digest)
-        slots = truth.slots(segment.last_slot)
-        places = segment.places(slots)
-        if len(places) < len(slots) or segment.spec.dim != collection.dim:
-            raise SnapshotError("expected every vector of its time in the snapshot, got fewer")
-        index = LayeredIndex(index.tail, segment, Selection.of(places, len(segment.slots)))
-        after = segment.last_slot
-    except SnapshotError as error:
-        if digest:
-            _LOG.warning("%s: %s; the index is built anew", folder, error)
-    clear(folder, keep=digest if after else "")
-    none = np.empty(0, np.int64)
-    for slots, vectors in truth.vectors(after, position.last_slot):
-        index = index.changed(slots, vectors, none)
-    if index.count != collection.count:
-        raise StoreDamaged(
-            f"expected {collection.count} vectors in {folder}, got {index.count}"
-        )
-    return index
-
-
-def _indexed(
-    index: LayeredIndex, added: list[tuple[Slots, Embeddings]], gone: Slots
-) -> LayeredIndex:
-    """The index after several writes, of which later ones may undo earlier ones."""
-    if not added:
-        return index.changed(gone[:0], np.empty((0, index.dim), np.float32), gone)
-    slots = np.concatenate([a[0] for a in added])
-    vectors = np.concatenate([a[1] for a in added])
-    if len(gone):
-        keep = ~np.isin(slots, gone)
-        slots, vectors = slots[keep], vectors[keep]
-    return index.changed(slots, vectors, gone)

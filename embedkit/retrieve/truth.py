@@ -291,9 +291,9 @@ class Vectors:
         """Every slot, ascending."""
         return self._truth.slots(self._upto)
 
-    def stream(self) -> Iterator[tuple[Slots, Embeddings]]:
-        """Every vector in ascending order of slots, some thousand at a time."""
-        for part in self._truth.vectors(0, self._upto):
+    def stream(self, after: int = 0) -> Iterator[tuple[Slots, Embeddings]]:
+        """Every vector behind a slot in ascending order, some thousand at a time."""
+        for part in self._truth.vectors(after, self._upto):
             self._check()
             yield part
 

@@ -257,7 +257,7 @@ def test_what_cannot_be_indexed_does_not_become_the_truth(
         raise MemoryError("no room")
 
     with monkeypatch.context() as patch:
-        patch.setattr("embedkit.retrieve.collection._indexed", fail)
+        patch.setattr("embedkit.retrieve.index.layered.LayeredIndex.after_writes", fail)
         with pytest.raises(MemoryError):
             opened.write(Write(["b"], vectors(rng, 1), [None]))
     assert opened.get(["b"], with_vectors=False) == (None,)

@@ -10,11 +10,11 @@ from embedkit.retrieve.index.blocks import Slots
 from embedkit.retrieve.index.engines.curve import Curve, Point
 from embedkit.retrieve.index.engines.hnsw import build_graph
 from embedkit.retrieve.index.engines.ivf import build_inverted_file
+from embedkit.retrieve.index.engines.source import Source, Stopped
 from embedkit.retrieve.index.engines.spec import Spec
 from embedkit.retrieve.index.scoring import Neighbours, joined, nearest, prepared, rescored
 from embedkit.retrieve.index.segment import Segment
 from embedkit.retrieve.index.selection import Selection
-from embedkit.retrieve.index.source import Source, Stopped
 from embedkit.types import Embeddings, SearchParams
 
 __all__ = ["build_segment"]

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from embedkit.retrieve.index.blocks import Slots
+from embedkit.retrieve.index.engines.source import Source
 from embedkit.retrieve.index.flat import FlatIndex
 from embedkit.retrieve.index.scoring import Neighbours, joined, prepared
 from embedkit.retrieve.index.segment import Segment
 from embedkit.retrieve.index.selection import Selection
-from embedkit.retrieve.index.source import Source
 from embedkit.types import Embeddings, SearchParams
 
 __all__ = ["LayeredIndex"]
@@ -52,6 +52,19 @@ class LayeredIndex:
         if self.segment is not None and len(gone):
             alive = alive.without(self.segment.places(np.sort(gone)))
         return replace(self, tail=self.tail.changed(slots, vectors, gone), alive=alive)
+
+    def after_writes(
+        self, added: list[tuple[Slots, Embeddings]], gone: Slots
+    ) -> "LayeredIndex":
+        """Return the index after several writes, of which later ones may undo earlier ones."""
+        if not added:
+            return self.changed(gone[:0], np.empty((0, self.dim), np.float32), gone)
+        slots = np.concatenate([a[0] for a in added])
+        vectors = np.concatenate([a[1] for a in added])
+        if len(gone):
+            keep = ~np.isin(slots, gone)
+            slots, vectors = slots[keep], vectors[keep]
+        return self.changed(slots, vectors, gone)
 
     def packed(self) -> "LayeredIndex":
         """Return the same index with the tail in as little memory as possible."""

@@ -14,11 +14,11 @@ import numpy as np
 
 from embedkit.retrieve.index.blocks import Slots
 from embedkit.retrieve.index.build import build_segment
+from embedkit.retrieve.index.engines.source import Source, Stopped
 from embedkit.retrieve.index.engines.spec import Spec
 from embedkit.retrieve.index.kinds import kind_for
 from embedkit.retrieve.index.layered import LayeredIndex
 from embedkit.retrieve.index.segment import Segment
-from embedkit.retrieve.index.source import Source, Stopped
 from embedkit.types import Collection
 
 __all__ = ["Host", "IndexStats", "Progress", "Rebuilder", "due"]

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from embedkit.retrieve.index.blocks import Slots
 from embedkit.retrieve.index.engines.curve import Curve
+from embedkit.retrieve.index.engines.source import ReplacedError, Source
 from embedkit.retrieve.index.engines.spec import Engine, Spec
 from embedkit.retrieve.index.scoring import (
     MARGIN,
@@ -18,7 +19,6 @@ from embedkit.retrieve.index.scoring import (
     rescored,
 )
 from embedkit.retrieve.index.selection import Selection
-from embedkit.retrieve.index.source import ReplacedError, Source
 from embedkit.types import Embeddings, SearchParams
 
 __all__ = ["RECALL", "Segment"]
@@ -135,7 +135,7 @@ class Segment:
         return rescored(
             queries,
             inverse.reshape(positions.shape),
-            lambda rows: vectors[rows],
+            vectors.__getitem__,
             self.spec.metric,
         )
 
@@ -157,7 +157,7 @@ class Segment:
             seen += len(positions)
             wide = min(k + MARGIN, len(positions))
             _, rows = nearest(queries, vectors, wide, self.spec.metric)
-            scores = rescored(queries, rows, lambda r, v=vectors: v[r], self.spec.metric)
+            scores = rescored(queries, rows, vectors.__getitem__, self.spec.metric)
             best = joined([best, Neighbours.ranked(self.slots[positions[rows]], scores, k)], k)
         if seen < chosen.count:
             raise ReplacedError

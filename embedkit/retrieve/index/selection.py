@@ -79,4 +79,4 @@ class Selection:
         """The set as FAISS wants it; None selects all. It refers to this set's memory."""
         if self.bits is None:
             return None
-        return faiss.IDSelectorBitmap(self.bits)
+        return faiss.IDSelectorBitmap(self.bits)  # type: ignore[call-arg,arg-type]

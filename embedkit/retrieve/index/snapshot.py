@@ -89,7 +89,8 @@ def _write(writer: _Hashing, segment: Segment, sequence: int) -> None:
     ).encode()
     writer.write(_MAGIC + len(header).to_bytes(8, "little") + header)
     writer.write(segment.slots.astype("<i8").tobytes())
-    faiss.write_index(segment.engine.index, faiss.PyCallbackIOWriter(writer.write, 1 << 20))
+    sink = faiss.PyCallbackIOWriter(writer.write, 1 << 20)  # type: ignore[attr-defined]
+    faiss.write_index(segment.engine.index, sink)
 
 
 def read_snapshot(folder: Path, digest: str, spec: Spec | None = None) -> Segment:
@@ -117,14 +118,14 @@ def read_snapshot(folder: Path, digest: str, spec: Spec | None = None) -> Segmen
         end = start + size + 8 * header["count"]
         slots = np.frombuffer(content[start + size : end], "<i8").astype(np.int64)
         index = faiss.deserialize_index(np.frombuffer(content[end:], np.uint8))
-        _check_index(index, found, len(slots))
+        engine = _engine(index, found, len(slots))
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise SnapshotError(f"expected an index snapshot, got {error}") from error
     if spec is not None and found != spec:
         raise SnapshotError(f"expected a snapshot of {spec}, got {found}")
     return Segment(
         found,
-        _engine(index, found),
+        engine,
         slots,
         header["last_slot"],
         curve,
@@ -171,23 +172,18 @@ def _content(folder: Path, digest: str) -> bytes:
     return content[:-_DIGEST_BYTES]
 
 
-def _check_index(index: faiss.Index, spec: Spec, count: int) -> None:
-    """Refuse an index that is not what the header says."""
-    is_graph = isinstance(index, faiss.IndexHNSW)
-    if (
-        index.d != spec.dim
-        or index.ntotal != count
-        or index.metric_type != spec.faiss_metric
-        or is_graph != (spec.kind == "hnsw")
-        or not isinstance(index, faiss.IndexHNSW | faiss.IndexIVF)
-    ):
-        raise ValueError(f"{type(index).__name__} of {index.ntotal} x {index.d}")
-
-
-def _engine(index: faiss.Index, spec: Spec) -> Engine:
-    if spec.kind == "hnsw":
+def _engine(index: faiss.Index, spec: Spec, count: int) -> Engine:
+    """Wrap an index, if it is what the header says."""
+    is_fitting = (index.d, index.ntotal, index.metric_type) == (
+        spec.dim,
+        count,
+        spec.faiss_metric,
+    )
+    if is_fitting and spec.kind == "hnsw" and isinstance(index, faiss.IndexHNSW):
         return Graph(index)
-    return InvertedFile(index, spec.holds_vectors)
+    if is_fitting and spec.kind != "hnsw" and isinstance(index, faiss.IndexIVF):
+        return InvertedFile(index, spec.holds_vectors)
+    raise ValueError(f"{type(index).__name__} of {index.ntotal} x {index.d}")
 
 
 def _synchronise(folder: Path) -> None:

@@ -68,7 +68,7 @@ class Storage:
         if self.name == "int8":
             rows = np.frombuffer(data, np.uint8).reshape(-1, self.width)
             scale = np.ascontiguousarray(rows[:, :_SCALE_BYTES]).view("<f4")
-            return rows[:, _SCALE_BYTES:].view(np.int8) * scale
+            return np.asarray(rows[:, _SCALE_BYTES:].view(np.int8) * scale, np.float32)
         kind = "<f2" if self.name == "float16" else "<f4"
         return np.frombuffer(data, kind).reshape(-1, self.dim).astype(np.float32, copy=False)
 

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.retrieve.index.blocks import Slots
+from embedkit.retrieve.index.engines.source import Source
 from embedkit.retrieve.index.engines.spec import Found, Spec
 from embedkit.retrieve.index.scoring import prepared
-from embedkit.retrieve.index.source import Source
 from embedkit.types import Embeddings
 
 __all__ = ["Graph", "build_graph"]
@@ -49,7 +49,9 @@ class Graph:
         self, queries: Embeddings, wide: int, effort: int, selector: faiss.IDSelector | None
     ) -> Found:
         """Positions found near prepared queries, -1 for none, with FAISS's measure."""
-        params = faiss.SearchParametersHNSW(efSearch=max(effort, wide), sel=selector)
+        params = faiss.SearchParametersHNSW(  # type: ignore[attr-defined]
+            efSearch=max(effort, wide), sel=selector
+        )
         measure, position = self.index.search(queries, wide, params=params)
         return Found(measure, position)
 
@@ -61,12 +63,13 @@ class Graph:
 def build_graph(spec: Spec, source: Source, check: Callable[[], None]) -> tuple[Graph, Slots]:
     """Link every vector of a source that stays there; see ``build_inverted_file``."""
     metric = spec.faiss_metric
+    index: faiss.IndexHNSW
     if spec.holds_vectors:
         index = faiss.IndexHNSWFlat(spec.dim, _LINKS, metric)
     else:
         quantizer = faiss.ScalarQuantizer
         code = quantizer.QT_fp16 if spec.storage == "float16" else quantizer.QT_8bit
-        index = faiss.IndexHNSWSQ(spec.dim, code, _LINKS, metric)
+        index = faiss.IndexHNSWSQ(spec.dim, code, _LINKS, metric)  # type: ignore[arg-type]
         sample = np.random.default_rng(0).permutation(source.slots())[:_TRAINING_ROWS]
         index.train(prepared(source.fetch(np.sort(sample))[1], spec.metric))
     index.hnsw.efConstruction = _BUILD_EF

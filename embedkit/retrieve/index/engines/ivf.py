@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.retrieve.index.blocks import Slots
+from embedkit.retrieve.index.engines.source import Source
 from embedkit.retrieve.index.engines.spec import Found, Spec
 from embedkit.retrieve.index.scoring import prepared
-from embedkit.retrieve.index.source import Source
 from embedkit.types import Embeddings
 
 __all__ = ["InvertedFile", "build_inverted_file"]
@@ -52,7 +52,7 @@ class InvertedFile:
         self, queries: Embeddings, wide: int, effort: int, selector: faiss.IDSelector | None
     ) -> Found:
         """Positions found near prepared queries, -1 for none, with FAISS's measure."""
-        params = faiss.SearchParametersIVF(nprobe=effort, sel=selector)
+        params = faiss.SearchParametersIVF(nprobe=effort, sel=selector)  # type: ignore[call-arg]
         measure, position = self.index.search(queries, wide, params=params)
         return Found(measure, position)
 
@@ -138,7 +138,7 @@ def _filled(index: faiss.IndexIVF, spec: Spec, source: Source) -> Slots:
         homes.append(home[:, 0].astype(np.int32))
         seen.append(slots)
     all_slots, all_homes = np.concatenate(seen), np.concatenate(homes)
-    lists = faiss.downcast_InvertedLists(index.invlists)
+    lists = faiss.downcast_InvertedLists(index.invlists)  # type: ignore[arg-type]
     for number, size in enumerate(np.bincount(all_homes, minlength=index.nlist).tolist()):
         lists.resize(number, size)
         lists.resize(number, 0)

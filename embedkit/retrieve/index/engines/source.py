@@ -27,8 +27,8 @@ class Source(Protocol):
         """Every slot, ascending."""
         ...
 
-    def stream(self) -> Iterator[tuple[Slots, Embeddings]]:
-        """Every vector in ascending order of slots, some thousand at a time.
+    def stream(self, after: int = 0) -> Iterator[tuple[Slots, Embeddings]]:
+        """Every vector behind a slot in ascending order, some thousand at a time.
 
         Raises:
             Stopped: In a build that was told to end.
