@@ -1,5 +1,7 @@
 """The same ONNX file behind other servers, in one run: ``python -m tools.bench_peers serve``.
 
+``python -m tools.bench_peers index`` is about other indexes: see ``tools/peer_index.py``.
+
 mosec, LitServe and Ray Serve get a virtual environment of their own each, which is thrown away
 at the end (``--venvs DIR`` keeps it); one that cannot be installed or started is left out, with
 the reason. Every server runs on core 0, the load on core 1, and the bare session takes turns
@@ -11,6 +13,7 @@ call costs the client.
 
 import argparse
 import json
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -26,6 +29,7 @@ from embedkit.bench.serving.run import Plan, report_head
 from embedkit.bench.serving.server import Target, own_server
 from embedkit.bundle import Bundle
 from embedkit.errors import Unavailable
+from tools import peer_index
 from tools.peer_process import PEERS, Peer, install, serve
 
 CASES = (Case("multi-image", 64, 4), Case("unary", 1, 64), Case("unary", 1, 1))
@@ -34,8 +38,11 @@ STREAM = Case("stream", 16, 16)
 
 def main() -> None:
     """Measure, print the table, write the JSON."""
+    if sys.argv[1:2] == ["index"]:
+        peer_index.main(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("what", choices=["serve"])
+    parser.add_argument("what", choices=["serve", "index"])
     parser.add_argument("--seconds", type=float, default=3.0, help="of each case in each round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--model", choices=[*NETWORKS], action="append", help="default: both")

@@ -69,10 +69,22 @@ PEERS = (
 )
 
 
-def install(peers: list[Peer], folder: Path, skipped: dict[str, str]) -> dict[Peer, str]:
-    """Return the Python of each peer's environment; those that fail go to ``skipped``."""
+def install(
+    peers: list[Peer],
+    folder: Path,
+    skipped: dict[str, str],
+    shared: tuple[str, ...] = ("onnxruntime", "numpy"),
+) -> dict[Peer, str]:
+    """Return the Python of each peer's environment; those that fail go to ``skipped``.
+
+    Args:
+        peers: Each gets an environment unless it needs no packages.
+        folder: Where they are made.
+        skipped: Gets the reason for each that cannot be made.
+        shared: Packages that all of them get, in the version that is installed here.
+    """
     pythons: dict[Peer, str] = {}
-    common = [f"{name}=={version(name)}" for name in ("onnxruntime", "numpy")]
+    common = [f"{name}=={version(name)}" for name in shared]
     for peer in peers:
         if not peer.packages:
             pythons[peer] = sys.executable
