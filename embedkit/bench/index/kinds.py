@@ -12,8 +12,8 @@ from embedkit.types import Embeddings, SearchParams
 __all__ = ["KINDS", "Kind", "kind_named"]
 
 Knob = Literal["", "nprobe", "ef"]
-# FAISS asks for 39 training vectors per cluster and warns below; more change little.
-_TRAIN_PER_CLUSTER = 50
+# As a collection does it; more change little.
+_TRAIN_PER_CLUSTER = 64
 _SEED = 7
 
 
@@ -48,7 +48,7 @@ class Kind:
             stored: (n, d) unit vectors.
         """
         n, dim = stored.shape
-        nlist = max(1, min(round(4 * n**0.5), n // 39))
+        nlist = max(1, min(int(2 * n**0.5), n // 4))
         text = self.factory.format(nlist=nlist, pq=_subquantisers(dim))
         index = faiss.index_factory(dim, text, faiss.METRIC_INNER_PRODUCT)
         if not index.is_trained:
