@@ -47,9 +47,11 @@ class GradientCache:
         """Run the network on all images; without gradients nothing is remembered."""
         remembers = torch.is_grad_enabled()
         runs = [partial(network, piece) for piece in part.split(self.images)]
-        replays = [_replay(run) if remembers else run for run in runs]
-        with torch.no_grad():
-            outputs = [run() for run in runs]
+        replays, outputs = [], []
+        for run in runs:
+            replays.append(_replay(run))
+            with torch.no_grad():
+                outputs.append(run())
         viewed = _joined(outputs)
         if not remembers:
             return viewed

@@ -1,0 +1,95 @@
+"""The gradient of a step: accumulated, and at perturbed weights."""
+
+from shutil import which
+
+import pytest
+import torch
+
+from embedkit.perturb.augmentation import build_augmentation
+from embedkit.train.learner import build_state
+from embedkit.train.objective import build_objective
+from embedkit.train.scale.gradient import Found, Gradient
+from embedkit.train.scale.processes import ALONE
+from embedkit.train.supply import Supply
+from tests.train.scale.one_step import BATCH, images_of, recipe_of
+
+
+def prepared(name, **sections):
+    """A gradient, and the loss of each of its batches."""
+    recipe, images, objective = (
+        recipe_of(name, **sections),
+        images_of(),
+        build_objective(name, {}),
+    )
+    state = build_state(recipe, objective, images, torch.device("cpu"))
+    plain = build_augmentation([])
+    supply = Supply(objective, images, plain, plain)
+    gradient = Gradient.prepare(recipe, state, ALONE)
+
+    def loss(number):
+        indices = torch.arange(BATCH) + number * BATCH
+        generator = torch.Generator().manual_seed(number)
+        drawn = supply.draw(state.learner, indices, generator)
+        batch = supply.batch(state, drawn, indices, generator, 0.25)
+        return Found(objective(batch), batch.features, indices)
+
+    return gradient, loss
+
+
+def flat(gradient):
+    return torch.cat([p.grad.flatten() for p in gradient.state.learner.parameters()])
+
+
+def test_accumulated_gradients_are_the_mean_over_the_batches():
+    gradient, loss = prepared("vicreg", schedule={"batch_size": BATCH, "accumulate": 2})
+    gradient.take(loss)
+    both = flat(gradient)
+    singles = []
+    for number in (0, 1):
+        single, loss = prepared("vicreg")
+        single.take(lambda _, loss=loss, number=number: loss(number))
+        singles.append(flat(single))
+    torch.testing.assert_close(both, (singles[0] + singles[1]) / 2, rtol=1e-4, atol=1e-6)
+
+
+def test_the_batch_whose_loss_is_not_finite_is_named():
+    gradient, loss = prepared("vicreg", schedule={"batch_size": BATCH, "accumulate": 2})
+
+    def first_is_bad(number):
+        found = loss(number)
+        bad = found.loss.total * float("nan")
+        return found if number else found._replace(loss=type(found.loss)(bad))
+
+    assert gradient.take(first_is_bad).indices[0] == 0
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_queue_moves_once_per_step_however_many_passes(steps):
+    kind = "sam" if steps == 1 else "amp"
+    settings = {"perturbation": kind, "perturbation_steps": steps}
+    perturbed, loss = prepared("moco", optimiser=settings)
+    plain, plain_loss = prepared("moco")
+    weights = [p.detach().clone() for p in perturbed.state.learner.parameters()]
+    perturbed.take(loss)
+    plain.take(plain_loss)
+    for own, other in (
+        (perturbed.state.learner, plain.state.learner),
+        (perturbed.state.teacher, plain.state.teacher),
+    ):
+        for (name, a), (_, b) in zip(own.named_buffers(), other.named_buffers(), strict=True):
+            assert torch.equal(a, b), name
+    now = list(perturbed.state.learner.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(weights, now, strict=True))
+    assert not torch.allclose(flat(perturbed), flat(plain), rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_compiled_networks_give_the_same_gradient():
+    """A minute of compilation."""
+    if which("g++") is None:
+        pytest.skip("no C++ compiler")
+    compiled, loss = prepared("simclr", run={"compile": True})
+    plain, plain_loss = prepared("simclr")
+    compiled.take(loss)
+    plain.take(plain_loss)
+    torch.testing.assert_close(flat(compiled), flat(plain), rtol=1e-3, atol=1e-5)

@@ -1,0 +1,102 @@
+"""Two processes find the loss and the gradients that one finds, for every objective."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from embedkit.errors import Cancelled, InvalidInput
+from embedkit.train.loop import train
+from embedkit.train.objective import objectives
+from embedkit.train.recipe import Recipe
+from embedkit.train.scale.processes import ALONE, Processes
+from tests.train.scale.one_step import one_step
+
+ROOT = Path(__file__).resolve().parents[3]
+RECIPE = """
+seed = 1
+data = { source = "digits", limit = 70 }
+encoder = { name = "resnet", blocks = [1, 1], width = 4 }
+objective = { name = "byol" }
+projection = { hidden = 16, dim = 8 }
+schedule = { epochs = 2, batch_size = 16, warmup_epochs = 0.5 }
+optimiser = { name = "sgd", lr = 0.05 }
+run = { log_steps = 1, checkpoint_steps = 3, ema = 0.9 }
+"""
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """The folder that two processes wrote."""
+    folder = tmp_path_factory.mktemp("pair")
+    (folder / "recipe.toml").write_text(RECIPE)
+    script = Path(__file__).with_name("one_step.py")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", str(script), str(folder), *objectives.names()]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def assert_same(found, expected, tolerance=2e-4):
+    assert found.keys() == expected.keys()
+    assert any(key.startswith("gradient encoder") for key in expected)
+    for key, value in expected.items():
+        scale = max(np.abs(value).max(), 1e-3)
+        difference = np.abs(found[key] - value).max()
+        assert difference <= tolerance * scale, (key, difference, scale)
+
+
+@pytest.mark.parametrize("name", objectives.names())
+def test_loss_and_gradients_are_those_of_one_process(pair, name):
+    assert_same(dict(np.load(pair / f"{name}.npz")), one_step(name))
+
+
+def test_in_bfloat16_too(pair):
+    expected = one_step("byol", run={"precision": "bf16"})
+    assert_same(dict(np.load(pair / "bf16.npz")), expected, tolerance=0.1)
+
+
+def test_parts_and_perturbed_weights_go_together_with_processes(pair):
+    """Parts of 2 images on 2 processes are batch norms over 4, as parts of 4 are on one."""
+    found = dict(np.load(pair / "cached.npz"))
+    assert np.isfinite(found["loss"])
+    expected = one_step("moco", run={"gradient_cache": 4}, optimiser={"perturbation": "sam"})
+    assert found.keys() == expected.keys()
+
+
+def test_a_whole_run_gives_the_weights_of_one_process(pair, tmp_path):
+    recipe = Recipe.load(pair / "recipe.toml")
+    train(recipe, tmp_path / "run", device="cpu")
+    alone, together = (
+        load_file(folder / "run" / "encoder.safetensors") for folder in (tmp_path, pair)
+    )
+    for key, value in alone.items():
+        torch.testing.assert_close(together[key], value, rtol=1e-3, atol=1e-4)
+    lines = (pair / "run" / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) == 8
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused():
+    with pytest.raises(InvalidInput, match="multiple of the 3 processes, got 16"):
+        Processes(0, 3).check(16)
+
+
+def test_alone_nothing_is_asked_of_anyone():
+    assert ALONE.any(True)
+    assert not ALONE.any(False)
+    assert ALONE.first(lambda: "mine", lambda: "theirs") == "mine"
+    with pytest.raises(Cancelled):
+        ALONE.first(_cancelled, lambda: None)
+
+
+def _cancelled():
+    raise Cancelled("stopped")
