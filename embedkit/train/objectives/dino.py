@@ -27,7 +27,8 @@ class _Prototypes(nn.Module):
 
     def __init__(self, dim: int, prototypes: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(prototypes, dim))
+        # Short vectors: steps of the usual size turn long ones too little to learn anything.
+        self.weight = nn.Parameter(unit(torch.randn(prototypes, dim)))
         self.register_buffer("centre", torch.zeros(prototypes))
 
     def forward(self, projections: torch.Tensor) -> torch.Tensor:
@@ -54,7 +55,8 @@ class DINO:
         centre_momentum: Share of the old centre kept per step, in [0, 1] (m).
         momentum: Share of the teacher's old weights kept per step at the start, in [0, 1];
             it rises to 1 along a cosine (lambda).
-        local_views: Small crops of each image beside the two whole views; 0 for none.
+        local_views: Small crops of each image beside the two whole views (multi-crop); worth
+            their time for images of 64 px or more.
         local_area: Share of the image's area that one covers.
         local_side: Its side as a share of the image's.
     """
@@ -65,7 +67,7 @@ class DINO:
     warmup: float = 0.3
     centre_momentum: float = 0.9
     momentum: float = 0.99
-    local_views: int = 2
+    local_views: int = 0
     local_area: tuple[float, float] = (0.05, 0.3)
     local_side: float = 0.5
 

@@ -26,7 +26,8 @@ class _Prototypes(nn.Module):
 
     def __init__(self, dim: int, prototypes: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(prototypes, dim))
+        # Short vectors: steps of the usual size turn long ones too little to learn anything.
+        self.weight = nn.Parameter(unit(torch.randn(prototypes, dim)))
 
     def forward(self, projections: torch.Tensor) -> torch.Tensor:
         """Cosines with every prototype, (..., k) float32."""

@@ -26,7 +26,8 @@ class _Prototypes(nn.Module):
 
     def __init__(self, dim: int, prototypes: int, queue: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(prototypes, dim))
+        # Short vectors: steps of the usual size turn long ones too little to learn anything.
+        self.weight = nn.Parameter(unit(torch.randn(prototypes, dim)))
         self.queues = nn.ModuleList([Queue(queue, dim) for _ in range(2 if queue else 0)])
 
     def forward(self, projections: torch.Tensor) -> torch.Tensor:
@@ -50,18 +51,19 @@ class SwAV:
         queue: Earlier projections of each view that are assigned along, for batches with fewer
             images than prototypes; 0 for none.
         queue_from: Share of the run after which they are used: at first they are noise.
-        local_views: Small crops of each image beside the two whole views; 0 for none.
+        local_views: Small crops of each image beside the two whole views (multi-crop); worth
+            their time for images of 64 px or more.
         local_area: Share of the image's area that one covers.
         local_side: Its side as a share of the image's.
     """
 
-    prototypes: int = 128
+    prototypes: int = 64
     temperature: float = 0.1
     epsilon: float = 0.05
     iterations: int = 3
     queue: int = 0
     queue_from: float = 0.2
-    local_views: int = 2
+    local_views: int = 0
     local_area: tuple[float, float] = (0.05, 0.3)
     local_side: float = 0.5
 

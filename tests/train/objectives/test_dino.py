@@ -10,7 +10,7 @@ from embedkit.errors import InvalidInput
 from embedkit.train.objective import Batch, Sizes
 from embedkit.train.objectives.dino import DINO
 
-OBJECTIVE = DINO(prototypes=7, centre_momentum=0.8, warmup=0.5)
+OBJECTIVE = DINO(prototypes=7, centre_momentum=0.8, warmup=0.5, local_views=2)
 
 
 def softmax(x):
