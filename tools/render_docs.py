@@ -1,4 +1,7 @@
-"""Render docs/cli.md, docs/methods.md and README's command table; ``--check`` compares only."""
+"""Render docs/cli.md, docs/methods.md, docs/report.schema.json and README's command table.
+
+``--check`` compares only.
+"""
 
 import re
 import sys
@@ -65,6 +68,9 @@ def main() -> int:
     wanted = {
         ROOT / "docs" / "cli.md": render_cli(),
         ROOT / "docs" / "methods.md": render_methods(),
+        ROOT / "docs" / "report.schema.json": (
+            ROOT / "embedkit" / "evaluate" / "report.schema.json"
+        ).read_text(encoding="utf-8"),
         readme: render_readme(readme.read_text(encoding="utf-8")),
     }
     stale = [

@@ -13,6 +13,7 @@ import numpy as np
 from embedkit.data.dataset import Dataset
 from embedkit.evaluate.context import Context
 from embedkit.evaluate.gate import GateResult
+from embedkit.evaluate.junit import to_junit
 from embedkit.evaluate.task import TaskResult
 from embedkit.runtime.environment import code_digest
 
@@ -125,7 +126,7 @@ def describe_run(
 
 
 def write_report(report: Report, folder: str | Path) -> None:
-    """Write ``report.json``, ``items/<task>.npz`` and ``report.html`` into a folder.
+    """Write ``report.json``, ``items/<task>.npz``, ``junit.xml`` and ``report.html``.
 
     The JSON comes first, so that a failure to draw the page loses no number.
 
@@ -142,6 +143,7 @@ def write_report(report: Report, folder: str | Path) -> None:
     values = report.to_dict()
     text = json.dumps(values, indent=1, allow_nan=False) + "\n"
     _replace(root / "report.json", text)
+    _replace(root / "junit.xml", to_junit(values))
     from embedkit.evaluate.html import render
 
     _replace(root / "report.html", render(values))

@@ -11,6 +11,7 @@ from jsonschema import Draft202012Validator
 
 import embedkit.evaluate.tasks
 from embedkit.evaluate.context import Context, Options
+from embedkit.evaluate.html.words import ABOUT, term_of
 from embedkit.evaluate.run import evaluate
 from embedkit.evaluate.task import Foretelling, TaskResult, tasks
 from embedkit.testing import ConstantEmbedder, PerfectEmbedder, SyntheticImages
@@ -205,3 +206,10 @@ def test_its_entry_fits_the_published_schema(name):
     schema = json.loads(files("embedkit.evaluate").joinpath("report.schema.json").read_text())
     report = evaluate(context(PerfectEmbedder(SOURCE)), (name,))
     Draft202012Validator(schema).validate(report.to_dict())
+
+
+def test_every_number_is_explained_in_the_report(name):
+    given = context(PerfectEmbedder(SOURCE))
+    names = tasks.get(name)().metric_names(given) or tasks.get(name)().run(given).metrics
+    assert [metric for metric in names if not term_of(metric)] == []
+    assert name in ABOUT

@@ -36,6 +36,11 @@ def test_the_schema_is_a_schema(schema):
     Draft202012Validator.check_schema(schema.schema)
 
 
+def test_the_schema_is_published_in_the_documents(schema, repository):
+    published = (repository / "docs" / "report.schema.json").read_text()
+    assert json.loads(published) == schema.schema
+
+
 def test_a_report_fits_its_schema(report, schema):
     schema.validate(json.loads(json.dumps(report.to_dict(), allow_nan=False)))
 
@@ -115,7 +120,8 @@ def test_writing_again_replaces(report, tmp_path):
     pytest.importorskip("embedkit.evaluate.html")
     for _ in range(2):
         write_report(report, tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["items", "report.html", "report.json"]
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == ["items", "junit.xml", "report.html", "report.json"]
 
 
 def test_values_that_are_not_finite_become_null(report):

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from embedkit.evaluate.html.plots import Drawing, Grid, draw_figures
 from embedkit.evaluate.html.strip import draw_strip
 from embedkit.evaluate.html.verdict import Reading, Verdict, judge
-from embedkit.evaluate.html.words import ABOUT, HEADLINES, glossary
+from embedkit.evaluate.html.words import ABOUT, HEADLINES, glossary, term_of
 
 __all__ = ["Row", "Section", "render"]
 
@@ -34,6 +34,7 @@ class Row:
         baselines: Value of each baseline as text, by name.
         verdict: How it compares with them.
         strip: The same as a small drawing; empty where the scale has no ends.
+        definition: Anchor of the term that explains it; empty without one.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Row:
     baselines: Mapping[str, str]
     verdict: Verdict
     strip: Markup
+    definition: str = ""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def _section(result: Json, report: Json) -> Section:
     title, about = ABOUT.get(task, (task, ""))
     metrics, beside = _mapping(result["metrics"]), _mapping(result["baselines"])
     others = {name: _mapping(values) for name, values in beside.items()}
-    rows = tuple(_row(name, _mapping(metric), others) for name, metric in metrics.items())
+    rows = tuple(_row(task, name, _mapping(metric), others) for name, metric in metrics.items())
     pattern = HEADLINES.get(task, re.escape(rows[0].name) if rows else "")
     warnings = result["warnings"]
     return Section(
@@ -133,7 +135,7 @@ def _section(result: Json, report: Json) -> Section:
     )
 
 
-def _row(name: str, metric: Json, others: Mapping[str, Json]) -> Row:
+def _row(task: str, name: str, metric: Json, others: Mapping[str, Json]) -> Row:
     reading = Reading.of(metric)
     beside = {
         baseline: Reading.of(_mapping(values[name]))
@@ -153,6 +155,7 @@ def _row(name: str, metric: Json, others: Mapping[str, Json]) -> Row:
         {baseline: _text(other) for baseline, other in beside.items()},
         judge(reading, beside),
         draw_strip(reading, list(beside.values())),
+        f"{task}-{term_of(name)}" if term_of(name) else "",
     )
 
 

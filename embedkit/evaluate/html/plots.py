@@ -65,6 +65,7 @@ def draw_figures(figures: Mapping[str, Figure]) -> list[Drawing | Grid]:
         "curve": _curve,
         "scatter2d": _scatter,
         "image_grid": _image_grid,
+        "reliability": _reliability,
     }
     for name, figure in figures.items():
         kind = figure.get("kind")
@@ -150,6 +151,24 @@ def _scatter(title: str, figure: Figure) -> Drawing:
     return Drawing(title, svg, shown, len(names) - len(shown))
 
 
+def _reliability(title: str, figure: Figure) -> Drawing:
+    """Accuracy over confidence; a dot's size grows with the share of the images in its bin."""
+    frame = Frame.around((0, 1), (0, 1))
+    content = [path(frame.points([0, 1], [0, 1]), "chance")]
+    series = {name: _mapping(values) for name, values in _mapping(figure["series"]).items()}
+    for index, values in enumerate(series.values()):
+        points = frame.points(_floats(values["confidence"]), _floats(values["accuracy"]))
+        counts = _floats(values["count"])
+        content.append(path(points, f"line c{index}"))
+        total = max(sum(counts), 1.0)
+        content += [
+            _dot(point, f"dot c{index}", 2 + 8 * math.sqrt(count / total))
+            for point, count in zip(points, counts, strict=False)
+        ]
+    svg = frame.draw(content, "confidence", "accuracy", title)
+    return Drawing(title, svg, _legend(list(series)))
+
+
 def _image_grid(title: str, figure: Figure) -> Grid:
     rows = []
     for row in _list(figure["rows"]):
@@ -178,10 +197,10 @@ def _shares(values: list[float], low: float, high: float) -> list[float]:
     return [count / max(len(values), 1) for count in counts]
 
 
-def _dot(point: tuple[float, float], css: str) -> Markup:
+def _dot(point: tuple[float, float], css: str, radius: float = 3.0) -> Markup:
     kind = Markup(' class="{}"').format(css) if css else Markup("")
-    return Markup('<circle{} cx="{}" cy="{}" r="3"/>').format(
-        kind, f"{point[0]:.1f}", f"{point[1]:.1f}"
+    return Markup('<circle{} cx="{}" cy="{}" r="{}"/>').format(
+        kind, f"{point[0]:.1f}", f"{point[1]:.1f}", f"{radius:.3g}"
     )
 
 

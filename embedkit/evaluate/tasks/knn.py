@@ -19,6 +19,7 @@ from embedkit.types import Labels
 __all__ = ["NearestNeighbours"]
 
 _NEIGHBOURS_SHOWN = 6
+_LOOKED_AT = 50
 
 
 @tasks.register("knn")
@@ -128,10 +129,35 @@ def _figures(context: Context) -> dict[str, Figure]:
     shown = np.sort(order[: context.options.map_points])
     title = "Test embeddings on their first two principal components"
     points = embedding_map(embeddings[shown], [names[c] for c in labels[shown]], title)
-    return {"map": points, "neighbours": _neighbours(context, order)}
+    figures: dict[str, Figure] = {"map": points, "neighbours": _neighbours(context, order)}
+    wrong = _surest_mistakes(context)
+    if len(wrong):
+        title = "The surest mistakes (left) and the training images that led to them"
+        figures["hardest"] = _neighbours(context, wrong, title)
+    return figures
 
 
-def _neighbours(context: Context, order: npt.NDArray[np.int64]) -> Figure:
+def _surest_mistakes(context: Context) -> npt.NDArray[np.int64]:
+    """Test images whose own class is farthest behind, the farthest first; wrong ones alone.
+
+    By as much as the nearest image of another class is nearer than the nearest of its own.
+    """
+    labels, own = np.asarray(context.train.labels), np.asarray(context.test.labels)
+    bank = context.embeddings("served", context.train)
+    k = min(_LOOKED_AT, len(bank))
+    rows, cosines = nearest(bank, context.embeddings("served", context.test), k)
+    same = labels[rows] == own[:, np.newaxis]
+    nearest_own = np.where(same, cosines, cosines[:, -1:]).max(axis=1)
+    behind = np.where(same, -1, cosines).max(axis=1) - nearest_own
+    order = np.argsort(-behind, kind="stable")
+    return np.asarray(order[behind[order] > 0])
+
+
+def _neighbours(
+    context: Context,
+    order: npt.NDArray[np.int64],
+    title: str = "Test images (left) and their nearest training images",
+) -> Figure:
     train, test = context.train, context.test
     queries = order[: context.options.grid_rows]
     bank = context.embeddings("served", train)
@@ -145,4 +171,4 @@ def _neighbours(context: Context, order: npt.NDArray[np.int64]) -> Figure:
         near = ", ".join(train.class_names[c] for c in np.asarray(train.labels)[rank])
         label = test.class_names[np.asarray(test.labels)[query]]
         rows.append((f"{label}: {near}", np.concatenate(images)))
-    return image_grid(rows, "Test images (left) and their nearest training images")
+    return image_grid(rows, title)

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from html.parser import HTMLParser
 
 import numpy as np
@@ -221,9 +222,9 @@ def test_a_page_in_process_does_not_claim_a_server():
 
 
 def test_a_task_that_the_page_does_not_know_is_shown_by_its_name():
-    other = TaskResult("latency", {"p50_ms": Metric(1.5, None, 10, "ms")})
+    other = TaskResult("surprise", {"p50_ms": Metric(1.5, None, 10, "ms")})
     text = Page(render(make_report(results=(other,)).to_dict())).text
-    assert "latency.p50_ms" in text
+    assert "surprise.p50_ms" in text
     assert "1.5" in text
 
 
@@ -246,3 +247,11 @@ def test_the_picture_survives():
     source = next(str(value) for name, value in page.attributes if name == "src")
     data = base64.b64decode(source.split(",", 1)[1])
     assert np.asarray(Image.open(io.BytesIO(data))).tolist() == [[200] * 8] * 8
+
+
+def test_every_number_leads_to_its_definition():
+    page = render(make_report().to_dict())
+    links = set(re.findall(r'class="defined" href="#([^"]+)"', page))
+    assert "knn-top1" in links
+    for anchor in links:
+        assert page.count(f'id="{anchor}"') == 1

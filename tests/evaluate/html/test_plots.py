@@ -185,3 +185,16 @@ def test_series_beyond_the_palette_start_over():
     series = {f"s{i:02}": [float(i), i + 1.0] for i in range(12)}
     drawing = draw({"kind": "histogram", "series": series})
     assert [css for css, _ in drawing.legend][-2:] == ["c0", "c1"]
+
+
+def test_reliability_shows_each_bin_with_its_weight():
+    bins = {"confidence": [0.25, 0.75], "accuracy": [0.5, 0.6], "count": [1, 99]}
+    drawing = draw({"kind": "reliability", "series": {"as it is": bins}})
+    small, large = of_class(parse(drawing), "dot")
+    assert float(small.get("r")) < float(large.get("r")) <= 10
+    assert float(small.get("cx")) < float(large.get("cx"))
+    (line,) = of_class(parse(drawing), "line")
+    frame = Frame.around((0, 1), (0, 1))
+    expected = [(frame.x(0.25), frame.y(0.5)), (frame.x(0.75), frame.y(0.6))]
+    np.testing.assert_allclose(points(line), expected, atol=0.06)
+    assert drawing.legend == (("c0", "as it is"),)
