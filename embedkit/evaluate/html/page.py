@@ -11,7 +11,7 @@ from markupsafe import Markup
 from embedkit.evaluate.html.plots import Drawing, Grid, draw_figures
 from embedkit.evaluate.html.strip import draw_strip
 from embedkit.evaluate.html.verdict import Reading, Verdict, judge
-from embedkit.evaluate.html.words import ABOUT, HEADLINES, glossary, term_of
+from embedkit.evaluate.html.words import ABOUT, DESCRIPTIVE, HEADLINES, glossary, term_of
 
 __all__ = ["Row", "Section", "render"]
 
@@ -143,6 +143,9 @@ def _row(task: str, name: str, metric: Json, others: Mapping[str, Json]) -> Row:
         if name in values
     }
     text = _text(reading)
+    verdict = judge(reading, beside)
+    if term_of(name) in DESCRIPTIVE:
+        verdict = Verdict("none", "says how the model is, and not how good")
     interval = ""
     if reading.has_interval:
         interval = f"{_in_unit(reading.low, reading)} to {_in_unit(reading.high, reading)}"
@@ -153,7 +156,7 @@ def _row(task: str, name: str, metric: Json, others: Mapping[str, Json]) -> Row:
         reading.n,
         reading.unit,
         {baseline: _text(other) for baseline, other in beside.items()},
-        judge(reading, beside),
+        verdict,
         draw_strip(reading, list(beside.values())),
         f"{task}-{term_of(name)}" if term_of(name) else "",
     )

@@ -152,18 +152,23 @@ def _scatter(title: str, figure: Figure) -> Drawing:
 
 
 def _reliability(title: str, figure: Figure) -> Drawing:
-    """Accuracy over confidence; a dot's size grows with the share of the images in its bin."""
+    """Accuracy over confidence; a dot's size grows with the share of the images in its bin.
+
+    The line goes through bins of a fiftieth of the images or more: others are mostly chance.
+    """
     frame = Frame.around((0, 1), (0, 1))
     content = [path(frame.points([0, 1], [0, 1]), "chance")]
     series = {name: _mapping(values) for name, values in _mapping(figure["series"]).items()}
     for index, values in enumerate(series.values()):
         points = frame.points(_floats(values["confidence"]), _floats(values["accuracy"]))
         counts = _floats(values["count"])
-        content.append(path(points, f"line c{index}"))
         total = max(sum(counts), 1.0)
+        pairs = list(zip(points, counts, strict=False))
+        solid = [point for point, count in pairs if count >= total / 50]
+        content.append(path(solid, f"line c{index}"))
         content += [
             _dot(point, f"dot c{index}", 2 + 8 * math.sqrt(count / total))
-            for point, count in zip(points, counts, strict=False)
+            for point, count in pairs
         ]
     svg = frame.draw(content, "confidence", "accuracy", title)
     return Drawing(title, svg, _legend(list(series)))
@@ -185,7 +190,7 @@ def _image_grid(title: str, figure: Figure) -> Grid:
 def _vertical(values: list[float]) -> tuple[float, float]:
     """Shares are shown from 0 to 1; anything else over its own range, from 0 if near."""
     low, high = span(values)
-    if low >= 0 and high <= 1 and high > 0.05:
+    if low >= 0 and high <= 1 and high > 0.2:
         return 0.0, 1.0
     return (0.0 if 0 <= low < high / 2 else low), high * 1.05 if high > 0 else high
 

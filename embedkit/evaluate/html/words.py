@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-__all__ = ["ABOUT", "HEADLINES", "glossary", "term_of"]
+__all__ = ["ABOUT", "DESCRIPTIVE", "HEADLINES", "glossary", "term_of"]
 
 ABOUT = {
     "classify": (
@@ -107,20 +107,29 @@ HEADLINES = {
     "knn": r"top1",
     "linear": r"top1",
     "calibration": r"(served|linear)\.ece",
-    "corruption": r"error|mce|relative_mce|clean_error",
-    "few_shot": r"top1_n\d+",
-    "geometry": r"rankme|uniformity|alignment|purity_k10",
-    "invariance": r"mean_cosine|mean_found|none\.top1",
-    "latency": r"\d+\.p50_ms",
-    "transfer": r".*\.top1",
-    "accuracy_estimation": r"true|threshold_error",
-    "risk": r".*",
+    "corruption": r"error|mce|clean_error",
+    "few_shot": r"top1_n1",
+    "geometry": r"rankme|purity_k10",
+    "invariance": r"mean_found",
+    "latency": r"1\.p50_ms",
+    "transfer": r".*\.knn\.top1",
+    "accuracy_estimation": r"threshold_error",
+    "risk": r"(probe|encoder)_generalisation",
     "ood": r".*\.auroc",
     "retrieval": r"map|map_at_r|recall_at_1|search_recall_at_10",
     "robustness": r"accuracy|(pgd|square)\.[^.]+\.accuracy",
     "parity": r"(torch|local)_vs_served\.(max_abs_error|knn_flips)",
 }
 """Metrics of the summary by task, as patterns; of other tasks the first metric is taken."""
+
+DESCRIPTIVE = frozenset(
+    {
+        *("uniformity", "rankme", "lidar", "participation_ratio", "spectrum_decay", "hubness"),
+        *("tolerance", "nc1", "nc2_norms", "nc2_angles", "cka", "rmqm", "total", "step"),
+        *("variation", "top1_sd", "top1_logistic_sd", "nmi_sd", "temperature"),
+    }
+)
+"""Terms that say how a model is and not how good: raw pixels may well have more of them."""
 
 _GLOSSARY = {
     "top1_lightly": "vote of 200 neighbours weighted by exp(cosine / 0.1), as lightly does",

@@ -255,3 +255,19 @@ def test_every_number_leads_to_its_definition():
     assert "knn-top1" in links
     for anchor in links:
         assert page.count(f'id="{anchor}"') == 1
+
+
+def test_what_describes_a_model_gets_no_traffic_light():
+    ours = {
+        "rankme": Metric(5.0, None, 10, "directions"),
+        "purity_k10": Metric(0.5, (0.4, 0.6), 10),
+    }
+    raw = {
+        "rankme": Metric(9.0, None, 10, "directions"),
+        "purity_k10": Metric(0.9, (0.8, 1), 10),
+    }
+    result = TaskResult("geometry", ours, {"raw_pixels": raw})
+    page = render(make_report(results=(result,)).to_dict())
+    lights = re.findall(r'class="light (\w+)" title="([^"]+)"', page)
+    assert ("none", "says how the model is, and not how good") in lights
+    assert any(light == "bad" for light, _ in lights)

@@ -188,7 +188,7 @@ def test_series_beyond_the_palette_start_over():
 
 
 def test_reliability_shows_each_bin_with_its_weight():
-    bins = {"confidence": [0.25, 0.75], "accuracy": [0.5, 0.6], "count": [1, 99]}
+    bins = {"confidence": [0.25, 0.75], "accuracy": [0.5, 0.6], "count": [2, 98]}
     drawing = draw({"kind": "reliability", "series": {"as it is": bins}})
     small, large = of_class(parse(drawing), "dot")
     assert float(small.get("r")) < float(large.get("r")) <= 10
@@ -198,3 +198,11 @@ def test_reliability_shows_each_bin_with_its_weight():
     expected = [(frame.x(0.25), frame.y(0.5)), (frame.x(0.75), frame.y(0.6))]
     np.testing.assert_allclose(points(line), expected, atol=0.06)
     assert drawing.legend == (("c0", "as it is"),)
+
+
+def test_bins_of_a_few_images_do_not_bend_the_line():
+    bins = {"confidence": [0.2, 0.5, 0.9], "accuracy": [1, 0.5, 0.9], "count": [1, 50, 50]}
+    root = parse(draw({"kind": "reliability", "series": {"as it is": bins}}))
+    assert len(of_class(root, "dot")) == 3
+    (line,) = of_class(root, "line")
+    assert len(points(line)) == 2
