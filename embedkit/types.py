@@ -5,7 +5,7 @@ dimensions, ``k`` neighbours. Type checkers see the plain array.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -13,18 +13,22 @@ import numpy.typing as npt
 
 __all__ = [
     "Collection",
+    "DuplicatePage",
     "Embedder",
     "Embeddings",
     "EncodedImages",
     "FeatureEmbedder",
     "Hit",
+    "HitGroup",
     "ImageScores",
     "Images",
     "Labels",
     "Metered",
     "Metric",
+    "Pair",
     "Pixels",
     "Probabilities",
+    "RangeHits",
     "Record",
     "Scorer",
     "Scores",
@@ -95,11 +99,69 @@ class Hit:
         id: The id given at upsert.
         score: Similarity, higher is better for every metric.
         payload: The JSON object stored with the vector, or None if not asked for.
+        vector: (d,) float32, or None if not asked for.
     """
 
     id: str
     score: float
     payload: dict[str, object] | None = None
+    vector: npt.NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class HitGroup:
+    """Hits that have one value of a payload key in common.
+
+    Attributes:
+        value: Text, number or boolean.
+        hits: Best first.
+    """
+
+    value: str | int | float | bool
+    hits: list[Hit]
+
+
+@dataclass(frozen=True)
+class RangeHits:
+    """Everything within a score of one query.
+
+    Attributes:
+        hits: Best first.
+        cut: Whether a limit left out some.
+    """
+
+    hits: list[Hit]
+    cut: bool
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two items of a collection that are within a score.
+
+    Attributes:
+        first: Id of the one that was written before the other.
+        second: Id of the other.
+        score: Similarity, higher is better for every metric.
+    """
+
+    first: str
+    second: str
+    score: float
+
+
+@dataclass(frozen=True)
+class DuplicatePage:
+    """Some of the near-duplicate pairs of a collection.
+
+    Attributes:
+        pairs: May be none on a page that is not the last.
+        exact: Whether the index missed none.
+        cut: Whether an item has more neighbours within the score than were looked at.
+    """
+
+    pairs: list[Pair]
+    exact: bool
+    cut: bool
 
 
 Metric = Literal["cosine", "inner_product", "l2"]

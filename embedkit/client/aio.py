@@ -2,16 +2,15 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from types import TracebackType
 from typing import TypeVar
 
 import grpc
-import numpy.typing as npt
 from google.protobuf.message import Message
 
-from embedkit.client import collections as plans
 from embedkit.client.channel import (
+    EMBED_STREAM,
     ENDED,
     IN_FLIGHT,
     OPTIONS,
@@ -22,6 +21,7 @@ from embedkit.client.channel import (
     refuse,
 )
 from embedkit.client.images import ImageInput
+from embedkit.client.index.aio import IndexCalls
 from embedkit.client.inference import (
     OnError,
     Outputs,
@@ -30,7 +30,6 @@ from embedkit.client.inference import (
     embeddings_of,
     infer,
 )
-from embedkit.client.items import Items
 from embedkit.client.line import AioLine
 from embedkit.client.messages import (
     Call,
@@ -46,7 +45,7 @@ from embedkit.client.retry import Attempts, RetryPolicy
 from embedkit.client.tls import TlsChoice, open_channel
 from embedkit.client.window import Refused, Window, bulk_plans
 from embedkit.errors import EmbedkitError
-from embedkit.types import Collection, Embeddings, Hit, Metric, Record, Usage
+from embedkit.types import Embeddings, Usage
 from embedkit.wire.status import from_rpc_error, retry_delay_s
 
 __all__ = ["Client", "connect"]
@@ -69,7 +68,7 @@ def connect(
     return Client(address, RetryPolicy(timeout_s, retry_s), token=token, tls=tls)
 
 
-class Client:
+class Client(IndexCalls):
     """A connection to one server, for one event loop; see ``embedkit.client.sync.Client``."""
 
     def __init__(
@@ -139,77 +138,6 @@ class Client:
         self._seen.check(model, version, result.digest)
         return result
 
-    async def search(
-        self,
-        collection: str,
-        *,
-        vectors: npt.ArrayLike | None = None,
-        images: ImageInput | None = None,
-        k: int = 10,
-        filter: str = "",
-        with_payload: bool = True,
-        model_digest: str = "",
-    ) -> list[list[Hit]]:
-        """Return up to ``k`` hits per query, best first."""
-        items = Items(vectors, images, (await self.server()).room)
-        return await self.run(
-            plans.search(collection, items, k, filter, model_digest, payload=with_payload)
-        )
-
-    async def upsert(
-        self,
-        collection: str,
-        ids: Sequence[str],
-        *,
-        vectors: npt.ArrayLike | None = None,
-        images: ImageInput | None = None,
-        payloads: Sequence[Mapping[str, object] | None] | None = None,
-        model_digest: str = "",
-    ) -> int:
-        """Store vectors or images; returns after the commit, with its sequence number."""
-        items = Items(vectors, images, (await self.server()).room)
-        return await self.run(plans.upsert(collection, ids, items, payloads, model_digest))
-
-    async def delete(
-        self, collection: str, ids: Sequence[str] = (), *, filter: str = ""
-    ) -> int:
-        """Remove ids, or else what a filter holds for; returns how many were there."""
-        return await self.run(plans.delete(collection, ids, filter))
-
-    async def get(
-        self, collection: str, ids: Sequence[str], *, with_vectors: bool = True
-    ) -> list[Record | None]:
-        """Look ids up, in order; None for each that is not there."""
-        return await self.run(plans.get(collection, ids, with_vectors=with_vectors))
-
-    async def create_collection(
-        self,
-        name: str,
-        *,
-        dim: int = 0,
-        model: str = "",
-        metric: Metric = "cosine",
-        kind: str = "auto",
-    ) -> Collection:
-        """Make a collection of vectors of ``dim`` dimensions, or of a model's embeddings."""
-        return await self.run(plans.create(name, dim, model, metric, kind))
-
-    async def drop_collection(self, name: str) -> None:
-        """Remove a collection and everything in it."""
-        await self.run(plans.drop(name))
-
-    async def collections(self) -> list[Collection]:
-        """Every collection, by name."""
-        return await self.run(plans.collections())
-
-    async def describe(self, collection: str) -> Collection:
-        """One collection as it is now."""
-        return await self.run(plans.describe(collection))
-
-    async def compact(self, collection: str) -> int:
-        """Give a collection's freed space back; returns the bytes."""
-        return await self.run(plans.compact(collection))
-
     async def models(self) -> tuple[ModelInfo, ...]:
         """Every model that the server has loaded."""
         self._server = await self.run(list_models())
@@ -271,7 +199,9 @@ class Client:
             await asyncio.gather(*sent, return_exceptions=True)
         return plan.read(replies)
 
-    async def _stream(self, window: Window[Result]) -> AsyncIterator[Result]:
+    async def _stream(
+        self, window: Window[Result], method: str = EMBED_STREAM
+    ) -> AsyncIterator[Result]:
         """Send the requests of many plans on one stream; yields their results in order."""
         line: AioLine | None = None
         try:
@@ -279,7 +209,7 @@ class Client:
                 # Making a request may read files, which must not stop the event loop.
                 while (call := await asyncio.to_thread(window.begin)) is not None:
                     self._meter.sent(call)
-                    line = line or self._open_line()
+                    line = line or self._open_line(method)
                     line.send(call.request)
                 for result in window.results():
                     yield result
@@ -294,10 +224,10 @@ class Client:
             if line is not None:
                 line.close()
 
-    def _open_line(self) -> AioLine:
+    def _open_line(self, name: str) -> AioLine:
         if self._is_closed:
             refuse()
-        method = self._stubs.embed_stream
+        method = self._stubs.stream(name)
         return AioLine(lambda requests: method(requests, metadata=self._metadata))
 
     async def _listen(

@@ -10,6 +10,7 @@ from embedkit.errors import Cancelled, EmbedkitError, InvalidInput, Unavailable
 from embedkit.wire.proto import embedding_pb2_grpc, index_pb2_grpc, model_pb2_grpc
 
 __all__ = [
+    "EMBED_STREAM",
     "ENDED",
     "IN_FLIGHT",
     "OPTIONS",
@@ -24,6 +25,8 @@ __all__ = [
 # next is being made, few enough not to fill its queue alone.
 IN_FLIGHT = 4
 
+EMBED_STREAM = "EmbeddingService.EmbedStream"
+
 OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -35,25 +38,26 @@ OPTIONS = (
 
 
 class Stubs:
-    """The methods of all services on one channel, found by the name in a ``Call``.
-
-    Attributes:
-        embed_stream: The one that is no unary call.
-    """
+    """The methods of all services on one channel, found by the name in a ``Call``."""
 
     def __init__(self, channel: grpc.Channel) -> None:
-        embedding = embedding_pb2_grpc.EmbeddingServiceStub(channel)  # type: ignore[no-untyped-call]
-        self.embed_stream: grpc.StreamStreamMultiCallable = embedding.EmbedStream
         self._services = {
-            "EmbeddingService": embedding,
+            "EmbeddingService": embedding_pb2_grpc.EmbeddingServiceStub(channel),  # type: ignore[no-untyped-call]
             "IndexService": index_pb2_grpc.IndexServiceStub(channel),  # type: ignore[no-untyped-call]
             "ModelService": model_pb2_grpc.ModelServiceStub(channel),  # type: ignore[no-untyped-call]
         }
 
     def method(self, call: Call) -> grpc.UnaryUnaryMultiCallable:
         """The stub's method that sends a call."""
-        service, _, name = call.method.partition(".")
-        return getattr(self._services[service], name)
+        return getattr(*self._place(call.method))
+
+    def stream(self, name: str) -> grpc.StreamStreamMultiCallable:
+        """The stub's bidirectional method of a name, ``Service.Method``."""
+        return getattr(*self._place(name))
+
+    def _place(self, whole: str) -> tuple[object, str]:
+        service, _, name = whole.partition(".")
+        return self._services[service], name
 
 
 def credentials(token: str | None) -> tuple[tuple[str, str], ...] | None:

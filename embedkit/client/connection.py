@@ -10,6 +10,7 @@ import grpc
 from google.protobuf.message import Message
 
 from embedkit.client.channel import (
+    EMBED_STREAM,
     ENDED,
     IN_FLIGHT,
     OPTIONS,
@@ -90,7 +91,9 @@ class Connection:
                 other.future.cancel()
         return plan.read(replies)
 
-    def stream(self, window: Window[Result], *meters: Meter) -> Iterator[Result]:
+    def stream(
+        self, window: Window[Result], *meters: Meter, method: str = EMBED_STREAM
+    ) -> Iterator[Result]:
         """Send the requests of many plans on one stream; yields their results in order.
 
         What the stream does not answer is sent again by itself, where that helps; a stream that
@@ -105,7 +108,7 @@ class Connection:
                 while (call := window.begin()) is not None:
                     for meter in meters:
                         meter.sent(call)
-                    line = line or self._open_line()
+                    line = line or self._open_line(method)
                     line.send(call.request)
                 yield from window.results()
                 if line is None or not window.under_way:
@@ -124,10 +127,10 @@ class Connection:
         self._is_closed = True
         self._channel.close()
 
-    def _open_line(self) -> Line:
+    def _open_line(self, name: str) -> Line:
         if self._is_closed:
             refuse()
-        method = self._stubs.embed_stream
+        method = self._stubs.stream(name)
         return Line(lambda requests: method(requests, metadata=self._metadata))
 
     def _listen(self, line: Line, window: Window[Result]) -> tuple[tuple[Refused, ...], bool]:

@@ -1,6 +1,7 @@
 """Vectors or images, whichever the caller has, cut into the parts of a request."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,24 @@ from embedkit.types import Embeddings
 from embedkit.wire.codec import encode_images, encode_tensor
 from embedkit.wire.proto import tensor_pb2
 
-__all__ = ["Items"]
+__all__ = ["Batch", "Items"]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What one step of a stream of writes stores; exactly one of vectors and images.
+
+    Attributes:
+        ids: One per item, each once.
+        vectors: (n, d) numbers, stored as float32.
+        images: Any form that ``embed`` takes.
+        payloads: A JSON object or None for each id; None for no payloads.
+    """
+
+    ids: Sequence[str]
+    vectors: npt.ArrayLike | None = None
+    images: ImageInput | None = None
+    payloads: Sequence[Mapping[str, object] | None] | None = None
 
 
 class Items:

@@ -1,14 +1,13 @@
 """The synchronous client."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import TypeVar
 
-import numpy.typing as npt
-
-from embedkit.client import collections as plans
+from embedkit.client.channel import EMBED_STREAM
 from embedkit.client.connection import Connection
 from embedkit.client.images import ImageInput
+from embedkit.client.index.sync import IndexCalls
 from embedkit.client.inference import (
     OnError,
     Outputs,
@@ -17,7 +16,6 @@ from embedkit.client.inference import (
     embeddings_of,
     infer,
 )
-from embedkit.client.items import Items
 from embedkit.client.messages import (
     ModelInfo,
     Plan,
@@ -32,7 +30,7 @@ from embedkit.client.retry import RetryPolicy
 from embedkit.client.served import ServedModel
 from embedkit.client.tls import TlsChoice
 from embedkit.client.window import Window, bulk_plans
-from embedkit.types import Collection, Embeddings, Hit, Metric, Record, Usage
+from embedkit.types import Embeddings, Usage
 
 __all__ = ["Client", "connect"]
 
@@ -70,7 +68,7 @@ def connect(
     return Client(address, RetryPolicy(timeout_s, retry_s), token=token, tls=tls)
 
 
-class Client:
+class Client(IndexCalls):
     """A connection to one server; safe to use from many threads.
 
     Large inputs are cut into several requests, a few of which are under way at a time. Every
@@ -155,7 +153,7 @@ class Client:
         """
         question = Question(model, version, ("embedding",), dims, on_error)
         window = Window(bulk_plans(batches, question, self.server()))
-        for outputs in self._connection.stream(window, self._meter):
+        for outputs in self._stream(window):
             self._seen.check(model, version, outputs.digest)
             yield embeddings_of(outputs)
 
@@ -174,123 +172,6 @@ class Client:
         result = self.run(infer(images, question, self.server()))
         self._seen.check(model, version, result.digest)
         return result
-
-    def search(
-        self,
-        collection: str,
-        *,
-        vectors: npt.ArrayLike | None = None,
-        images: ImageInput | None = None,
-        k: int = 10,
-        filter: str = "",
-        with_payload: bool = True,
-        model_digest: str = "",
-    ) -> list[list[Hit]]:
-        """Return up to ``k`` hits per query, best first.
-
-        Args:
-            collection: Its name.
-            vectors: (n, d) or (d,) numbers; or else
-            images: Any form that ``embed`` takes.
-            k: At least 1.
-            filter: Expression over payloads.
-            with_payload: Whether hits carry their payload.
-            model_digest: Model that made ``vectors``; checked if given.
-
-        Raises:
-            InvalidInput: If vectors, k or filter do not fit the collection.
-            ModelMismatch: If the collection was filled by another model.
-            NotFound: If there is no such collection.
-        """
-        items = Items(vectors, images, self.server().room)
-        return self.run(
-            plans.search(collection, items, k, filter, model_digest, payload=with_payload)
-        )
-
-    def upsert(
-        self,
-        collection: str,
-        ids: Sequence[str],
-        *,
-        vectors: npt.ArrayLike | None = None,
-        images: ImageInput | None = None,
-        payloads: Sequence[Mapping[str, object] | None] | None = None,
-        model_digest: str = "",
-    ) -> int:
-        """Store vectors or images; returns after the commit, with its sequence number.
-
-        A large upsert is several commits. If one fails, those before it stay: repeat the call.
-
-        Args:
-            collection: Its name.
-            ids: One per item, each once; existing ones are replaced.
-            vectors: (n, d) numbers, stored as float32; or else
-            images: Any form that ``embed`` takes.
-            payloads: A JSON object or None for each id.
-            model_digest: Model that made ``vectors``; the collection remembers it.
-
-        Raises:
-            InvalidInput: If ids, payloads or vectors do not fit.
-            ModelMismatch: If the collection was filled by another model.
-        """
-        items = Items(vectors, images, self.server().room)
-        return self.run(plans.upsert(collection, ids, items, payloads, model_digest))
-
-    def delete(self, collection: str, ids: Sequence[str] = (), *, filter: str = "") -> int:
-        """Remove ids, skipping unknown ones, or else everything that a filter holds for.
-
-        Args:
-            collection: Its name.
-            ids: Removed if they are there; or else
-            filter: Expression over payloads; empty removes nothing.
-
-        Returns:
-            How many were removed.
-
-        Raises:
-            InvalidInput: If there are both ids and a filter, or it is no filter.
-        """
-        return self.run(plans.delete(collection, ids, filter))
-
-    def get(
-        self, collection: str, ids: Sequence[str], *, with_vectors: bool = True
-    ) -> list[Record | None]:
-        """Look ids up, in order; None for each that is not there."""
-        return self.run(plans.get(collection, ids, with_vectors=with_vectors))
-
-    def create_collection(
-        self,
-        name: str,
-        *,
-        dim: int = 0,
-        model: str = "",
-        metric: Metric = "cosine",
-        kind: str = "auto",
-    ) -> Collection:
-        """Make a collection of vectors of ``dim`` dimensions, or of a model's embeddings.
-
-        Raises:
-            AlreadyExists: If the name is taken.
-            InvalidInput: If name, dimension, metric or kind is not allowed.
-            NotFound: If there is no such model.
-        """
-        return self.run(plans.create(name, dim, model, metric, kind))
-
-    def drop_collection(self, name: str) -> None:
-        """Remove a collection and everything in it."""
-        self.run(plans.drop(name))
-
-    def collections(self) -> list[Collection]:
-        """Every collection, by name."""
-        return self.run(plans.collections())
-
-    def describe(self, collection: str) -> Collection:
-        """One collection as it is now."""
-        return self.run(plans.describe(collection))
-
-    def compact(self, collection: str) -> int:
-        """Give a collection's freed space back; returns the bytes."""
-        return self.run(plans.compact(collection))
 
     def models(self) -> tuple[ModelInfo, ...]:
         """Every model that the server has loaded."""
@@ -369,3 +250,6 @@ class Client:
     def run(self, plan: Plan[Result], *meters: Meter) -> Result:
         """Send a plan's requests and return its result; the meters count them too."""
         return self._connection.run(plan, self._meter, *meters)
+
+    def _stream(self, window: Window[Result], method: str = EMBED_STREAM) -> Iterator[Result]:
+        return self._connection.stream(window, self._meter, method=method)

@@ -176,7 +176,7 @@ def test_a_filter_of_the_search_and_what_to_delete(run: Run, photos: Path) -> No
         (["create", "c"], InvalidInput),
         (["create", "c", "--model", "nothing"], NotFound),
         (["create", "taken", "--dim", "3"], AlreadyExists),
-        (["create", "c", "--dim", "3", "--kind", "hnsw"], InvalidInput),
+        (["create", "c", "--dim", "3", "--kind", "magic"], InvalidInput),
         (["search", "taken", "{image}", "--filter", "a == 1"], InvalidInput),
         (["add", "taken", "no such data"], NotFound),
         (["drop", "nothing", "--yes"], NotFound),

@@ -196,7 +196,7 @@ def test_requests_that_are_refused(
 ) -> None:
     fails_with(InvalidInput, "dimension", create_call(index), {"dim": 0})
     fails_with(InvalidInput, "metric", create_call(index), {"metric": 9})
-    fails_with(InvalidInput, "auto", create_call(index), {"kind": "hnsw"})
+    fails_with(InvalidInput, "auto", create_call(index), {"kind": "magic"})
     fails_with(NotFound, "tiny", create_call(index), {"model": "none"})
     fails_with(InvalidInput, "dimension 8", create_call(index), {"model": "tiny", "dim": 7})
     create(index)

@@ -1,0 +1,1 @@
+"""The calls of clients that concern collections of vectors."""
