@@ -1,4 +1,4 @@
-"""``embedkit bench``: how fast, beside how fast it could be."""
+"""``embedkit bench serve``: a served model beside bare onnxruntime."""
 
 import json
 import tempfile
@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
-from embedkit.cli.bench_index import index
-from embedkit.cli.bench_train import train
 from embedkit.errors import InvalidInput
 
 if TYPE_CHECKING:
     from embedkit.bench.serving.measure import Case, Round
     from embedkit.bench.serving.run import Plan
 
-__all__ = ["command"]
+__all__ = ["serve"]
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -49,16 +47,7 @@ class Options(TypedDict):
     server_arguments: tuple[str, ...]
 
 
-@click.group(name="bench")
-def command() -> None:
-    """Measure against the bare runtime, in one run."""
-
-
-command.add_command(index)
-command.add_command(train)
-
-
-@command.command(name="serve", context_settings={"show_default": True})
+@click.command(name="serve", context_settings={"show_default": True})
 @click.option(
     "--model",
     multiple=True,
@@ -117,7 +106,7 @@ def serve(**options: Unpack[Options]) -> None:
 
     from embedkit.bench.serving.plot import check_suffix, plot
     from embedkit.bench.serving.run import report_head, run
-    from embedkit.cli.bench_table import print_model
+    from embedkit.cli.bench.serve_table import print_model
 
     if options["plot"] is not None:
         check_suffix(options["plot"])

@@ -89,7 +89,7 @@ def index(**options: Unpack[Options]) -> None:
     from embedkit.bench.index.plot import plot
     from embedkit.bench.index.run import report, run
     from embedkit.bench.serving.plot import check_suffix
-    from embedkit.cli.bench_index_table import print_indexes
+    from embedkit.cli.bench.index_table import print_indexes
 
     if options["plot"] is not None:
         check_suffix(options["plot"])
