@@ -20,7 +20,7 @@ def ranked(rng):
 
 def loop(relevant, total, last):
     """Sum of precision at each relevant place up to ``last``, over R; one query."""
-    found = gained = 0
+    found, gained = 0, 0.0
     for place, is_relevant in enumerate(relevant[:last], 1):
         if is_relevant:
             found += 1

@@ -74,7 +74,7 @@ def test_nothing_to_compare_with_is_no_number(store):
 
 def test_only_what_has_changed_is_measured_again(store):
     forgetful = Forgetful(store)
-    watch = RecallWatch(lambda: forgetful, every_s=0)
+    watch = RecallWatch(lambda: forgetful, every_s=0)  # type: ignore[return-value]
     watch.measure()
     ((labels, value),) = watch.values()
     assert labels == ("points", "10")
