@@ -50,6 +50,8 @@ class Options(TypedDict):
     pgd_steps: int
     square_queries: int
     radius: tuple[float, ...]
+    corruption: tuple[str, ...]
+    corruption_images: int
     cache: Path | None
     retry_s: float
 
@@ -106,12 +108,25 @@ class Options(TypedDict):
     default=(1.0, 2.0, 4.0, 8.0),
     help="Linf radius of the attacks in steps of 1/255; repeat for more.",
 )
+@click.option(
+    "--corruption",
+    multiple=True,
+    metavar="NAME",
+    default=("common",),
+    help="Corruption, or a set: common, validation, mnist_c, system; repeat for more.",
+)
+@click.option(
+    "--corruption-images",
+    type=click.IntRange(0),
+    default=200,
+    help="Test images to corrupt; 0 takes all.",
+)
 @click.option("--cache", type=_FOLDER, help="Folder of embeddings.  [default: OUT/cache]")
 @click.option(
     "--retry-s", type=click.FloatRange(0), default=10.0, help="Seconds to retry a call."
 )
 def command(target: Target, ctx: click.Context, /, **options: Unpack[Options]) -> None:
-    """Evaluate a served model and write report.json and report.html.
+    """Evaluate a served model and write report.json, report.html and junit.xml.
 
     The images are sent as they are, so that the server decodes them as it does in production.
     Ends with 0 if all is well, 1 if a gate, a task or the run failed or every task was skipped,
@@ -185,6 +200,8 @@ def _context(
         pgd_steps=options["pgd_steps"],
         square_queries=options["square_queries"],
         radii_255=tuple(sorted(set(options["radius"]))),
+        corruptions=options["corruption"],
+        corruption_images=options["corruption_images"],
     )
     return Context(
         served,

@@ -1,8 +1,11 @@
+import json
 import re
 
 import pytest
 
 from embedkit.errors import InvalidInput, ModelChanged, Unavailable
+from embedkit.evaluate.context import Context, Options
+from embedkit.evaluate.features import FeatureCache
 from embedkit.evaluate.gate import parse_gate
 from embedkit.evaluate.report import Subject
 from embedkit.evaluate.run import DEFAULT_SUITE, evaluate
@@ -120,3 +123,24 @@ def test_an_interrupt_keeps_what_was_done(make_context, source):
 def test_results_do_not_depend_on_the_order_of_the_suite(make_context):
     first, second = (evaluate(make_context(), s) for s in (SUITE, SUITE[::-1]))
     assert [r.to_dict() for r in first.results] == [r.to_dict() for r in second.results[::-1]]
+
+
+def test_a_second_run_from_the_cache_asks_for_nothing_and_finds_the_same(source, tmp_path):
+    suite = ("knn", "few_shot", "calibration", "geometry", "invariance", "rmqm", "corruption")
+    options = Options(shots=(1,), shot_draws=2, view_images=20, corruption_images=20)
+    found = []
+    for _ in range(2):
+        served = PerfectEmbedder(source)
+        context = Context(
+            served,
+            source.dataset(120, name="train"),
+            source.dataset(40, seed=1, name="test"),
+            options=options,
+            cache=FeatureCache(tmp_path),
+        )
+        report = evaluate(context, suite)
+        assert all(result.status == "ok" for result in report.results)
+        found.append((json.dumps(report.to_dict()["results"]), served.usage.images))
+    assert found[0][0] == found[1][0]
+    # Classes are scored anew, and the digest is read again; nothing is embedded a second time.
+    assert found[1][1] <= 40 + 1 < found[0][1]

@@ -170,7 +170,7 @@ def _in_unit(value: float, reading: Reading) -> str:
     """Shares with three decimals, counts whole, everything else with three digits."""
     if reading.unit == "fraction":
         return f"{value:.3f}"
-    if reading.unit in ("count", "queries"):
+    if reading.unit in ("count", "queries") or abs(value) >= 1000:
         return f"{value:,.0f}"
     # A cosine near 1 is all about its distance from 1.
     return f"{value:.8g}" if reading.unit == "cosine" and value > 0.99 else f"{value:.3g}"

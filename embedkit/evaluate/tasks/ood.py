@@ -12,6 +12,7 @@ from embedkit.errors import InvalidInput, NotFound
 from embedkit.evaluate.context import BASELINES, CHUNK, Context, Which
 from embedkit.evaluate.measurement.checks import leakage, shared_images
 from embedkit.evaluate.measurement.figures import histogram
+from embedkit.evaluate.measurement.gallery import novelty_gallery
 from embedkit.evaluate.measurement.novelty import METRICS, Separation, separation_metrics
 from embedkit.evaluate.measurement.partial import attempt
 from embedkit.evaluate.statistics import FEW, Metric, Metrics
@@ -86,7 +87,7 @@ class OutOfDistribution:
             status="ok" if scores else "failed",
             warnings=tuple(warnings),
             items={f"{d}.{s}": v for d, found in scores.items() for s, v in found.items()},
-            figures=_figures(scores),
+            figures=_figures(scores) | _gallery(context, scores),
         )
 
     def _metrics(self, scores: dict[str, SetScores]) -> Metrics:
@@ -213,6 +214,14 @@ def _compare_with_bundle(context: Context, own: SetScores) -> Metrics:
     return {
         _ERROR: Metric(largest, None, n, unit="score", higher_is_better=False),
     }
+
+
+def _gallery(context: Context, scores: dict[str, SetScores]) -> dict[str, Figure]:
+    """Pictures of the extremes by the first detector."""
+    if not scores:
+        return {}
+    detector, found = next(iter(scores.items()))
+    return {"extremes": novelty_gallery(context, found, KNOWN, detector)}
 
 
 def _figures(scores: dict[str, SetScores]) -> dict[str, Figure]:
