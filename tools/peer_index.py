@@ -144,9 +144,10 @@ def _ours(
     kind = kind_named(name)
     bundle = write_network(folder / f"models-{len(vectors.stored)}-{name}", "light")
     both = vectors.stored, vectors.queries
+    server_cores, client_cores = parse_cores("0"), parse_cores("1")
     with (
-        pinned(parse_cores("1")),
-        served_index(kind, both, options.k, bundle, cores=parse_cores("0")) as served,
+        pinned(client_cores),
+        served_index(kind, both, options.k, bundle, cores=server_cores) as served,
     ):
         for value in kind.values:
             found = recall(served.search(value), true)

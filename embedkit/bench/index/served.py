@@ -24,7 +24,7 @@ _ROWS_AT_ONCE = 32_768
 _POLL_S = 0.25
 # A server that waits uses less; one that builds an index, on busy cores too, uses more.
 _BUSY_SHARE = 0.05
-_IDLE_S = 2.0
+_IDLE_S = 1.0
 _BUILD_LIMIT_S = 3600.0
 _WARM_SHARE = 0.2
 _LEAST_WARM_S = 0.2
