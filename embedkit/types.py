@@ -35,6 +35,7 @@ __all__ = [
     "SearchParams",
     "Searcher",
     "Usage",
+    "Verification",
 ]
 
 Images = Annotated[npt.NDArray[np.uint8], "n h w c"]
@@ -228,6 +229,21 @@ class Record:
     vector: npt.NDArray[np.float32] | None
     payload: dict[str, object] | None
     sequence: int
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a comparison of a collection's rows with its index found.
+
+    Attributes:
+        sequence: Number of the last write that both reflect.
+        vectors: Vectors compared.
+        problems: What is wrong, one sentence each; empty if all is well.
+    """
+
+    sequence: int
+    vectors: int
+    problems: tuple[str, ...]
 
 
 @runtime_checkable

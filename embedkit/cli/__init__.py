@@ -105,6 +105,7 @@ def _extra_for(module: str) -> str | None:
         },
         "train": {"torch", "onnx", "onnxscript", "safetensors"},
         "otel": {"opentelemetry"},
+        "parquet": {"pyarrow"},
         "eval": {"sklearn", "scipy", "jinja2", "matplotlib"},
     }
     return next((extra for extra, modules in extras.items() if top in modules), None)

@@ -20,13 +20,13 @@ from embedkit.retrieve.index.restore import restored
 from embedkit.retrieve.index.scoring import Neighbours
 from embedkit.retrieve.index.segment import Segment
 from embedkit.retrieve.index.snapshot import check_snapshot, clear, write_snapshot
-from embedkit.retrieve.index.verify import Verification, differences
+from embedkit.retrieve.index.verify import differences
 from embedkit.retrieve.limits import check_vectors
 from embedkit.retrieve.store import ANSWER_BYTES, Answer, Page, Query, Row, Scan
 from embedkit.retrieve.transaction import Position
 from embedkit.retrieve.truth import Truth, Vectors
 from embedkit.retrieve.write import REFUSALS, Refusal, Write, check_model
-from embedkit.types import Collection, Embeddings
+from embedkit.types import Collection, Embeddings, Verification
 
 __all__ = ["OpenCollection"]
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from embedkit.registry import Registry
 from embedkit.retrieve.patience import FOREVER, Patience
-from embedkit.types import Collection, Embeddings, Metric, SearchParams
+from embedkit.types import Collection, Embeddings, Metric, SearchParams, Verification
 
 __all__ = ["ANSWER_BYTES", "Answer", "Page", "Query", "Row", "Scan", "VectorStore", "stores"]
 
@@ -253,6 +253,10 @@ class VectorStore(Protocol):
             ModelMismatch: If the query's model is not the collection's.
             DeadlineExceeded, Cancelled: If the query's patience is over.
         """
+        ...
+
+    def verify(self, name: str) -> Verification:
+        """Compare what searches are answered from with the rows themselves."""
         ...
 
     def compact(self, name: str) -> int:

@@ -2,14 +2,29 @@
 
 import click
 
-from embedkit.cli.index.collections import compact, create, drop, list_all, stats
+from embedkit.cli.index.collections import compact, create, drop, list_all, stats, verify
 from embedkit.cli.index.content import add, delete
 from embedkit.cli.index.recall import recall
-from embedkit.cli.index.search import search
+from embedkit.cli.index.search import duplicates, search
+from embedkit.cli.index.transfer import export, load
 
 __all__ = ["command"]
 
-_COMMANDS = (create, add, search, delete, stats, recall, list_all, compact, drop)
+_COMMANDS = (
+    create,
+    add,
+    search,
+    duplicates,
+    delete,
+    export,
+    load,
+    stats,
+    recall,
+    verify,
+    list_all,
+    compact,
+    drop,
+)
 
 
 @click.group(name="index")

@@ -12,7 +12,7 @@ from embedkit.cli.index.table import print_table
 if TYPE_CHECKING:
     from embedkit.types import Collection
 
-__all__ = ["compact", "create", "drop", "list_all", "stats"]
+__all__ = ["compact", "create", "drop", "list_all", "stats", "verify"]
 
 
 @click.command(name="create")
@@ -25,7 +25,19 @@ __all__ = ["compact", "create", "drop", "list_all", "stats"]
     default="cosine",
     show_default=True,
 )
-@click.option("--kind", default="auto", show_default=True, help="Kind of index.")
+@click.option(
+    "--kind",
+    default="auto",
+    show_default=True,
+    help="Kind of index: auto (by size), flat, ivf_flat, hnsw, sq8, pq.",
+)
+@click.option(
+    "--storage",
+    type=click.Choice(["float32", "float16", "int8"]),
+    default="float32",
+    show_default=True,
+    help="How vectors are kept.",
+)
 @connected()
 def create(
     target: Target,
@@ -34,11 +46,12 @@ def create(
     dim: int | None,
     metric: 'Literal["cosine", "inner_product", "l2"]',
     kind: str,
+    storage: str,
 ) -> None:
     """Make the collection NAME, for a model's embeddings or for vectors of one dimension."""
     with target.connect() as client:
         made = client.create_collection(
-            name, dim=dim or 0, model=model, metric=metric, kind=kind
+            name, dim=dim or 0, model=model, metric=metric, kind=kind, storage=storage
         )
     source = f" of {made.model}" if made.model else ""
     click.echo(f"made {made.name}: {made.dim} dimensions{source}, {made.metric}")
@@ -67,6 +80,7 @@ def _facts(collection: "Collection") -> dict[str, str]:
         "size": f"{collection.count * collection.dim * 4 / 1e6:,.1f} MB of vectors",
         "metric": collection.metric,
         "kind": collection.kind,
+        "storage": collection.storage,
         "model": collection.model or "none",
         "model digest": collection.model_digest or "not known yet",
         "last write": f"number {collection.sequence:,}",
@@ -109,3 +123,23 @@ def drop(target: Target, name: str, yes: bool) -> None:
             click.confirm(f"Remove {name} with {count:,} vectors?", abort=True)
         client.drop_collection(name)
     click.echo(f"dropped {name}")
+
+
+@click.command(name="verify")
+@click.argument("name")
+@connected()
+def verify(target: Target, name: str) -> None:
+    """Compare the index of the collection NAME with the vectors that it was made of.
+
+    Exit code 1 if they differ.
+    """
+    with target.connect(timeout_s=None) as client:
+        found = client.verify(name)
+    for problem in found.problems:
+        click.echo(f"problem: {problem}", err=True)
+    verdict = "differ" if found.problems else "agree"
+    click.echo(
+        f"{found.vectors:,} vectors and their index {verdict} at write {found.sequence:,}"
+    )
+    if found.problems:
+        click.get_current_context().exit(1)

@@ -21,6 +21,7 @@ from embedkit.types import (
     Metric,
     RangeHits,
     Record,
+    Verification,
 )
 
 __all__ = ["IndexCalls"]
@@ -223,3 +224,7 @@ class IndexCalls(ABC):
     async def compact(self, collection: str) -> int:
         """Give a collection's freed space back; returns the bytes."""
         return await self.run(whole.compact(collection))
+
+    async def verify(self, collection: str) -> Verification:
+        """Compare what searches are answered from with the records themselves."""
+        return await self.run(whole.verify(collection))

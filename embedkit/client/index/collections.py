@@ -2,10 +2,10 @@
 
 from embedkit.client.messages import Call, Plan
 from embedkit.errors import InvalidInput
-from embedkit.types import Collection, Metric
+from embedkit.types import Collection, Metric, Verification
 from embedkit.wire.proto import index_pb2
 
-__all__ = ["collections", "compact", "create", "describe", "drop"]
+__all__ = ["collections", "compact", "create", "describe", "drop", "verify"]
 
 _CODES: dict[str, index_pb2.Metric] = {
     "cosine": index_pb2.COSINE,
@@ -58,6 +58,14 @@ def compact(name: str) -> Plan[int]:
     request = index_pb2.CompactRequest(name=name)
     return Plan(
         [Call("IndexService.Compact", request)], lambda replies: int(replies[0].reclaimed_bytes)
+    )
+
+
+def verify(name: str) -> Plan[Verification]:
+    """Compare a collection's index with its records."""
+    return Plan(
+        [Call("IndexService.Verify", index_pb2.VerifyRequest(name=name))],
+        lambda r: Verification(r[0].sequence, r[0].vectors, tuple(r[0].problems)),
     )
 
 

@@ -21,6 +21,7 @@ from embedkit.types import (
     Metric,
     RangeHits,
     Record,
+    Verification,
 )
 
 __all__ = ["IndexCalls"]
@@ -349,3 +350,7 @@ class IndexCalls(ABC):
     def compact(self, collection: str) -> int:
         """Give a collection's freed space back; returns the bytes."""
         return self.run(whole.compact(collection))
+
+    def verify(self, collection: str) -> Verification:
+        """Compare what searches are answered from with the records themselves."""
+        return self.run(whole.verify(collection))

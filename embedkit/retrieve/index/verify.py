@@ -1,7 +1,6 @@
 """Compare an index with the truth that it was derived from."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,25 +9,10 @@ from embedkit.retrieve.index.layered import LayeredIndex
 from embedkit.retrieve.index.scoring import prepared
 from embedkit.types import Embeddings
 
-__all__ = ["Verification", "differences"]
+__all__ = ["differences"]
 
 # Of float64 sums of float32 differences.
 _ROUNDING = 1e-6
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What a comparison of truth and index found.
-
-    Attributes:
-        sequence: Number of the last write that both reflect.
-        vectors: Vectors compared.
-        problems: What is wrong, one sentence each; empty if all is well.
-    """
-
-    sequence: int
-    vectors: int
-    problems: tuple[str, ...]
 
 
 def differences(

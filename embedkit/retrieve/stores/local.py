@@ -12,13 +12,12 @@ from embedkit.retrieve import truth
 from embedkit.retrieve.collection import OpenCollection
 from embedkit.retrieve.filter.sql import condition
 from embedkit.retrieve.index.rebuild import IndexStats
-from embedkit.retrieve.index.verify import Verification
 from embedkit.retrieve.limits import Limits, check_vectors
 from embedkit.retrieve.owner import Owner
 from embedkit.retrieve.patience import FOREVER, Patience
 from embedkit.retrieve.store import ANSWER_BYTES, Answer, Page, Query, Row, Scan, stores
 from embedkit.retrieve.write import Write, check_model
-from embedkit.types import Collection, Embeddings
+from embedkit.types import Collection, Embeddings, Verification
 
 __all__ = ["LocalStore"]
 

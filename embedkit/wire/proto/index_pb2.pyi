@@ -397,3 +397,19 @@ class CompactResponse(_message.Message):
     RECLAIMED_BYTES_FIELD_NUMBER: _ClassVar[int]
     reclaimed_bytes: int
     def __init__(self, reclaimed_bytes: _Optional[int] = ...) -> None: ...
+
+class VerifyRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class VerifyResponse(_message.Message):
+    __slots__ = ("sequence", "vectors", "problems")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    VECTORS_FIELD_NUMBER: _ClassVar[int]
+    PROBLEMS_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    vectors: int
+    problems: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, sequence: _Optional[int] = ..., vectors: _Optional[int] = ..., problems: _Optional[_Iterable[str]] = ...) -> None: ...

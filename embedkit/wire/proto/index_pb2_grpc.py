@@ -109,6 +109,11 @@ class IndexServiceStub:
                 request_serializer=embedkit_dot_v1_dot_index__pb2.CompactRequest.SerializeToString,
                 response_deserializer=embedkit_dot_v1_dot_index__pb2.CompactResponse.FromString,
                 _registered_method=True)
+        self.Verify = channel.unary_unary(
+                '/embedkit.v1.IndexService/Verify',
+                request_serializer=embedkit_dot_v1_dot_index__pb2.VerifyRequest.SerializeToString,
+                response_deserializer=embedkit_dot_v1_dot_index__pb2.VerifyResponse.FromString,
+                _registered_method=True)
 
 
 class IndexServiceServicer:
@@ -212,6 +217,13 @@ class IndexServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Verify(self, request, context):
+        """Compares what searches are answered from with the records themselves.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IndexServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -289,6 +301,11 @@ def add_IndexServiceServicer_to_server(servicer, server):
                     servicer.Compact,
                     request_deserializer=embedkit_dot_v1_dot_index__pb2.CompactRequest.FromString,
                     response_serializer=embedkit_dot_v1_dot_index__pb2.CompactResponse.SerializeToString,
+            ),
+            'Verify': grpc.unary_unary_rpc_method_handler(
+                    servicer.Verify,
+                    request_deserializer=embedkit_dot_v1_dot_index__pb2.VerifyRequest.FromString,
+                    response_serializer=embedkit_dot_v1_dot_index__pb2.VerifyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -696,6 +713,33 @@ class IndexService:
             '/embedkit.v1.IndexService/Compact',
             embedkit_dot_v1_dot_index__pb2.CompactRequest.SerializeToString,
             embedkit_dot_v1_dot_index__pb2.CompactResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Verify(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/embedkit.v1.IndexService/Verify',
+            embedkit_dot_v1_dot_index__pb2.VerifyRequest.SerializeToString,
+            embedkit_dot_v1_dot_index__pb2.VerifyResponse.FromString,
             options,
             channel_credentials,
             insecure,

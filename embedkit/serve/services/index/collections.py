@@ -83,6 +83,16 @@ class CollectionCalls(Calls):
         """Give freed space back."""
         return index_pb2.CompactResponse(reclaimed_bytes=self._store.compact(request.name))
 
+    @answering
+    def Verify(
+        self, request: index_pb2.VerifyRequest, context: grpc.ServicerContext
+    ) -> index_pb2.VerifyResponse:
+        """Compare a collection's index with its rows."""
+        found = self._store.verify(request.name)
+        return index_pb2.VerifyResponse(
+            sequence=found.sequence, vectors=found.vectors, problems=found.problems
+        )
+
     def _describe_model(self, model: str, context: grpc.ServicerContext) -> tuple[int, str]:
         """Dimension and digest of a model, from the embedding of a black image."""
         black = np.zeros((1, 8, 8, 1), np.uint8)
