@@ -16,6 +16,7 @@ from embedkit.train.loop import train
 from embedkit.train.monitor import Progress
 from embedkit.train.objective import build_objective
 from embedkit.train.recipe import Recipe
+from embedkit.train.run.memory import kept_memory
 from embedkit.train.supply import Supply
 
 __all__ = ["BareStep", "loop_rate"]
@@ -58,8 +59,8 @@ def loop_rate(recipe: Recipe, epochs: int, device: str) -> float:
 class BareStep:
     """Forward, backward and optimiser step over one batch of views that is drawn beforehand.
 
-    Network, objective, optimiser, precision and memory format are those of the recipe; there is
-    no drawing of views, no check, no average, no record.
+    Network, objective, optimiser, precision, memory format and allocator are those of our loop;
+    there is no drawing of views, no check, no average, no record.
 
     Args:
         recipe: What is trained.
@@ -79,13 +80,14 @@ class BareStep:
         )
         self.generator = torch.Generator(device).manual_seed(seed_of(recipe.seed, "step", 0))
         self.drawn = self.supply.draw(self.state.learner, self.indices, self.generator)
-        self._steps(_WARM_STEPS)
 
     def rate(self, steps: int) -> float:
-        """Images per second over some steps."""
-        began = time.perf_counter()
-        self._steps(steps)
-        return steps * self.recipe.schedule.batch_size / (time.perf_counter() - began)
+        """Images per second over some steps, after a few that are not counted."""
+        with kept_memory():
+            self._steps(_WARM_STEPS)
+            began = time.perf_counter()
+            self._steps(steps)
+            return steps * self.recipe.schedule.batch_size / (time.perf_counter() - began)
 
     def _steps(self, steps: int) -> None:
         is_bf16 = self.recipe.run.precision == "bf16"
