@@ -47,6 +47,11 @@ class DINO:
     wins for all images, and sharpened, so that not all are equal. The student predicts it from
     the other view and from small crops.
 
+    Slow: after 3 epochs of 10,000 Fashion-MNIST images (tiny ResNet, momentum 0.9) the loss was
+    still within 3 % of ``log(prototypes)``, an even prediction, and kNN 0.71 to 0.72 beside
+    0.728 of the untrained encoder, with 64 as with 256 prototypes. Longer runs are not measured
+    here.
+
     Attributes:
         prototypes: Outputs of the head (K).
         temperature: The student's, above 0 (tau_s).
