@@ -138,6 +138,8 @@ def _fit(x: npt.NDArray[np.float64], labels: Labels, c: float, classes: int) -> 
     with threadpool_limits(limits=1), warnings.catch_warnings():
         # The held-out images decide how good it is; the last digits of the optimum do not.
         warnings.simplefilter("ignore", ConvergenceWarning)
+        # One image per class is what a few-shot probe is about.
+        warnings.filterwarnings("ignore", "The number of unique classes is greater")
         model = LogisticRegression(C=c, max_iter=MAX_STEPS, tol=1e-4).fit(x, labels)
     rows, intercepts = model.coef_, model.intercept_
     if len(rows) == 1:

@@ -9,6 +9,7 @@ from embedkit.errors import NotFound
 from embedkit.evaluate.context import CHUNK, Context
 from embedkit.evaluate.measurement.checks import class_problem, leakage
 from embedkit.evaluate.measurement.means import mean_metric, recentred
+from embedkit.evaluate.measurement.rows import probe_rows
 from embedkit.evaluate.statistics import FEW, Metric, Metrics, content_seed, resample_counts
 from embedkit.evaluate.task import Figure, TaskResult, skipped, tasks
 from embedkit.measures.calibration import (
@@ -88,9 +89,10 @@ class Calibration:
 
 def _linear(context: Context) -> Shares:
     """Probabilities of a probe on the served embeddings, (n, c)."""
+    rows = probe_rows(context)
     probe = fit_probe(
-        context.embeddings("served", context.train),
-        np.asarray(context.train.labels),
+        context.embeddings("served", context.train)[rows],
+        np.asarray(context.train.labels)[rows],
         class_names=context.train.class_names,
         seed=context.seed,
     )

@@ -75,7 +75,7 @@ class NearestNeighbours:
             cost={"images": len(context.train) + len(context.test)},
             warnings=tuple(warnings),
             items=items,
-            figures=_figures(context),
+            figures=_figures(context, predictions[f"k{self.main}"] != labels),
         )
 
     def _predict(self, context: Context, which: Which) -> dict[str, Labels]:
@@ -119,7 +119,7 @@ class NearestNeighbours:
         ]
 
 
-def _figures(context: Context) -> dict[str, Figure]:
+def _figures(context: Context, wrong: npt.NDArray[np.bool_]) -> dict[str, Figure]:
     """A map of the test embeddings, and nearest neighbours of a few test images."""
     rng = np.random.default_rng(context.seed)
     order = rng.permutation(len(context.test))
@@ -130,27 +130,28 @@ def _figures(context: Context) -> dict[str, Figure]:
     title = "Test embeddings on their first two principal components"
     points = embedding_map(embeddings[shown], [names[c] for c in labels[shown]], title)
     figures: dict[str, Figure] = {"map": points, "neighbours": _neighbours(context, order)}
-    wrong = _surest_mistakes(context)
-    if len(wrong):
+    surest = _surest_mistakes(context, np.flatnonzero(wrong))
+    if len(surest):
         title = "The surest mistakes (left) and the training images that led to them"
-        figures["hardest"] = _neighbours(context, wrong, title)
+        figures["hardest"] = _neighbours(context, surest, title)
     return figures
 
 
-def _surest_mistakes(context: Context) -> npt.NDArray[np.int64]:
-    """Test images whose own class is farthest behind, the farthest first; wrong ones alone.
+def _surest_mistakes(context: Context, wrong: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The wrong test images whose own class is farthest behind, the farthest first.
 
     By as much as the nearest image of another class is nearer than the nearest of its own.
     """
-    labels, own = np.asarray(context.train.labels), np.asarray(context.test.labels)
+    if not len(wrong):
+        return wrong
+    labels, own = np.asarray(context.train.labels), np.asarray(context.test.labels)[wrong]
     bank = context.embeddings("served", context.train)
     k = min(_LOOKED_AT, len(bank))
-    rows, cosines = nearest(bank, context.embeddings("served", context.test), k)
+    rows, cosines = nearest(bank, context.embeddings("served", context.test)[wrong], k)
     same = labels[rows] == own[:, np.newaxis]
     nearest_own = np.where(same, cosines, cosines[:, -1:]).max(axis=1)
     behind = np.where(same, -1, cosines).max(axis=1) - nearest_own
-    order = np.argsort(-behind, kind="stable")
-    return np.asarray(order[behind[order] > 0])
+    return np.asarray(wrong[np.argsort(-behind, kind="stable")])
 
 
 def _neighbours(

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from embedkit.evaluate.context import BASELINES, Context, Which
 from embedkit.evaluate.measurement.checks import class_problem, leakage
 from embedkit.evaluate.measurement.partial import attempt
+from embedkit.evaluate.measurement.rows import probe_rows
 from embedkit.evaluate.statistics import Metrics, accuracy
 from embedkit.evaluate.task import TaskResult, skipped, tasks
 from embedkit.measures.sgd_probe import sgd_probe
@@ -42,7 +43,7 @@ class Linear:
             return skipped("linear", problem)
         labels = np.asarray(context.test.labels)
         items: dict[str, npt.NDArray[np.generic]] = {"labels": labels}
-        rows = _rows(context)
+        rows = probe_rows(context)
         warnings = list(leakage(context))
         if len(rows) < len(context.train):
             warnings.append(f"fitted on {len(rows)} of {len(context.train)} training images")
@@ -64,21 +65,6 @@ class Linear:
             warnings=tuple(warnings),
             items=items,
         )
-
-
-def _rows(context: Context) -> npt.NDArray[np.int64]:
-    """The training images that are fitted on, ascending; the same for model and baselines."""
-    labels = np.asarray(context.train.labels)
-    limit = context.options.probe_images
-    if not 0 < limit < len(labels):
-        return np.arange(len(labels))
-    rng = np.random.default_rng(context.seed)
-    order = rng.permutation(len(labels))
-    ranks = np.empty(len(labels), np.float64)
-    for label in np.unique(labels):
-        members = order[labels[order] == label]
-        ranks[members] = (np.arange(len(members)) + rng.random()) / len(members)
-    return np.sort(np.argsort(ranks, kind="stable")[:limit])
 
 
 def _predict(context: Context, which: Which, rows: npt.NDArray[np.int64]) -> dict[str, Labels]:

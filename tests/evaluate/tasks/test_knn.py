@@ -110,3 +110,18 @@ def test_pictures_of_files(make_context, source, files):
     figures = NearestNeighbours().run(make_context(test=encoded)).figures
     same = NearestNeighbours().run(make_context(test=test)).figures
     assert figures["neighbours"] == same["neighbours"]
+
+
+def test_the_surest_mistakes_are_wrong_and_in_order(make_context, noisy, embedded):
+    context = make_context(served=noisy, options=Options(grid_rows=4))
+    result = NearestNeighbours().run(context)
+    (train, y), (test, wanted) = embedded(context.train), embedded(context.test)
+    cosines = test @ train.T
+    other = np.where(y[None] != wanted[:, None], cosines, -2).max(axis=1)
+    own = np.where(y[None] == wanted[:, None], cosines, -2).max(axis=1)
+    wrong = np.flatnonzero(result.items["predictions_k20"] != wanted)
+    expected = wrong[np.argsort(own[wrong] - other[wrong], kind="stable")][:4]
+    rows = result.figures["hardest"]["rows"]
+    assert [row["label"].split(":")[0] for row in rows] == [
+        f"level {wanted[i]}" for i in expected
+    ]

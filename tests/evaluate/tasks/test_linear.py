@@ -5,7 +5,8 @@ import pytest
 
 from embedkit.data.dataset import Dataset
 from embedkit.evaluate.context import Options
-from embedkit.evaluate.tasks.linear import Linear, _rows
+from embedkit.evaluate.measurement.rows import probe_rows
+from embedkit.evaluate.tasks.linear import Linear
 from embedkit.runtime.probe import fit_probe
 
 
@@ -61,18 +62,18 @@ def test_one_class_is_skipped(make_context, source):
 def test_a_limit_takes_every_class_in_proportion(make_context, source):
     train = source.dataset(240).subset(np.arange(0, 240, 4).tolist() + list(range(1, 120, 4)))
     context = make_context(train=train, options=Options(probe_images=30))
-    rows = _rows(context)
+    rows = probe_rows(context)
     assert len(rows) == len(set(rows)) == 30
     # 60 images of class 0 and 30 of class 1
     assert np.bincount(train.labels[rows]).tolist() == [20, 10]
     assert "fitted on 30 of 90 training images" in Linear().run(context).warnings
-    np.testing.assert_array_equal(_rows(context), rows)
-    other = _rows(replace(context, seed=1))
+    np.testing.assert_array_equal(probe_rows(context), rows)
+    other = probe_rows(replace(context, seed=1))
     assert other.tolist() != rows.tolist()
 
 
 @pytest.mark.parametrize("limit", [0, 240, 1000])
 def test_without_a_limit_all_images_are_fitted_on(make_context, limit):
     context = make_context(options=Options(probe_images=limit))
-    np.testing.assert_array_equal(_rows(context), np.arange(240))
+    np.testing.assert_array_equal(probe_rows(context), np.arange(240))
     assert not any("fitted on" in w for w in Linear().run(context).warnings)
