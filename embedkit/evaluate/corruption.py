@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Protocol
 import numpy as np
 
 from embedkit.errors import InvalidInput
-from embedkit.evaluate.measurement.warp import Floats
+from embedkit.evaluate.measurement.pixels.warp import Floats
 from embedkit.registry import Registry
 from embedkit.types import Images
 

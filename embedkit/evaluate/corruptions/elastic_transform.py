@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.evaluate.corruption import Rngs, Strength, corruptions
-from embedkit.evaluate.measurement.warp import Floats, affine, grid, sample
+from embedkit.evaluate.measurement.pixels.warp import Floats, affine, grid, sample
 
 __all__ = ["ElasticTransform"]
 

@@ -6,8 +6,8 @@ from typing import ClassVar
 import numpy as np
 
 from embedkit.evaluate.corruption import Rngs, Strength, corruptions
-from embedkit.evaluate.measurement.filters import normals
-from embedkit.evaluate.measurement.warp import Floats
+from embedkit.evaluate.measurement.pixels.filters import normals
+from embedkit.evaluate.measurement.pixels.warp import Floats
 
 __all__ = ["GaussianNoise"]
 

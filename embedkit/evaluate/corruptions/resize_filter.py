@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from embedkit.evaluate.corruption import Rngs, Strength, corruptions
-from embedkit.evaluate.measurement.recode import through_pillow
-from embedkit.evaluate.measurement.warp import Floats
+from embedkit.evaluate.measurement.pixels.recode import through_pillow
+from embedkit.evaluate.measurement.pixels.warp import Floats
 
 __all__ = ["ResizeFilter"]
 

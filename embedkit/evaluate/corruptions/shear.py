@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from embedkit.evaluate.corruption import Rngs, Strength, corruptions
-from embedkit.evaluate.measurement.warp import Floats, affine
+from embedkit.evaluate.measurement.pixels.warp import Floats, affine
 
 __all__ = ["Shear"]
 

@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.evaluate.corruption import Rngs, Strength, corruptions
-from embedkit.evaluate.measurement.filters import blurred, normals
-from embedkit.evaluate.measurement.warp import Floats
+from embedkit.evaluate.measurement.pixels.filters import blurred, normals
+from embedkit.evaluate.measurement.pixels.warp import Floats
 
 __all__ = ["Spatter"]
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from embedkit.evaluate.corruption import Rngs, Strength, corruptions
-from embedkit.evaluate.measurement.warp import Floats
+from embedkit.evaluate.measurement.pixels.warp import Floats
 
 __all__ = ["Stripe"]
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from embedkit.data.dataset import Dataset
 from embedkit.evaluate.context import Context
 from embedkit.evaluate.measurement.checks import class_problem
-from embedkit.evaluate.measurement.views import augmented
+from embedkit.evaluate.measurement.pixels.views import augmented
 from embedkit.evaluate.statistics import Metric, Metrics, accuracy
 from embedkit.evaluate.task import TaskResult, skipped, tasks
 from embedkit.measures.calibration import scaled

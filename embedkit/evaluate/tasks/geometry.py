@@ -12,7 +12,7 @@ from embedkit.evaluate.context import BASELINES, Context, Which
 from embedkit.evaluate.measurement.checks import class_problem
 from embedkit.evaluate.measurement.means import mean_metric
 from embedkit.evaluate.measurement.partial import attempt
-from embedkit.evaluate.measurement.views import augmented
+from embedkit.evaluate.measurement.pixels.views import augmented
 from embedkit.evaluate.statistics import Metric, Metrics
 from embedkit.evaluate.task import Figure, TaskResult, tasks
 from embedkit.measures.collapse import neural_collapse, tolerance

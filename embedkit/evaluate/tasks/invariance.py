@@ -9,7 +9,7 @@ from embedkit.data.dataset import Dataset
 from embedkit.evaluate.context import Context
 from embedkit.evaluate.measurement.checks import class_problem
 from embedkit.evaluate.measurement.means import mean_metric
-from embedkit.evaluate.measurement.views import VIEWS, view
+from embedkit.evaluate.measurement.pixels.views import VIEWS, view
 from embedkit.evaluate.statistics import Metrics, accuracy
 from embedkit.evaluate.task import TaskResult, tasks
 from embedkit.measures.knn import nearest, weighted_knn
@@ -25,7 +25,7 @@ _NEIGHBOURS = 20
 class Invariance:
     """Embeddings of up to ``view_images`` test images before and after mild changes.
 
-    The changes are those of ``measurement.views``: ``flip``, ``shift``, ``crop``, ``rotate``,
+    The changes are those of ``measurement.pixels.views``: ``flip``, ``shift``, ``crop``, ``rotate``,
     ``brightness``, ``contrast``, ``grey``, ``blur``, ``noise``, ``jpeg``. Whether an embedding
     *should* ignore one is for the user to say: digits are not to be flipped.
 

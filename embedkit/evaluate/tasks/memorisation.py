@@ -9,7 +9,7 @@ from embedkit.data.dataset import Dataset
 from embedkit.errors import NotFound
 from embedkit.evaluate.context import Context, Which
 from embedkit.evaluate.measurement.means import mean_metric
-from embedkit.evaluate.measurement.views import augmented
+from embedkit.evaluate.measurement.pixels.views import augmented
 from embedkit.evaluate.statistics import Metric, Metrics, delong
 from embedkit.evaluate.task import TaskResult, tasks
 

@@ -10,7 +10,7 @@ from embedkit.data.dataset import Dataset
 from embedkit.evaluate.context import BASELINES, Context, Which
 from embedkit.evaluate.measurement.means import mean_metric
 from embedkit.evaluate.measurement.partial import attempt
-from embedkit.evaluate.measurement.views import per_image_rngs
+from embedkit.evaluate.measurement.pixels.views import per_image_rngs
 from embedkit.evaluate.statistics import Metrics
 from embedkit.evaluate.task import Figure, TaskResult, tasks
 from embedkit.types import Images

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from embedkit.evaluate.corruption import corrupt
-from embedkit.evaluate.measurement.filters import disk, motion, zoomed
+from embedkit.evaluate.measurement.pixels.filters import disk, motion, zoomed
 
 POINT = np.zeros((1, 33, 33, 1), np.uint8)
 POINT[0, 16, 16] = 255

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from embedkit.evaluate.corruption import corrupt
-from embedkit.evaluate.measurement.filters import from_hsv, plasma, to_hsv
+from embedkit.evaluate.measurement.pixels.filters import from_hsv, plasma, to_hsv
 
 
 def test_colours_go_to_hsv_and_back(rng):

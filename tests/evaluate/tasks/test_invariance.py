@@ -3,7 +3,7 @@ import pytest
 
 from embedkit.data.dataset import Dataset
 from embedkit.evaluate.context import Options
-from embedkit.evaluate.measurement.views import VIEWS
+from embedkit.evaluate.measurement.pixels.views import VIEWS
 from embedkit.evaluate.tasks.invariance import Invariance
 
 OPTIONS = Options(view_images=30)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from embedkit.evaluate.context import Options
-from embedkit.evaluate.measurement.views import augmented
+from embedkit.evaluate.measurement.pixels.views import augmented
 from embedkit.evaluate.tasks.memorisation import Memorisation
 
 OPTIONS = Options(view_images=40)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from embedkit.evaluate.measurement.warp import Floats, sample
+from embedkit.evaluate.measurement.pixels.warp import Floats, sample
 
 __all__ = ["blurred", "disk", "from_hsv", "motion", "normals", "plasma", "to_hsv", "zoomed"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from embedkit.evaluate.measurement.warp import Floats
+from embedkit.evaluate.measurement.pixels.warp import Floats
 
 if TYPE_CHECKING:
     from PIL.Image import Image

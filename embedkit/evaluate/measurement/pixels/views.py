@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from embedkit.evaluate.measurement.warp import Floats, affine
+from embedkit.evaluate.measurement.pixels.warp import Floats, affine
 from embedkit.types import Images
 
 __all__ = ["VIEWS", "augmented", "per_image_rngs", "view"]

@@ -1,0 +1,1 @@
+"""Changes of pixels, in numpy: samples, filters, views and codings."""
