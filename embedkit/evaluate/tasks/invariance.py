@@ -25,9 +25,9 @@ _NEIGHBOURS = 20
 class Invariance:
     """Embeddings of up to ``view_images`` test images before and after mild changes.
 
-    The changes are those of ``measurement.pixels.views``: ``flip``, ``shift``, ``crop``, ``rotate``,
-    ``brightness``, ``contrast``, ``grey``, ``blur``, ``noise``, ``jpeg``. Whether an embedding
-    *should* ignore one is for the user to say: digits are not to be flipped.
+    The changes are those of ``measurement.pixels.views``: ``flip``, ``shift``, ``crop``,
+    ``rotate``, ``brightness``, ``contrast``, ``grey``, ``blur``, ``noise``, ``jpeg``. Whether
+    an embedding *should* ignore one is for the user to say: digits are not to be flipped.
 
     Metrics: ``<change>.cosine`` with the unchanged image; ``<change>.found``, the share of
     images whose nearest neighbour among all unchanged ones is themselves; with labels
