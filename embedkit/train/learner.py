@@ -59,6 +59,11 @@ class Viewed(NamedTuple):
     projections: Projections
     tokens: Tokens | None
 
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Viewed":
+        """The same, with every tensor that is there changed."""
+        tokens = None if self.tokens is None else change(self.tokens)
+        return Viewed(change(self.features), change(self.projections), tokens)
+
 
 Network: TypeAlias = Callable[[Part], Viewed]
 """Runs the network once."""

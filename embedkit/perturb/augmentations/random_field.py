@@ -91,4 +91,5 @@ class RandomField:
         amplitude = square.clamp(min=1).pow(-self.decay / 4).masked_fill(square == 0, 0)
         field = torch.fft.irfft2(torch.fft.rfft2(noise) * amplitude, s=(h, w))
         spread = field.square().mean(dim=(2, 3), keepdim=True).sqrt()
-        return field / spread.clamp(min=1e-6)
+        normal: torch.Tensor = field / spread.clamp(min=1e-6)
+        return normal

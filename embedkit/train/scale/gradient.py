@@ -100,7 +100,7 @@ class Gradient:
         self.state.optimiser.zero_grad(set_to_none=True)
         for number in range(count):
             found = loss(number)
-            (found.loss.total / count).backward()
+            (found.loss.total / count).backward()  # type: ignore[no-untyped-call]
             if self.cache is not None:
                 self.cache.backward()
             if bad is None and count > 1 and not torch.isfinite(found.loss.total):

@@ -55,7 +55,7 @@ class GradientCache:
         viewed = _joined(outputs)
         if not remembers:
             return viewed
-        leaves = Viewed(*(None if x is None else x.requires_grad_() for x in viewed))
+        leaves = viewed.each(torch.Tensor.requires_grad_)
         sizes = [output.features.shape[1] for output in outputs]
         self._passes.append(_Pass(replays, sizes, leaves))
         return leaves
@@ -65,7 +65,7 @@ class GradientCache:
         before = [buffer.clone() for buffer in self.buffers]
         for done in self._passes:
             gradients = [
-                None if x is None or x.grad is None else x.grad.split(done.sizes, dim=1)
+                None if x is None or x.grad is None else torch.split(x.grad, done.sizes, dim=1)
                 for x in done.viewed
             ]
             for index, run in enumerate(done.parts):
@@ -96,8 +96,12 @@ def _autocast() -> Callable[[], AbstractContextManager[object]]:
 
 
 def _joined(outputs: list[Viewed]) -> Viewed:
-    columns = zip(*outputs, strict=True)
-    return Viewed(*(None if c[0] is None else torch.cat(c, dim=1) for c in columns))
+    tokens = [output.tokens for output in outputs if output.tokens is not None]
+    return Viewed(
+        torch.cat([output.features for output in outputs], dim=1),
+        torch.cat([output.projections for output in outputs], dim=1),
+        torch.cat(tokens, dim=1) if tokens else None,
+    )
 
 
 def _backward(viewed: Viewed, gradients: list[torch.Tensor | None]) -> None:

@@ -139,7 +139,7 @@ class Sharded:
             # It is one weight of the objective that every process used on its own share.
             mine = mine._replace(token=_SumGradient.apply(mine.token))  # type: ignore[no-untyped-call]
         viewed = network(mine) if self.way is None else self.way(network, mine)
-        return Viewed(*(None if x is None else _gathered(x, self.processes) for x in viewed))
+        return viewed.each(lambda own: _gathered(own, self.processes))
 
 
 @contextmanager
@@ -210,9 +210,8 @@ def _reduce(parameters: Iterator[nn.Parameter], scale: float) -> None:
     flat = torch.cat([g.flatten() for g in gradients])
     distributed.all_reduce(flat)
     flat.mul_(scale)
-    for gradient, part in zip(
-        gradients, flat.split([g.numel() for g in gradients]), strict=True
-    ):
+    parts = torch.split(flat, [g.numel() for g in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
         gradient.copy_(part.view_as(gradient))
 
 

@@ -59,11 +59,14 @@ class SyncNorm(nn.modules.batchnorm._BatchNorm):
         """Running statistics as ``nn.BatchNorm2d`` keeps them: the unbiased variance."""
         if self.running_mean is None or self.running_var is None:
             return
+        share = self.momentum
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
-        share = self.momentum if self.momentum is not None else 1 / self.num_batches_tracked
-        self.running_mean.lerp_(mean, float(share))
-        self.running_var.lerp_(variance * (count / max(1, count - 1)), float(share))
+            # Without a momentum it is the mean over all batches so far.
+            share = 1 / int(self.num_batches_tracked) if share is None else share
+        share = 0.0 if share is None else share
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(variance * (count / max(1, count - 1)), share)
 
     def _check_input_dim(self, input: torch.Tensor) -> None:
         """Any number of axes after the channels is right."""
