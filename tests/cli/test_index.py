@@ -13,6 +13,7 @@ from PIL import Image
 
 from embedkit.bundle import Golden, Manifest, write_bundle
 from embedkit.cli import cli
+from embedkit.data.records.file import read_records
 from embedkit.errors import AlreadyExists, InvalidInput, NotFound
 from embedkit.preprocess import InputSpec
 from embedkit.serve.server import running_server
@@ -189,3 +190,77 @@ def test_errors_are_those_of_the_server(
     image = str(photos / "red" / "1.jpg")
     result = run(*[argument.replace("{image}", image) for argument in arguments])
     assert isinstance(result.exception, error), result.exception
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".npz", ".parquet"])
+def test_a_collection_goes_to_a_file_and_back(
+    run: Run, photos: Path, tmp_path: Path, suffix: str
+) -> None:
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow", reason="needs embedkit[parquet]")
+    ok(run("create", "a", "--model", "pixels"))
+    ok(run("add", "a", str(photos)))
+    file = tmp_path / f"records{suffix}"
+    assert "wrote 10 records" in ok(run("export", "a", str(file)))
+    assert "b holds 10" in ok(run("import", "b", str(file)))
+    assert "a holds 10" in ok(run("import", "a", str(file)))
+    again = tmp_path / f"again{suffix}"
+    ok(run("export", "b", str(again)))
+    with read_records(file) as (made, first), read_records(again) as (_, second):
+        assert (made.dim, made.metric, made.model) == (48, "cosine", "pixels")
+        for one, other in zip(first, second, strict=True):
+            assert one.vector is not None
+            assert other.vector is not None
+            assert (one.id, one.payload) == (other.id, other.payload)
+            assert one.payload
+            assert one.vector.tobytes() == other.vector.tobytes()
+    red = tmp_path / f"red{suffix}"
+    assert "wrote 5" in ok(run("export", "a", str(red), "--filter", "label = 'red'"))
+    assert sorted(p.name for p in tmp_path.glob(".writing*")) == []
+
+
+def test_files_that_are_refused(run: Run, tmp_path: Path) -> None:
+    ok(run("create", "c", "--dim", "2"))
+    for name, content, message in (
+        ("a.txt", b"", "ends in"),
+        ("none.jsonl", None, "got none"),
+        ("a.jsonl", b"", "line about the collection"),
+        ("b.jsonl", b"{}", "collection"),
+        ("c.npz", b"no archive", "archive"),
+    ):
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        result = run("import", "c", str(tmp_path / name))
+        assert isinstance(result.exception, InvalidInput | NotFound), result.output
+        assert message in str(result.exception)
+    header = {"name": "c", "dim": 2, "metric": "cosine", "kind": "auto", "storage": "float32"}
+    header |= {"model": "", "model_digest": ""}
+    for line in (
+        '{"id": "a"}',
+        '{"id": 1, "vector": [1, 2]}',
+        '{"id": "a", "vector": ["x"]}',
+        '{"id": "a", "vector": [1, 2], "payload": 3}',
+        "[",
+    ):
+        text = json.dumps({"collection": header}) + "\n" + line
+        (tmp_path / "d.jsonl").write_text(text)
+        result = run("import", "c", str(tmp_path / "d.jsonl"))
+        assert isinstance(result.exception, InvalidInput), line
+
+
+def test_duplicates_offset_and_verify(run: Run, photos: Path) -> None:
+    (photos / "red" / "copy.jpg").write_bytes((photos / "red" / "0.jpg").read_bytes())
+    ok(run("create", "a", "--model", "pixels"))
+    ok(run("add", "a", str(photos)))
+    pairs = ok(run("duplicates", "a", "--threshold", "0.99999")).splitlines()
+    assert [line.split()[1:] for line in pairs] == [["red/0.jpg", "red/copy.jpg"]]
+    line = ok(run("duplicates", "a", "--threshold", "0.99999", "--json"))
+    assert json.loads(line)["first"] == "red/0.jpg"
+    cut = run("duplicates", "a", "--threshold", "0.5", "--neighbours", "1")
+    assert "warning: some have more than 1 neighbours" in cut.output
+    image = str(photos / "red" / "0.jpg")
+    hits = ok(run("search", "a", image, "--json", "--exact", "--threshold", "0.99999"))
+    assert len(hits.splitlines()) == 2
+    after = ok(run("search", "a", image, "--json", "--offset", "1", "-k", "1"))
+    assert json.loads(after)["id"] == "red/copy.jpg"
+    assert "11 vectors and their index agree" in ok(run("verify", "a"))

@@ -1,0 +1,64 @@
+"""Work that nobody waits for is given up."""
+
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embedkit.errors import Cancelled, DeadlineExceeded
+from embedkit.retrieve.patience import FOREVER, Patience
+from embedkit.retrieve.store import Query, Scan
+from embedkit.retrieve.stores.local import LocalStore
+from embedkit.types import Collection
+
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
+
+
+def test_a_statement_is_stopped_when_the_caller_goes() -> None:
+    connection, patience = sqlite3.connect(":memory:"), Patience()
+    threading.Timer(0.05, patience.cancel).start()
+    with pytest.raises(Cancelled), patience.over(connection):
+        connection.execute(ENDLESS).fetchall()
+    # The connection goes on, for somebody else.
+    assert connection.execute("SELECT 1").fetchone() == (1,)
+    with pytest.raises(DeadlineExceeded), Patience(0.05).over(connection):
+        connection.execute(ENDLESS).fetchall()
+    with pytest.raises(sqlite3.OperationalError, match="no such"), FOREVER.over(connection):
+        connection.execute("SELECT * FROM elsewhere")
+    connection.close()
+
+
+def test_what_is_left() -> None:
+    assert FOREVER.left_s is None
+    assert not FOREVER.is_over
+    assert 0 < (Patience(9).left_s or 0) <= 9
+    gone = Patience(-1)
+    assert (gone.left_s, gone.is_over) == (0, True)
+
+
+def test_every_question_to_a_store_can_be_given_up(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.create(Collection("c", dim=2))
+    base = np.ones((1, 2), np.float32)
+    store.upsert("c", ["a"], base, [b'{"n":1}'])
+    gone = Patience()
+    gone.cancel()
+    late = Patience(0)
+    time.sleep(0.001)
+    for patience, error in ((gone, Cancelled), (late, DeadlineExceeded)):
+        for act in (
+            lambda p=patience: store.search("c", Query(base, 1, patience=p)),
+            lambda p=patience: store.search("c", Query(base, 1, "n = 1", patience=p)),
+            lambda p=patience: store.scan("c", Scan(patience=p)),
+            lambda p=patience: store.sample("c", Scan(patience=p), seed=0),
+            lambda p=patience: store.upsert("c", ["b"], base, patience=p),
+            lambda p=patience: store.delete("c", ["a"], patience=p),
+            lambda p=patience: store.delete("c", filter="n = 1", patience=p),
+        ):
+            with pytest.raises(error):
+                act()
+    assert store.describe("c").sequence == 1
+    store.close()
