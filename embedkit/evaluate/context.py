@@ -81,6 +81,9 @@ class Context:
         train: In-distribution images that a task may fit on.
         test: In-distribution images that are scored; same class indices as ``train``.
         ood: Data sets that should look novel, by name.
+        near: Names of the ``ood`` sets that resemble the known images; none says nothing.
+        far: Names of those that do not.
+        shifted: Known images of the same classes that look otherwise, by name.
         bundle: The served model's own bundle, or None.
         local: The same graph in a session of this process, or None.
         without_bundle: Why there is no bundle; tasks that need one give this as the reason.
@@ -94,6 +97,9 @@ class Context:
     train: Dataset
     test: Dataset
     ood: Mapping[str, Dataset] = field(default_factory=dict)
+    near: tuple[str, ...] = ()
+    far: tuple[str, ...] = ()
+    shifted: Mapping[str, Dataset] = field(default_factory=dict)
     bundle: Bundle | None = None
     local: Embedder | None = None
     without_bundle: str = "no bundle was given"

@@ -109,6 +109,7 @@ def _fit_detectors(
         outputs["features"],
         None if head is None else head.logits(outputs["features"]),
         known.labels,
+        head=head,
     )
     for method in additions.detectors:
         detector, threshold = fit_calibrated(

@@ -199,6 +199,8 @@ _GLOSSARY = {
     "top1": "share of test images whose most likely class is the right one",
     "auroc": "probability that a novel image scores higher than a known one; 0.5 is chance",
     "aupr_id_positive": "average precision with known images as the positive class",
+    "accepted": "share of images whose served novelty the bundle's threshold accepts",
+    "rejected": "share of images whose served novelty the bundle's threshold rejects",
     "aupr_ood_positive": "average precision with novel images as the positive class",
     "fpr95_id_positive": "share of novel images accepted when 95 % of known ones are accepted",
     "fpr95_ood_positive": "share of known images rejected when 95 % of novel ones are rejected",

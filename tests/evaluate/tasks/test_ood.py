@@ -8,7 +8,9 @@ import pytest
 from embedkit.bundle import Bundle, derive_bundle, pack_arrays
 from embedkit.data.dataset import Dataset
 from embedkit.detect.detector import Observation, detectors
+from embedkit.detect.threshold import Threshold, quantile_threshold
 from embedkit.evaluate.context import Options
+from embedkit.evaluate.measurement.protocols import broken_promise, group_means
 from embedkit.evaluate.tasks.ood import OutOfDistribution
 from embedkit.runtime.local import load
 from embedkit.testing import ConstantEmbedder, PerfectEmbedder
@@ -173,3 +175,99 @@ def test_a_constant_score_is_chance(make_context, source):
     result = QUICK.run(make_context(served=ConstantEmbedder(source.spec)))
     assert result.metrics["halves.knn.auroc"].value == 0.5
     assert isinstance(ConstantEmbedder().score(np.zeros((1, 8, 8, 1), np.uint8)), ImageScores)
+
+
+def test_every_detector_can_be_asked_for(make_context, source):
+    """Without a bundle the logits come from a probe on the training images."""
+    names = tuple(n for n in detectors.names() if n != "beyond")
+    train = source.dataset(120, name="train")
+    result = QUICK.run(make_context(train=train, options=Options(detectors=names)))
+    missing = [n for n in names if f"halves.{n}.auroc" not in result.metrics]
+    assert missing == [], result.warnings
+    logit_free = {n for n in names if detectors.get(n)().needs == {"embeddings"}}
+    judged = {name.split(".")[1] for name in result.baselines["raw_pixels"]}
+    assert judged == logit_free
+
+
+def test_views_are_made_for_the_detector_that_needs_them(make_context):
+    result = QUICK.run(make_context(options=Options(detectors=("beyond",))))
+    assert "halves.beyond.auroc" in result.metrics
+
+
+def test_near_and_far_are_means_over_sets_never_pooled(make_context, source):
+    """Two sets of very different size count alike; each area by counting pairs."""
+    ood = {
+        "halves": source.novel(60),
+        "few": source.dataset(20, seed=9),
+        "alone": source.novel(25),
+    }
+    context = make_context(ood=ood, near=("halves", "few"), far=("alone",))
+    result = OutOfDistribution(resamples=300).run(context)
+    known = result.items["knn.known"]
+    areas = []
+    for name in ("halves", "few"):
+        pairs = result.items[f"knn.{name}"][:, None] - known[None]
+        areas.append(np.mean((pairs > 0) + 0.5 * (pairs == 0)))
+    near = result.metrics["near_mean.knn.auroc"]
+    assert near.value == pytest.approx(np.mean(areas), abs=1e-12)
+    assert near.ci is None  # all scores of a set are equal, so that no resample differs
+    assert result.metrics["far_mean.knn.auroc"].value == result.metrics["alone.knn.auroc"].value
+
+
+def test_the_mean_over_sets_has_an_interval_of_the_size_of_its_error(make_context):
+    """The known images are shared, so the error is that of the mean of dependent areas."""
+    rng = np.random.default_rng(0)
+
+    def draw():
+        return {
+            "known": rng.normal(size=300),
+            "a": rng.normal(1, 1, 100),
+            "b": rng.normal(2, 1, 200),
+        }
+
+    def area(found, name):
+        return np.mean(found[name][:, None] > found["known"][None])
+
+    context = make_context(near=("a", "b"))
+    metric = group_means(context, "knn", draw(), resamples=1000)["near_mean.knn.auroc"]
+    spread = np.std([(area(f, "a") + area(f, "b")) / 2 for f in (draw() for _ in range(300))])
+    assert (metric.ci[1] - metric.ci[0]) / 2 / 1.96 == pytest.approx(spread, rel=0.2)
+
+
+def test_the_full_spectrum_has_shifted_images_on_the_known_side(make_context, source):
+    context = make_context(shifted={"later": source.dataset(50, seed=8)})
+    result = QUICK.run(context)
+    known = np.concatenate([result.items["knn.known"], result.items["knn.later"]])
+    pairs = result.items["knn.halves"][:, None] - known[None]
+    area = np.mean((pairs > 0) + 0.5 * (pairs == 0))
+    found = result.metrics["full_spectrum.halves.knn.auroc"]
+    assert found.value == pytest.approx(area, abs=1e-12)
+    assert found.n == 60 + 80 + 50
+    assert not result.metrics["shifted.later.knn.auroc"].higher_is_better
+    assert set(result.metrics) <= set(OutOfDistribution().metric_names(context))
+
+
+def test_a_set_is_shifted_or_novel(make_context, source):
+    with pytest.raises(ValueError, match="either shifted or novel, got both"):
+        QUICK.run(make_context(shifted={"halves": source.novel(9)}))
+
+
+def test_the_bundles_threshold_is_tried_on_the_served_scores(make_context, bundle):
+    arrays = bundle.arrays("detectors/knn.npz")
+    fitted = detectors.get("knn")().restore(arrays)
+    threshold = Threshold.from_arrays(arrays).value
+    served = load(bundle.path, novelty=lambda z, f, _: fitted.score(Observation(z, f)))
+    result = QUICK.run(make_context(served=served, bundle=bundle))
+    shares = {k: np.mean(result.items[f"served.{k}"] <= threshold) for k in ("known", "halves")}
+    accepted = result.metrics["served_threshold.known.accepted"]
+    assert accepted.value == shares["known"]
+    assert accepted.ci_method == "wilson"
+    assert result.metrics["served_threshold.halves.rejected"].value == 1 - shares["halves"]
+
+
+def test_a_threshold_that_breaks_its_promise_is_noticed():
+    chosen = quantile_threshold(np.arange(1000.0))
+    assert broken_promise(chosen, np.arange(0, 1000, 5.0)) == []
+    (warning,) = broken_promise(chosen, np.arange(0, 1000, 5.0) + 100)
+    assert "should accept 95%" in warning
+    assert "accepts 85.0% of the 200" in warning
