@@ -9,7 +9,7 @@ import numpy.typing as npt
 from embedkit.retrieve.index.blocks import Slots
 from embedkit.retrieve.index.engines.curve import Curve, Point
 from embedkit.retrieve.index.engines.hnsw import build_graph
-from embedkit.retrieve.index.engines.ivf import build_inverted_file
+from embedkit.retrieve.index.engines.ivf import build_inverted_file, held_out
 from embedkit.retrieve.index.engines.source import Source, Stopped
 from embedkit.retrieve.index.engines.spec import Spec
 from embedkit.retrieve.index.scoring import Neighbours, joined, nearest, prepared, rescored
@@ -19,8 +19,8 @@ from embedkit.types import Embeddings, SearchParams
 
 __all__ = ["build_segment"]
 
-_QUERIES = 200
-_NEIGHBOURS = (10, 100)
+_NEIGHBOURS = (10, 30, 100)
+_NEAR = 20
 _ENOUGH = 0.999
 _WIDTHS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 # Codes of a byte per dimension order the vectors nearly as the vectors themselves do.
@@ -64,7 +64,7 @@ def _measured(segment: Segment, source: Source, check: Callable[[], None]) -> Se
             error = max(error, largest_error(segment, places, rows))
         truth = joined([truth, _nearest(queries, slots, rows, most, segment)], most)
     segment = replace(segment, largest_error=error)
-    counted = [k for k in _NEIGHBOURS if k + 1 <= most]
+    counted = [k for k in _NEIGHBOURS if k < most]
     if not counted:
         return segment
     width = _width(segment, queries, truth, counted[0], source)
@@ -87,10 +87,23 @@ def largest_error(segment: Segment, places: Slots, vectors: Embeddings) -> float
 
 
 def _queries(segment: Segment, source: Source) -> Embeddings:
-    """Some of the vectors themselves: each is left out of its own neighbours."""
-    rng = np.random.default_rng(1)
-    chosen = np.sort(rng.permutation(segment.slots)[:_QUERIES])
-    return prepared(source.fetch(chosen)[1], segment.spec.metric)
+    """Vectors that the index does not know better than it would know new ones.
+
+    Those that centres were not fitted to. A graph links all to their neighbours: there they are
+    moved by the difference of two of their neighbours, over the square root of two, which is
+    as far as a neighbour is where dimensions are many.
+    """
+    metric = segment.spec.metric
+    base = prepared(source.fetch(held_out(segment.slots))[1], metric)
+    if segment.spec.kind != "hnsw":
+        return base
+    wide = min(_NEAR + 1, len(segment.slots))
+    found = segment.engine.search(base, wide, _NEAR, None).position
+    columns = np.random.default_rng(2).integers(0, wide, (len(base), 2))
+    pairs = found[np.arange(len(base))[:, None], columns]
+    first, second = np.where((pairs < 0).any(axis=1), 0, pairs.T)
+    moved = segment.engine.vectors(first) - segment.engine.vectors(second)
+    return prepared(base + moved * np.float32(0.5**0.5), metric)
 
 
 def _nearest(
@@ -126,19 +139,21 @@ def _recall(
     width: float,
     source: Source,
 ) -> float:
-    """Share of the true neighbours found, the query itself not counted, less its error.
+    """Share of the true neighbours found, less its standard error.
 
-    A vector as near as the last true neighbour counts as one.
+    A query that is one of the vectors is none of its neighbours. A vector as near as the last
+    true neighbour counts as one.
     """
-    curve = Curve(width, (Point(k + 1, effort, 1.0),))
+    itself = int(segment.spec.kind != "hnsw")
+    curve = Curve(width, (Point(k + itself, effort, 1.0),))
     near = segment.with_curve(curve).search(
         queries,
-        k + 1,
+        k + itself,
         Selection.everything(len(segment.slots)),
         SearchParams(recall_target=0.5),
         source,
     )
-    last: npt.NDArray[np.float64] = truth.scores[:, k : k + 1]
+    last: npt.NDArray[np.float64] = truth.scores[:, k + itself - 1, None]
     hits = (near.scores >= last).sum(axis=1)
-    shares = np.clip((hits - 1) / k, 0, 1)
+    shares = np.clip((hits - itself) / k, 0, 1)
     return float(shares.mean() - shares.std() / len(shares) ** 0.5)

@@ -103,10 +103,10 @@ class FlatIndex:
         Args:
             queries: (n, d) float32, finite; not zero under cosine.
             k: At least 1.
-            among: Ascending slots, each of them in the index, to search instead of all.
+            among: Ascending slots to search instead of all; those not in here are left out.
         """
-        k = min(k, self.count if among is None else len(among))
         rows = [None if among is None else block.places(among) for block in self._blocks]
+        k = min(k, self.count if among is None else sum(len(r) for r in rows if r is not None))
         found = [
             self._search(prepared(queries[i : i + _QUERIES_AT_ONCE], self.metric), k, rows)
             for i in range(0, len(queries) if k else 0, _QUERIES_AT_ONCE)

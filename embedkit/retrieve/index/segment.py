@@ -85,12 +85,20 @@ class Segment:
         if not k:
             return Neighbours.none(len(queries))
         effort = None if params.exact else self._effort(k, chosen, params)
-        while effort is not None:
-            found = self._approximate(queries, k, chosen, effort, source)
-            if found is not None:
-                return found
-            effort = effort * 2 if effort < self.engine.most else None
-        return self._exact(queries, k, chosen, source)
+        slots = np.empty((len(queries), k), np.int64)
+        scores, is_exact = np.empty((len(queries), k), np.float64), True
+        left = np.arange(len(queries))
+        # Where fewer than k are found, that query tries harder, whatever the others found.
+        while len(left):
+            if effort is None:
+                found, full = self._exact(queries[left], k, chosen, source), left >= 0
+            else:
+                found, full = self._approximate(queries[left], k, chosen, effort, source)
+                effort = effort * 2 if effort < self.engine.most else None
+            slots[left[full]], scores[left[full]] = found.slots[full], found.scores[full]
+            is_exact &= found.exact
+            left = left[~full]
+        return Neighbours(slots, scores, is_exact)
 
     def _effort(self, k: int, chosen: Selection, params: SearchParams) -> int | None:
         """How hard to try, or None to compare every chosen vector."""
@@ -111,21 +119,21 @@ class Segment:
 
     def _approximate(
         self, queries: Embeddings, k: int, chosen: Selection, effort: int, source: Source
-    ) -> Neighbours | None:
-        """The best of what FAISS finds, or None if that is fewer than k for some query."""
+    ) -> tuple[Neighbours, npt.NDArray[np.bool_]]:
+        """The best of what FAISS finds, and for which queries that is as many as k."""
         wide = min(max(k + MARGIN, int(np.ceil(k * self.curve.width))), chosen.count)
         effort = min(effort, self.engine.most)
         found = self.engine.search(queries, wide, effort, chosen.selector())
         missing = found.position < 0
-        if missing[:, k - 1].any():
-            return None
-        positions = np.where(missing, found.position[:, :1], found.position)
+        # What stands in for a missing one must be there; -inf keeps it out.
+        positions = np.where(missing, found.position.max(), found.position)
         scores = self._scores(queries, positions, source)
         scores[missing] = -np.inf
         is_exact = self.spec.holds_vectors and self.spec.kind != "hnsw"
-        return Neighbours.ranked(
+        near = Neighbours.ranked(
             self.slots[positions], scores, k, exact=is_exact and effort >= self.engine.most
         )
+        return near, ~missing[:, k - 1]
 
     def _scores(
         self, queries: Embeddings, positions: npt.NDArray[np.int64], source: Source

@@ -13,11 +13,13 @@ from embedkit.retrieve.index.engines.spec import Found, Spec
 from embedkit.retrieve.index.scoring import prepared
 from embedkit.types import Embeddings
 
-__all__ = ["InvertedFile", "build_inverted_file"]
+__all__ = ["InvertedFile", "build_inverted_file", "held_out"]
 
 _ITERATIONS = 10
 # k-means gains nothing from more.
 _PER_CLUSTER = 64
+_LEAST_PER_CLUSTER = 32
+_HELD_OUT = 200
 _ENCODER_ROWS = 65_536
 
 
@@ -75,9 +77,11 @@ def build_inverted_file(
         The index, and the slot of each position.
     """
     slots = source.slots()
-    clusters = max(1, min(int(2 * len(slots) ** 0.5), len(slots) // 4))
+    clusters = max(1, min(int(2 * len(slots) ** 0.5), len(slots) // _LEAST_PER_CLUSTER))
     rng = np.random.default_rng(0)
-    sample = np.sort(rng.permutation(slots)[: max(_PER_CLUSTER * clusters, _ENCODER_ROWS)])
+    fitted = np.setdiff1d(slots, held_out(slots), assume_unique=True)
+    fitted = fitted if len(fitted) > _HELD_OUT else slots
+    sample = np.sort(rng.permutation(fitted)[: max(_PER_CLUSTER * clusters, _ENCODER_ROWS)])
     vectors = prepared(source.fetch(sample)[1], spec.metric)
     quantizer = _clustered(spec, vectors, min(clusters, len(vectors)), check)
     index = _empty(spec, quantizer)
@@ -86,6 +90,11 @@ def build_inverted_file(
     kept = _filled(index, spec, source)
     index.make_direct_map()
     return InvertedFile(index, spec.holds_vectors), kept
+
+
+def held_out(slots: Slots) -> Slots:
+    """Some of the slots, ascending: those to measure with, that centres are not fitted to."""
+    return np.sort(np.random.default_rng(1).permutation(slots)[:_HELD_OUT])
 
 
 def _clustered(
