@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,23 +59,27 @@ def write_bundle(
     return Bundle(target)
 
 
-def derive_bundle(bundle: Bundle, added: Mapping[str, bytes]) -> Bundle:
+def derive_bundle(
+    bundle: Bundle, added: Mapping[str, bytes], *, removed: Collection[str] = ()
+) -> Bundle:
     """Write the next version of a bundle with files added or replaced; the graph stays.
 
     Args:
         bundle: The version to start from.
         added: Content of each further file, such as ``heads/default.npz``.
+        removed: Files that the new version does not have.
 
     Returns:
         The new version, whose ``model_digest`` equals the old one's.
 
     Raises:
-        InvalidInput: If ``added`` holds a graph.
+        InvalidInput: If a graph is added or removed.
     """
-    graphs = sorted(set(added) & set(GRAPHS.values()))
+    graphs = sorted({*added, *removed} & set(GRAPHS.values()))
     if graphs:
         raise InvalidInput(f"expected files beside the graph, got {graphs}; export a new model")
-    files = {name: bundle.read(name) for name in bundle.manifest.files} | dict(added)
+    kept = [name for name in bundle.manifest.files if name not in removed]
+    files = {name: bundle.read(name) for name in kept} | dict(added)
     versions = [bundle.manifest.version, *versions_in(bundle.path.parent)]
     manifest = replace(bundle.manifest, version=max(versions) + 1)
     return write_bundle(bundle.path.parent.parent, manifest, files)

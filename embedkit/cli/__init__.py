@@ -24,7 +24,7 @@ COMMANDS = {
     "model": "List, load and unload the models of a server.",
     "bench": "Measure against the bare runtime.",
     "top": "Watch a server: rate, batches, queue, latency.",
-    "bundle": "Show or verify a bundle.",
+    "bundle": "Show or verify a bundle, or fit a detector for it.",
     "list": "List objectives, augmentations, encoders, detectors, ...",
 }
 

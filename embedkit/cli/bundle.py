@@ -1,4 +1,4 @@
-"""``embedkit bundle``: look at a bundle, or check every byte of it."""
+"""``embedkit bundle``: look at a bundle, check every byte of it, or fit a detector for it."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ __all__ = ["command"]
 
 @click.group(name="bundle")
 def command() -> None:
-    """Show or verify a bundle."""
+    """Show or verify a bundle, or fit a detector for it."""
 
 
 @command.command(name="show")
@@ -55,6 +55,39 @@ def verify(folder: Path, no_run: bool) -> None:
         model = load(folder, precision=precision, verify=False)
         error = check_golden(model.session, bundle, precision)
         click.echo(f"golden embeddings in {precision}: largest difference {error:.2g}")
+
+
+@command.command(name="fit", context_settings={"show_default": True})
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--detector", required=True, metavar="NAME", help="OOD detector to fit.")
+@click.option("--data", required=True, metavar="DATA", help="Known images.")
+@click.option(
+    "--accepted",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.95,
+    help="Share of known images that the threshold accepts.",
+)
+@click.option("--seed", default=0, help="Of the images that choose the threshold.")
+def fit(folder: Path, detector: str, data: str, accepted: float, seed: int) -> None:
+    """Write the next version of the bundle at DIR with another OOD detector.
+
+    A fifth of the images chooses the threshold. `embedkit eval` of the new version, once it is
+    served, tries both through the server's own OOD score.
+    """
+    from embedkit.bundle import Bundle
+    from embedkit.data.source import load_dataset
+    from embedkit.export.additions import replace_detector
+
+    known = load_dataset(data)
+    new, threshold = replace_detector(
+        Bundle(folder), detector, known, accepted=accepted, seed=seed
+    )
+    click.echo(f"detector {detector} fitted on {len(known)} images of {known.name}")
+    click.echo(
+        f"threshold {threshold.value:.6g} [{threshold.low:.6g}, {threshold.high:.6g}], "
+        f"chosen on {threshold.n} of them to accept {threshold.accepted:.0%}"
+    )
+    click.echo(f"bundle: {new.path}")
 
 
 def _facts(bundle: "Bundle") -> dict[str, str]:

@@ -4,15 +4,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from embedkit.bundle import Head, pack_arrays
+from embedkit.bundle import Bundle, Head, derive_bundle, pack_arrays
 from embedkit.data.dataset import Dataset
 from embedkit.detect.detector import Observation, detectors
-from embedkit.detect.threshold import fit_calibrated
+from embedkit.detect.threshold import Threshold, fit_calibrated
 from embedkit.errors import InvalidInput
 from embedkit.runtime.probe import fit_probe
 from embedkit.runtime.session import Session
 
-__all__ = ["Additions", "Fitted", "fit_additions"]
+__all__ = ["Additions", "Fitted", "fit_additions", "replace_detector"]
 
 
 @dataclass(frozen=True)
@@ -99,18 +99,54 @@ def fit_additions(session: Session, additions: Additions, own_head: Head | None)
     return Fitted(files, notes)
 
 
+def replace_detector(
+    bundle: Bundle, method: str, known: Dataset, *, accepted: float = 0.95, seed: int = 0
+) -> tuple[Bundle, Threshold]:
+    """Write the next version of a bundle with one detector, in place of those it has.
+
+    It is fitted on what the bundle's graph and head say of the known images, less a fifth of
+    them that choose the threshold. A server of the new version answers with its score.
+
+    Args:
+        bundle: The version to start from.
+        method: Registry name of the detector.
+        known: Known images; labels are used where there are any.
+        accepted: Share of known images that the threshold accepts, in (0, 1).
+        seed: Of the held-out split.
+
+    Returns:
+        The new version and its threshold.
+
+    Raises:
+        InvalidInput: If there are too few images, or the detector needs what the bundle or a
+            server does not give.
+    """
+    session = Session(bundle.graph(), bundle.model_digest(), bundle.manifest.input)
+    head = bundle.head() if bundle.names("heads") else None
+    observation = _observe(session, known, head)
+    fitted, threshold = fit_calibrated(
+        detectors.get(method)(), observation, accepted=accepted, seed=seed
+    )
+    arrays = {**fitted.state(), **threshold.to_arrays()}
+    others = [f"detectors/{name}.npz" for name in bundle.names("detectors")]
+    added = {f"detectors/{method}.npz": pack_arrays(arrays)}
+    return derive_bundle(bundle, added, removed=others), threshold
+
+
+def _observe(session: Session, known: Dataset, head: Head | None) -> Observation:
+    """What a detector may look at, from one pass over the known images."""
+    outputs = session.run_all(known.images, ("embedding", "features"))
+    logits = None if head is None else head.logits(outputs["features"])
+    return Observation(
+        outputs["embedding"], outputs["features"], logits, known.labels, head=head
+    )
+
+
 def _fit_detectors(
     session: Session, known: Dataset, head: Head | None, additions: Additions, fitted: Fitted
 ) -> None:
     """Fit every wanted detector on one pass over the known images; adds to ``fitted``."""
-    outputs = session.run_all(known.images, ("embedding", "features"))
-    observation = Observation(
-        outputs["embedding"],
-        outputs["features"],
-        None if head is None else head.logits(outputs["features"]),
-        known.labels,
-        head=head,
-    )
+    observation = _observe(session, known, head)
     for method in additions.detectors:
         detector, threshold = fit_calibrated(
             detectors.get(method)(), observation, seed=additions.seed

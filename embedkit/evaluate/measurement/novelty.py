@@ -128,6 +128,8 @@ def separation_metrics(
     Raises:
         InvalidInput: If a set is empty or has a score that is not a number.
     """
+    # A resample draws positions: sorted, so that the order of the images changes nothing.
+    known, novel = np.sort(known), np.sort(novel)
     area = delong(known, novel)
     n = len(known) + len(novel)
     metrics = {f"{prefix}.auroc": Metric(area.value, area.ci, n, ci_method=area.method)}

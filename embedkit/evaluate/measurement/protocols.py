@@ -48,7 +48,8 @@ def group_means(
     for group, names in (("near", context.near), ("far", context.far)):
         if not names:
             continue
-        known, novel = found[KNOWN], [found[name] for name in names]
+        # Sorted, so that the order of the images does not change what is resampled.
+        known, novel = np.sort(found[KNOWN]), [np.sort(found[name]) for name in names]
         value = float(np.mean([auroc(known, scores) for scores in novel]))
         sizes = [len(known), *(len(scores) for scores in novel)]
         ci = None

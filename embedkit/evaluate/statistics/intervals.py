@@ -18,6 +18,8 @@ from embedkit.types import Scores
 
 __all__ = [
     "FEW",
+    "LEVEL",
+    "Counts",
     "Interval",
     "Metric",
     "Metrics",
@@ -26,6 +28,7 @@ __all__ = [
     "clopper_pearson",
     "content_seed",
     "delong",
+    "midranks",
     "resample_counts",
     "robust_accuracy",
     "wilson",
@@ -35,6 +38,8 @@ Interval = tuple[float, float]
 Counts = npt.NDArray[np.int64]
 
 LEVEL = 0.95
+"""Coverage of every interval unless told otherwise."""
+
 FEW = 20
 """Items below which a resample is no stand-in for a new sample: no bootstrap interval."""
 
@@ -165,10 +170,10 @@ def delong(known: Scores, novel: Scores, *, level: float = LEVEL) -> Auroc:
                 f"expected scores (n,), n >= 1, no NaN; got shape {scores.shape}"
             )
     m, n = len(novel), len(known)
-    pooled = _midranks(np.concatenate([novel, known]))
+    pooled = midranks(np.concatenate([novel, known]))
     # share of known images below each novel one, and of novel images above each known one
-    above = (pooled[:m] - _midranks(novel)) / n
-    below = 1 - (pooled[m:] - _midranks(known)) / m
+    above = (pooled[:m] - midranks(novel)) / n
+    below = 1 - (pooled[m:] - midranks(known)) / m
     value = float(above.mean())
     if value in (0.0, 1.0):
         ci = _binomial(value, min(m, n), level)
@@ -246,7 +251,7 @@ def _variance(values: npt.NDArray[np.float64], most: float) -> float:
     return float(((values - values.mean()) ** 2).sum() + most) / len(values)
 
 
-def _midranks(values: Scores) -> npt.NDArray[np.float64]:
+def midranks(values: Scores) -> npt.NDArray[np.float64]:
     """Ranks from 1; equal values share the mean of their ranks."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)

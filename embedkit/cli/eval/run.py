@@ -1,15 +1,14 @@
 """``embedkit eval``: a served model is measured through the wire."""
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
 from embedkit.cli.connection import Target, connected
+from embedkit.cli.eval.data import Data, Wanted, load
 from embedkit.errors import InvalidInput, ModelMismatch
 
 if TYPE_CHECKING:
@@ -17,12 +16,10 @@ if TYPE_CHECKING:
 
     from embedkit.bundle import Bundle
     from embedkit.client.served import ServedModel
-    from embedkit.data.source import Dataset
     from embedkit.evaluate.context import Context
     from embedkit.evaluate.report import Subject
     from embedkit.types import Embedder
 
-    Data = tuple[Dataset, Dataset, dict[str, Dataset]]
 
 __all__ = ["command"]
 
@@ -30,15 +27,12 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 _SUITE = "classify,knn,linear,ood,robustness,parity"
 
 
-class Options(TypedDict):
+class Options(Wanted):
     """The options of the command, as click hands them over."""
 
     model: str
     version: str
-    train: str
-    test: str
-    ood: tuple[str, ...]
-    strict: bool
+    detector: tuple[str, ...]
     suite: str
     bundle: Path | None
     models: Path
@@ -65,6 +59,25 @@ class Options(TypedDict):
 @click.option("--test", required=True, metavar="DATA", help="Known images, to score.")
 @click.option(
     "--ood", multiple=True, metavar="DATA", help="Novel images; repeat for more sets."
+)
+@click.option(
+    "--near", multiple=True, metavar="DATA", help="Novel images that resemble the known ones."
+)
+@click.option(
+    "--far", multiple=True, metavar="DATA", help="Novel images that are nothing like them."
+)
+@click.option(
+    "--shifted",
+    multiple=True,
+    metavar="DATA",
+    help="Known images that look otherwise, for full-spectrum OOD.",
+)
+@click.option(
+    "--detector",
+    multiple=True,
+    metavar="NAME",
+    default=("knn", "mahalanobis"),
+    help="OOD detector to fit; all takes every one; repeat for more.",
 )
 @click.option("--strict", is_flag=True, help="An unreadable image is an error, not left out.")
 @click.option("--suite", default=_SUITE, metavar="TASK,...", help="Tasks to run.")
@@ -143,7 +156,7 @@ def command(target: Target, ctx: click.Context, /, **options: Unpack[Options]) -
     names = (name.strip() for name in options["suite"].split(","))
     suite = check_suite([name for name in names if name])
     gates = [parse_gate(text, suite) for text in options["gate"]]
-    data = _load(options, console)
+    data = load(options, console)
     with target.connect(retry_s=options["retry_s"]) as client:
         served = client.model(options["model"], options["version"])
         info = served.info
@@ -160,31 +173,10 @@ def command(target: Target, ctx: click.Context, /, **options: Unpack[Options]) -
     ctx.exit(report.exit_code)
 
 
-def _load(options: Options, console: "Console") -> "Data":
-    """The training, test and novel images; test labels in the training set's class indices."""
-    from embedkit.data.source import align_labels, load_dataset
-
-    load = partial(load_dataset, strict=options["strict"])
-    with console.status("reading the images"):
-        train, test = load(options["train"]), load(options["test"])
-        if train.labels is not None and test.labels is not None:
-            test = align_labels(train, test)
-        ood: dict[str, Dataset] = {}
-        for text in options["ood"]:
-            dataset = load(text)
-            name = re.sub(r"[^A-Za-z0-9_-]+", "_", dataset.name)
-            if name in ood:
-                raise InvalidInput(
-                    f"expected OOD sets of different names, got {name!r} twice; rename a file"
-                )
-            ood[name] = dataset
-    return train, test, ood
-
-
 def _context(
     options: Options,
     served: "ServedModel",
-    data: "Data",
+    data: Data,
     subject: "Subject",
     progress: Callable[[str, float], None],
 ) -> "Context":
@@ -202,10 +194,16 @@ def _context(
         radii_255=tuple(sorted(set(options["radius"]))),
         corruptions=options["corruption"],
         corruption_images=options["corruption_images"],
+        detectors=_detectors(options["detector"]),
     )
     return Context(
         served,
-        *data,
+        data.train,
+        data.test,
+        data.ood,
+        near=data.near,
+        far=data.far,
+        shifted=data.shifted,
         bundle=bundle,
         local=None if bundle is None else _session(bundle, served.info.precision),
         without_bundle=reason,
@@ -214,6 +212,17 @@ def _context(
         cache=FeatureCache(options["cache"] or options["out"] / "cache"),
         progress=progress,
     )
+
+
+def _detectors(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The wanted detectors; ``all`` is every one."""
+    from embedkit.detect.detector import detectors
+
+    if "all" in names:
+        return detectors.names()
+    for name in names:
+        detectors.get(name)
+    return tuple(dict.fromkeys(names))
 
 
 def _bundle(options: Options, subject: "Subject", digest: str) -> "tuple[Bundle | None, str]":

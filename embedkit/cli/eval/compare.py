@@ -1,0 +1,106 @@
+"""``embedkit eval compare`` and ``seeds``: what several reports say of one another."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from embedkit.evaluate.measurement.comparison import Comparison
+    from embedkit.evaluate.statistics import Spread
+
+__all__ = ["compare", "seeds"]
+
+_REPORT = click.Path(path_type=Path)
+
+
+@click.command(name="compare")
+@click.argument("first", metavar="A.json", type=_REPORT)
+@click.argument("second", metavar="B.json", type=_REPORT)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def compare(first: Path, second: Path, as_json: bool) -> None:
+    """Compare two models image by image: is B better than A?
+
+    Both reports must be over the same test images. Right and wrong answers are compared by
+    McNemar's exact test, AUROC by the paired test of DeLong, means by sign flips; p values are
+    adjusted for their number (Holm).
+    """
+    from embedkit.evaluate.measurement.comparison import compare_reports, read_report
+
+    found = compare_reports(read_report(first), read_report(second))
+    if as_json:
+        click.echo(json.dumps(_as_values(found), indent=1))
+        return
+    _print_comparison(found)
+
+
+@click.command(name="seeds")
+@click.argument("reports", metavar="REPORT.json...", nargs=-1, required=True, type=_REPORT)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def seeds(reports: tuple[Path, ...], as_json: bool) -> None:
+    """Mean of each metric over several training runs, and how much the runs differ.
+
+    The spread over runs (sd) is kept apart from the error of sampling test images, which all
+    runs share.
+    """
+    from embedkit.evaluate.measurement.comparison import read_report, spread_of_reports
+
+    found = spread_of_reports([read_report(path) for path in reports])
+    if as_json:
+        click.echo(json.dumps({name: asdict(s) for name, s in found.items()}, indent=1))
+        return
+    _print_spread(found, len(reports))
+
+
+def _as_values(found: "Comparison") -> dict[str, object]:
+    from embedkit.evaluate.statistics import holm
+
+    adjusted = holm([d.p_value for d in found.differences.values()])
+    pairs = zip(found.differences.items(), adjusted, strict=True)
+    return {
+        "differences": {
+            name: {**asdict(d), "value": d.value, "p_adjusted": p} for (name, d), p in pairs
+        },
+        "skipped": dict(found.skipped),
+    }
+
+
+def _print_comparison(found: "Comparison") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from embedkit.evaluate.statistics import holm
+
+    table = Table("what", "A", "B", "B - A", "95 %", "p", "p adjusted", "test", "n")
+    adjusted = holm([d.p_value for d in found.differences.values()])
+    for (name, d), p in zip(found.differences.items(), adjusted, strict=True):
+        table.add_row(
+            name,
+            f"{d.first:.4f}",
+            f"{d.second:.4f}",
+            f"{d.value:+.4f}",
+            f"[{d.ci[0]:+.4f}, {d.ci[1]:+.4f}]",
+            f"{d.p_value:.3g}",
+            f"{p:.3g}",
+            d.test,
+            str(d.n),
+        )
+    Console(width=160).print(table)
+    for task, reason in found.skipped.items():
+        click.echo(f"{task}: {reason}")
+
+
+def _print_spread(found: "dict[str, Spread]", count: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("metric", "mean", f"sd of {count} runs", "95 % over runs", "95 % sampling")
+    for name, s in found.items():
+        sampling = "-"
+        if s.ci_sampling is not None:
+            sampling = f"[{s.ci_sampling[0]:.4f}, {s.ci_sampling[1]:.4f}]"
+        runs = f"[{s.ci_seeds[0]:.4f}, {s.ci_seeds[1]:.4f}]"
+        table.add_row(name, f"{s.mean:.4f}", f"{s.sd_seeds:.4f}", runs, sampling)
+    Console(width=140).print(table)

@@ -1,0 +1,52 @@
+"""Metrics and how sure they are; tests between two models; spread over training runs."""
+
+from embedkit.evaluate.statistics.intervals import (
+    FEW,
+    LEVEL,
+    Counts,
+    Interval,
+    Metric,
+    Metrics,
+    accuracy,
+    bootstrap,
+    clopper_pearson,
+    content_seed,
+    delong,
+    resample_counts,
+    robust_accuracy,
+    wilson,
+)
+from embedkit.evaluate.statistics.paired import (
+    Difference,
+    holm,
+    mcnemar,
+    paired_auroc,
+    paired_mean,
+    sign_flip,
+)
+from embedkit.evaluate.statistics.seeds import Spread, over_seeds
+
+__all__ = [
+    "FEW",
+    "LEVEL",
+    "Counts",
+    "Difference",
+    "Interval",
+    "Metric",
+    "Metrics",
+    "Spread",
+    "accuracy",
+    "bootstrap",
+    "clopper_pearson",
+    "content_seed",
+    "delong",
+    "holm",
+    "mcnemar",
+    "over_seeds",
+    "paired_auroc",
+    "paired_mean",
+    "resample_counts",
+    "robust_accuracy",
+    "sign_flip",
+    "wilson",
+]

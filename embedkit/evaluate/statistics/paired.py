@@ -1,0 +1,208 @@
+"""Tests between two models that saw the same images: pairs, so that hard images cancel out.
+
+Every result is that of the second model less that of the first. None depends on the order of
+the images: they are sorted by their values before any random draw.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+from embedkit.errors import InvalidInput
+from embedkit.evaluate.statistics.intervals import (
+    LEVEL,
+    Interval,
+    bootstrap,
+    content_seed,
+    midranks,
+)
+from embedkit.types import Scores
+
+__all__ = ["Difference", "holm", "mcnemar", "paired_auroc", "paired_mean", "sign_flip"]
+
+Float64 = npt.NDArray[np.float64]
+
+_MOST_EXACT = 2**14
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What changed from the first model to the second.
+
+    Attributes:
+        first: The first model's value.
+        second: The second's.
+        ci: 95 % interval of second - first.
+        p_value: Of no difference, two-sided.
+        test: ``mcnemar_exact``, ``sign_flip`` or ``delong_paired``.
+        n: Items that both models saw.
+        only_first: Items that only the first had right, where items are right or wrong.
+        only_second: Items that only the second had right.
+    """
+
+    first: float
+    second: float
+    ci: Interval
+    p_value: float
+    test: str
+    n: int
+    only_first: int | None = None
+    only_second: int | None = None
+
+    @property
+    def value(self) -> float:
+        """The second less the first."""
+        return self.second - self.first
+
+
+def mcnemar(
+    first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_], *, resamples: int = 2000
+) -> Difference:
+    """Compare two shares of right answers by the images on which the models disagree.
+
+    If neither is better, each disagreement is a fair coin (McNemar, 1947): the p value is the
+    exact two-sided binomial one. The interval is a bootstrap over images.
+
+    Args:
+        first: (n,) whether the first model is right.
+        second: (n,) whether the second is.
+        resamples: Bootstrap samples of the interval.
+
+    Raises:
+        InvalidInput: If the sets differ in size or are empty.
+    """
+    _check(first, second)
+    lost = int(np.count_nonzero(first & ~second))
+    won = int(np.count_nonzero(second & ~first))
+    found = paired_mean(
+        first.astype(np.float64), second.astype(np.float64), resamples=resamples
+    )
+    p_value = _two_sided_coin(min(lost, won), lost + won)
+    shares = float(np.mean(first)), float(np.mean(second))
+    return Difference(*shares, found.ci, p_value, "mcnemar_exact", len(first), lost, won)
+
+
+def paired_mean(first: Float64, second: Float64, *, resamples: int = 2000) -> Difference:
+    """Compare two means over the same images.
+
+    The p value is that of flipping the sign of each image's difference; the interval a
+    bootstrap over images.
+
+    Raises:
+        InvalidInput: If the sets differ in size or are empty, or a value is not finite.
+    """
+    _check(first, second)
+    differences = np.sort(np.asarray(second, np.float64) - np.asarray(first, np.float64))
+    if not np.isfinite(differences).all():
+        raise InvalidInput("expected finite values, got some that are not")
+    n = len(differences)
+    seed = content_seed("paired", n, differences)
+    (ci,) = bootstrap(
+        lambda counts: np.array([counts[0] @ differences / n]),
+        (n,),
+        seed=seed,
+        resamples=resamples,
+    )
+    p_value = sign_flip(differences, seed=seed)
+    means = float(np.mean(first)), float(np.mean(second))
+    return Difference(*means, ci, p_value, "sign_flip", n)
+
+
+def sign_flip(differences: Float64, *, seed: int, flips: int = 9999) -> float:
+    """The two-sided p value of a mean of 0 under random signs (Fisher's randomisation test).
+
+    All sign patterns are tried where there are at most 2^14 of them; otherwise ``flips`` random
+    ones and the observed one (Phipson and Smyth, 2010).
+
+    Args:
+        differences: (n,) one per image.
+        seed: Of the random patterns.
+        flips: How many.
+    """
+    values = np.abs(differences[differences != 0])
+    # Rounding must not turn a tie with the observed sum into a miss.
+    observed = abs(float(differences.sum())) * (1 - 1e-9)
+    if 2 ** min(len(values), 60) <= _MOST_EXACT:
+        patterns = (np.arange(2 ** len(values))[:, None] >> np.arange(len(values))) & 1
+        sums = np.abs((2 * patterns - 1) @ values)
+        return float(np.mean(sums >= observed))
+    rng = np.random.default_rng(seed)
+    reached = 1
+    for start in range(0, flips, 500):
+        signs = rng.integers(0, 2, (min(500, flips - start), len(values)), dtype=np.int8)
+        sums = np.abs((2 * signs - 1).astype(np.float32) @ values.astype(np.float32))
+        reached += int(np.count_nonzero(sums >= observed))
+    return reached / (flips + 1)
+
+
+def paired_auroc(
+    first: tuple[Scores, Scores], second: tuple[Scores, Scores], *, level: float = LEVEL
+) -> Difference:
+    """Compare the AUROC of two scores of the same images (DeLong et al., 1988).
+
+    Args:
+        first: (known, novel) scores by the first model, (n,) and (m,).
+        second: The same images' scores by the second, in the same order.
+        level: Coverage of the interval.
+
+    Raises:
+        InvalidInput: If the sets differ in size, or one has fewer than two images.
+    """
+    parts = [_components(*scores) for scores in (first, second)]
+    for one, other in zip(*parts, strict=True):
+        _check(one, other)
+        if len(one) < 2:
+            raise InvalidInput("expected at least 2 known and 2 novel images, got fewer")
+    areas = [float(above.mean()) for above, _ in parts]
+    variance = 0.0
+    for one, other in zip(*parts, strict=True):
+        variance += float(np.var(other - one, ddof=1)) / len(one)
+    error, difference = math.sqrt(variance), areas[1] - areas[0]
+    half = NormalDist().inv_cdf(0.5 + level / 2) * error
+    if error > 0:
+        p_value = 2 * NormalDist().cdf(-abs(difference) / error)
+    else:
+        p_value = 1.0 if difference == 0 else 0.0
+    ci = max(difference - half, -1.0), min(difference + half, 1.0)
+    n = len(parts[0][0]) + len(parts[0][1])
+    return Difference(areas[0], areas[1], ci, p_value, "delong_paired", n)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p values so that any false alarm among all has the stated rate (Holm, 1979)."""
+    count = len(p_values)
+    order = sorted(range(count), key=lambda i: p_values[i])
+    adjusted, largest = [0.0] * count, 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (count - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def _components(known: Scores, novel: Scores) -> tuple[Float64, Float64]:
+    """Share of known images below each novel one, and of novel images above each known one."""
+    m, n = len(novel), len(known)
+    pooled = midranks(np.concatenate([novel, known]))
+    above = (pooled[:m] - midranks(novel)) / n
+    below = 1 - (pooled[m:] - midranks(known)) / m
+    return above, below
+
+
+def _two_sided_coin(fewer: int, tosses: int) -> float:
+    """The chance of at most ``fewer`` of either side in fair tosses."""
+    if tosses == 0:
+        return 1.0
+    tail = sum(math.comb(tosses, k) for k in range(fewer + 1))
+    return min(1.0, float(2 * tail / 2**tosses))
+
+
+def _check(first: npt.NDArray[np.generic], second: npt.NDArray[np.generic]) -> None:
+    if first.ndim != 1 or first.shape != second.shape or len(first) == 0:
+        raise InvalidInput(
+            f"expected two arrays (n,) over the same images, got {first.shape} and "
+            f"{second.shape}"
+        )
