@@ -236,7 +236,7 @@ class Running:
         add_index_service(guard, self.store, self.script.embed, pool=pool)
         port = self.server.add_insecure_port(self.address or "127.0.0.1:0")
         self.address = f"127.0.0.1:{port}"
-        self.server.start()
+        guard.start()
 
     def stop(self) -> None:
         if self.server is not None and self.store is not None:

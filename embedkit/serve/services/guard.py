@@ -75,6 +75,11 @@ class Guard:
         """Streams that run now."""
         return len(self._streams)
 
+    @property
+    def is_direct(self) -> bool:
+        """Whether methods that answer later run on the server's own loop."""
+        return self._direct is not None
+
     def start(self) -> None:
         """Start the server and take calls."""
         self._server.start()

@@ -53,10 +53,15 @@ def add_index_service(
             response_serializer=GetMessageClass(method.output_type).SerializeToString,
         )
         for method in _SERVICE.methods
-        if not method.client_streaming
+        if not method.client_streaming and not (guard.is_direct and method.name == "Search")
     }
     guard.add_registered_method_handlers(_SERVICE.full_name, handlers)
     streams = IndexStreams(servicer, servicer, pool)
+    if (
+        guard.is_direct
+    ):  # one change of threads less; else its own thread would wait for another
+        parse_search = cast(Callable[[bytes], Message], index_pb2.SearchRequest.FromString)
+        guard.add_method(_SERVICE.full_name, "Search", streams.search, parse_search)
     for name, begin, request in (
         ("UpsertStream", streams.upsert, index_pb2.UpsertRequest),
         ("SearchStream", streams.search, index_pb2.SearchRequest),
