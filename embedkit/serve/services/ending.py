@@ -163,7 +163,9 @@ class WaitingCall:
 
     def wait(self) -> bytes:
         """Block until the call is ended; return the reply or abort with the failure."""
-        self._gate.wait()
+        # Nobody may end a call whose caller has gone, and its thread must not wait for that.
+        if self._context.add_callback(self._gate.set):
+            self._gate.wait()
         if self._failure is not None:
             code, details, trailing = self._failure
             self._context.set_trailing_metadata(trailing or ())
