@@ -7,8 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedkit.errors import AlreadyExists, InvalidInput, ModelMismatch, NotFound
-from embedkit.retrieve.store import Query, VectorStore, stores
+from embedkit.errors import (
+    AlreadyExists,
+    InvalidInput,
+    ModelMismatch,
+    NotFound,
+    SequenceConflict,
+)
+from embedkit.retrieve.store import Query, Scan, VectorStore, stores
 from embedkit.types import Collection, Metric
 
 LOCAL = ("local",)
@@ -331,6 +337,60 @@ def test_a_filter_chooses_what_is_found_and_what_is_deleted(
         store.delete("c", ["id-0"], filter="year = 1900")
 
 
+def test_a_write_may_depend_on_the_sequence(
+    store: VectorStore, rng: np.random.Generator
+) -> None:
+    base = vectors(rng, 2)
+    store.create(Collection("c", dim=8))
+    assert store.upsert("c", ["a", "b"], base, if_sequence=0).sequence == 1
+    store.upsert("c", ["b"], base[:1])
+    for ids, seen in ((["b"], 1), (["new", "b"], 1), (["a"], 0)):
+        with pytest.raises(SequenceConflict) as caught:
+            store.upsert("c", ids, base[: len(ids)], if_sequence=seen)
+        assert caught.value.sequence == 2
+    assert store.get("c", ["new"]) == (None,)
+    assert store.upsert("c", ["a"], base[:1], if_sequence=1).sequence == 3
+    assert store.upsert("c", ["a", "b"], base, if_sequence=3).sequence == 4
+
+
+def test_pages_follow_the_order_of_writing(
+    store: VectorStore, rng: np.random.Generator
+) -> None:
+    base = vectors(rng, 50)
+    store.create(Collection("c", dim=8))
+    store.upsert("c", names(50), base, [b'{"n":%d}' % i for i in range(50)])
+    store.upsert("c", ["id-3"], base[:1])
+    order = [i for i in range(50) if i != 3] + [3]
+    after: int | None = 0
+    seen: list[str] = []
+    while after is not None:
+        page = store.scan("c", Scan(after, limit=7, with_vectors=True))
+        assert len(page.rows) == 7 or page.after is None
+        assert page.sequence == 2
+        seen += [row.id for row in page.rows]
+        after = page.after
+    assert seen == [f"id-{i}" for i in order]
+    some = store.scan("c", Scan(filter="n >= 48", with_payload=False))
+    assert [(row.id, row.payload, row.vector) for row in some.rows] == [
+        ("id-48", None, None),
+        ("id-49", None, None),
+    ]
+    assert len(store.scan("c", Scan(with_vectors=True, answer_bytes=100)).rows) == 2
+    for wrong in (Scan(limit=0), Scan(after=-1), Scan(filter="a b")):
+        with pytest.raises(InvalidInput, match="expected"):
+            store.scan("c", wrong)
+
+
+def test_a_sample_is_that_of_its_seed(store: VectorStore, rng: np.random.Generator) -> None:
+    store.create(Collection("c", dim=8))
+    store.upsert("c", names(50), vectors(rng, 50))
+    first, again, other = (store.sample("c", Scan(limit=9), seed=s) for s in (5, 5, 6))
+    assert [row.id for row in first.rows] == [row.id for row in again.rows]
+    assert [row.id for row in first.rows] != [row.id for row in other.rows]
+    assert len({row.id for row in first.rows}) == 9
+    assert len(store.sample("c", Scan(limit=99), seed=0).rows) == 50
+
+
 def test_an_unknown_collection_is_not_found_everywhere(
     store: VectorStore, rng: np.random.Generator
 ) -> None:
@@ -344,6 +404,9 @@ def test_an_unknown_collection_is_not_found_everywhere(
         lambda: store.get("fotos", ["a"]),
         lambda: store.search("fotos", Query(vectors(rng, 1), k=1)),
         lambda: store.compact("fotos"),
+        lambda: store.scan("fotos", Scan()),
+        lambda: store.sample("fotos", Scan(), seed=0),
+        lambda: store.verify("fotos"),
     ):
         with pytest.raises(NotFound, match="photos"):
             act()

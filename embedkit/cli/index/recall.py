@@ -27,6 +27,7 @@ __all__ = ["recall"]
 @connected()
 def recall(
     target: Target,
+    /,
     name: str,
     k: int,
     queries: int,
@@ -38,6 +39,8 @@ def recall(
 
     Some of its own vectors are searched for, both ways; none counts as its own neighbour.
     """
+    import numpy as np
+
     from embedkit.measures.recall import mean_interval, share_found
     from embedkit.types import SearchParams
 
@@ -52,7 +55,7 @@ def recall(
             began = time.perf_counter()
             found = client.search(
                 name,
-                vectors=[r.vector for r in records],
+                vectors=np.array([r.vector for r in records], np.float32),
                 k=k + 1,
                 with_payload=False,
                 params=way,
