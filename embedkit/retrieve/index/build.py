@@ -10,7 +10,7 @@ from embedkit.retrieve.index.blocks import Slots
 from embedkit.retrieve.index.engines.curve import Curve, Point
 from embedkit.retrieve.index.engines.hnsw import build_graph
 from embedkit.retrieve.index.engines.ivf import build_inverted_file, held_out
-from embedkit.retrieve.index.engines.source import Source, Stopped
+from embedkit.retrieve.index.engines.source import ReplacedError, Source, Stopped
 from embedkit.retrieve.index.engines.spec import Spec
 from embedkit.retrieve.index.scoring import Neighbours, joined, nearest, prepared, rescored
 from embedkit.retrieve.index.segment import Segment
@@ -50,6 +50,24 @@ def build_segment(
     segment = Segment(spec, engine, slots, last_slot)
     check()
     return _measured(segment, source, check)
+
+
+class _Patched:
+    """A source in which codes stand for the vectors that were removed during the build."""
+
+    def __init__(self, segment: Segment, source: Source) -> None:
+        self._segment = segment
+        self._source = source
+        self.slots, self.stream = source.slots, source.stream
+
+    def fetch(self, slots: Slots) -> tuple[Slots, Embeddings]:
+        """Every one of some ascending slots."""
+        there, found = self._source.fetch(slots)
+        if len(there) == len(slots):
+            return there, found
+        vectors = self._segment.engine.vectors(self._segment.places(slots))
+        vectors[np.searchsorted(slots, there)] = prepared(found, self._segment.spec.metric)
+        return slots, vectors
 
 
 def _measured(segment: Segment, source: Source, check: Callable[[], None]) -> Segment:
@@ -146,13 +164,16 @@ def _recall(
     """
     itself = int(segment.spec.kind != "hnsw")
     curve = Curve(width, (Point(k + itself, effort, 1.0),))
-    near = segment.with_curve(curve).search(
-        queries,
-        k + itself,
-        Selection.everything(len(segment.slots)),
-        SearchParams(recall_target=0.5),
-        source,
-    )
+    try:
+        near = segment.with_curve(curve).search(
+            queries,
+            k + itself,
+            Selection.everything(len(segment.slots)),
+            SearchParams(recall_target=0.5),
+            _Patched(segment, source),
+        )
+    except ReplacedError:  # where all are compared: this effort does not suffice anyway
+        return 0.0
     last: npt.NDArray[np.float64] = truth.scores[:, k + itself - 1, None]
     hits = (near.scores >= last).sum(axis=1)
     shares = np.clip((hits - itself) / k, 0, 1)

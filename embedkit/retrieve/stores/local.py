@@ -12,6 +12,7 @@ from embedkit.retrieve import truth
 from embedkit.retrieve.collection import OpenCollection
 from embedkit.retrieve.filter.sql import condition
 from embedkit.retrieve.index.rebuild import IndexStats
+from embedkit.retrieve.index.storage import Storage
 from embedkit.retrieve.limits import Limits, check_vectors
 from embedkit.retrieve.owner import Owner
 from embedkit.retrieve.patience import FOREVER, Patience
@@ -134,6 +135,7 @@ class LocalStore:
         collection = opened.described
         check_model(collection, model_digest)
         check_vectors(vectors, collection.dim, collection.metric)
+        _check_storage(vectors, collection)
         if len(vectors) != len(ids):
             raise InvalidInput(
                 f"expected one vector for each of {len(ids)} ids, got {len(vectors)}"
@@ -227,6 +229,16 @@ class LocalStore:
             known = ", ".join(sorted(self._open)) or "none yet"
             raise NotFound(f"expected a collection of: {known}; got {name!r}")
         return opened
+
+
+def _check_storage(vectors: Embeddings, collection: Collection) -> None:
+    """Refuse vectors that cannot be compared once they are stored."""
+    rounded = Storage(collection.storage, collection.dim).rounded(vectors)
+    if rounded is not vectors:
+        try:
+            check_vectors(rounded, collection.dim, collection.metric)
+        except InvalidInput as error:
+            raise InvalidInput(f"{error}, as {collection.storage} holds them") from None
 
 
 def _synchronise(folder: Path) -> None:
