@@ -46,6 +46,8 @@ class Options:
         corruption_images: Test images that are corrupted, a seeded choice; 0 takes all.
         severities: Severities, 1 to 5.
         latency_calls: Timed calls per size of call.
+        drift_streams: Streams of images that are drawn of each set, to see whether and when
+            a change is noticed.
         map_points: Test images in the 2-D map.
         grid_rows: Test images in a picture grid.
     """
@@ -64,6 +66,7 @@ class Options:
     corruption_images: int = 200
     severities: tuple[int, ...] = (1, 2, 3, 4, 5)
     latency_calls: int = 100
+    drift_streams: int = 40
     map_points: int = 1000
     grid_rows: int = 8
 

@@ -55,6 +55,12 @@ EXPECTED = {
         Expected("gaussian_blur.drift", 0, 0),
         Expected("jpeg_recode.5.error", 0, 0.75),
     ],
+    "drift": [
+        Expected("halves.mmd.alarms", 1, 0),
+        Expected("halves.classifier.alarms", 1, 0),
+        Expected("halves.dimensions.alarms", 1, 0),
+        Expected("halves.ood_score.alarms", 1, 0),
+    ],
     "few_shot": [Expected("top1_n1", 1, 0.25), Expected("top1_logistic_n2", 1, 0.25)],
     "geometry": [
         Expected("nc4_disagreement", 0, 0.75),
@@ -82,6 +88,7 @@ EXPECTED = {
     "transfer": [
         Expected(f"other.{kind}.top1", 1, 0.25) for kind in ("knn", "linear", "shift")
     ],
+    "one_class": [Expected("mean.one_class_knn.auroc", 1, 0.5)],
     "ood": [
         Expected("halves.knn.auroc", 1, 0.5),
         Expected("halves.mahalanobis.auroc", 1, 0.5),
@@ -115,6 +122,7 @@ def context(embedder):
             shot_draws=2,
             view_images=40,
             latency_calls=5,
+            drift_streams=3,
             corruptions=("gaussian_blur", "jpeg_recode"),
             corruption_images=40,
             severities=(1, 5),

@@ -85,6 +85,15 @@ ABOUT = {
         "Out of distribution",
         "How well images of an unknown kind can be told from known ones.",
     ),
+    "one_class": (
+        "One class",
+        "How well images of other classes are noticed when one class alone is known.",
+    ),
+    "drift": (
+        "Drift",
+        "Whether tests on the embeddings notice that images have changed, after how many, and "
+        "how often they raise a false alarm.",
+    ),
     "retrieval": (
         "Retrieval",
         "Whether a search for a test image among the training images finds its class first, "
@@ -199,6 +208,8 @@ _GLOSSARY = {
     "top1": "share of test images whose most likely class is the right one",
     "auroc": "probability that a novel image scores higher than a known one; 0.5 is chance",
     "aupr_id_positive": "average precision with known images as the positive class",
+    "alarms": "share of image streams for which the test of drift gives p < 0.05",
+    "delay": "median number of images until a test of drift raises its first alarm",
     "accepted": "share of images whose served novelty the bundle's threshold accepts",
     "rejected": "share of images whose served novelty the bundle's threshold rejects",
     "aupr_ood_positive": "average precision with novel images as the positive class",

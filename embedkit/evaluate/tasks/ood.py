@@ -15,9 +15,8 @@ from embedkit.evaluate.measurement.checks import leakage, shared_images
 from embedkit.evaluate.measurement.figures import histogram
 from embedkit.evaluate.measurement.gallery import novelty_gallery
 from embedkit.evaluate.measurement.novelty import METRICS, Separation, separation_metrics
-from embedkit.evaluate.measurement.observing import Observer
-from embedkit.evaluate.measurement.partial import attempt
-from embedkit.evaluate.measurement.protocols import (
+from embedkit.evaluate.measurement.novelty.observing import Observer
+from embedkit.evaluate.measurement.novelty.protocols import (
     KNOWN,
     SetScores,
     broken_promise,
@@ -26,6 +25,7 @@ from embedkit.evaluate.measurement.protocols import (
     group_means,
     group_names,
 )
+from embedkit.evaluate.measurement.partial import attempt
 from embedkit.evaluate.statistics import FEW, Metric, Metrics, accuracy
 from embedkit.evaluate.task import Figure, TaskResult, skipped, tasks
 from embedkit.types import Scorer
@@ -51,7 +51,7 @@ class OutOfDistribution:
     Metrics: ``<set>.<detector>.auroc``, ``.aupr_id_positive``, ``.aupr_ood_positive``,
     ``.fpr95_id_positive``, ``.fpr95_ood_positive``; ``near_mean.<detector>.auroc`` and
     ``far_mean`` where sets are said to be near or far; ``full_spectrum.<set>.<detector>.auroc``
-    with shifted known images (``measurement.protocols``). Items: ``<detector>.known``,
+    with shifted known images (``measurement.novelty.protocols``). Items: ``<detector>.known``,
     ``<detector>.<set>`` and ``<detector>.<shifted set>``, the scores.
 
     Attributes:

@@ -10,7 +10,7 @@ from embedkit.data.dataset import Dataset
 from embedkit.detect.detector import Observation, detectors
 from embedkit.detect.threshold import Threshold, quantile_threshold
 from embedkit.evaluate.context import Options
-from embedkit.evaluate.measurement.protocols import broken_promise, group_means
+from embedkit.evaluate.measurement.novelty.protocols import broken_promise, group_means
 from embedkit.evaluate.tasks.ood import OutOfDistribution
 from embedkit.runtime.local import load
 from embedkit.testing import ConstantEmbedder, PerfectEmbedder

@@ -1,0 +1,164 @@
+"""Would a monitor of the embeddings notice that the images have changed, and when?"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from embedkit.detect.detector import Observation
+from embedkit.detect.detectors.knn import KNN
+from embedkit.evaluate.context import Context
+from embedkit.evaluate.measurement.novelty.drift import TESTS, score_shift
+from embedkit.evaluate.statistics import Metric, Metrics, clopper_pearson
+from embedkit.evaluate.task import TaskResult, skipped, tasks
+from embedkit.types import Embeddings
+
+__all__ = ["Drift"]
+
+NO_DRIFT, KNOWN, SCORE = "no_drift", "known", "ood_score"
+_LEAST, _FITTED, _NEIGHBOUR = 60, 5000, 5
+
+PValues = npt.NDArray[np.float64]
+"""(streams, sizes): the p value after so many images of a stream."""
+
+Monitor = Callable[[Embeddings, Embeddings, np.random.Generator], float]
+
+
+@tasks.register("drift")
+@dataclass(frozen=True)
+class Drift:
+    """Alarm rates of four tests of drift, and how many images each needs.
+
+    A stream of images is compared with a reference, after each number of images in ``sizes``.
+    Reference and streams are drawn anew ``context.options.drift_streams`` times. ``no_drift``
+    draws both from the training images, so that every alarm is false; ``known`` streams are
+    test images, the others the novel and shifted sets.
+
+    Tests: ``mmd`` (kernel, permutation null), ``classifier`` (two-sample, by ranks),
+    ``dimensions`` (Kolmogorov-Smirnov of each, Bonferroni), ``ood_score``
+    (Kolmogorov-Smirnov of the distance to the 5th neighbour).
+
+    Metrics: ``<set>.<test>.alarms``, the share of streams with p < level at their end, with the
+    exact interval; ``<set>.<test>.delay``, the median number of images until the first alarm
+    when each look has level / looks, where at least half of the streams raise one.
+    Items: ``<set>.<test>.p_values`` (streams, sizes), and ``sizes``.
+
+    Attributes:
+        sizes: Images of a stream when it is looked at; more than there are count as all.
+        reference: Training images of the reference, at most.
+        level: Of an alarm.
+    """
+
+    sizes: tuple[int, ...] = (10, 20, 50, 100, 200)
+    reference: int = 200
+    level: float = 0.05
+
+    def metric_names(self, context: Context) -> tuple[str, ...]:
+        """Every metric that it may give here."""
+        names = (NO_DRIFT, KNOWN, *context.ood, *context.shifted)
+        return tuple(
+            f"{name}.{test}.{kind}"
+            for name in names
+            for test in (*TESTS, SCORE)
+            for kind in ("alarms", "delay")
+        )
+
+    def run(self, context: Context) -> TaskResult:
+        """Stream every set past a reference, many times."""
+        train = context.embeddings("served", context.train)
+        if len(train) < _LEAST:
+            return skipped(
+                "drift", f"expected at least {_LEAST} training images, got {len(train)}"
+            )
+        order = np.random.default_rng(context.seed).permutation(len(train))
+        fitted, pool = np.split(train[order], [min(len(train) // 3, _FITTED)])
+        monitors = self._monitors(fitted)
+        sets: dict[str, Embeddings | None] = {NO_DRIFT: None}
+        sets[KNOWN] = context.embeddings("served", context.test)
+        for name, dataset in {**context.ood, **context.shifted}.items():
+            sets[name] = context.embeddings("served", dataset)
+        metrics: Metrics = {}
+        items: dict[str, npt.NDArray[np.generic]] = {"sizes": np.array(self.sizes)}
+        for index, (name, stream) in enumerate(sets.items()):
+            context.progress(f"drift: {name}", index / len(sets))
+            if stream is not None and len(stream) < self.sizes[0]:
+                continue
+            seed = (context.seed, index)
+            found = self._streams(monitors, pool, stream, seed, context.options.drift_streams)
+            for test, p_values in found.items():
+                items[f"{name}.{test}.p_values"] = p_values
+                metrics |= self._metrics(f"{name}.{test}", p_values)
+        return TaskResult(
+            "drift",
+            metrics,
+            cost={"images": len(train) + sum(len(s) for s in sets.values() if s is not None)},
+            warnings=_warnings(sets, self.sizes[0]),
+            items=items,
+        )
+
+    def _monitors(self, fitted: Embeddings) -> dict[str, Monitor]:
+        """The tests by name; the score's detector has images of its own."""
+        known = KNN(_NEIGHBOUR).fit(Observation(fitted))
+
+        def score(reference: Embeddings, new: Embeddings, _: np.random.Generator) -> float:
+            parts = (known.score(Observation(part)) for part in (reference, new))
+            return score_shift(*parts)
+
+        return {**TESTS, SCORE: score}
+
+    def _streams(
+        self,
+        monitors: dict[str, Monitor],
+        pool: Embeddings,
+        stream: Embeddings | None,
+        seed: tuple[int, int],
+        draws: int,
+    ) -> dict[str, PValues]:
+        """P values of every test; without a stream it is taken from the pool itself."""
+        found = {test: np.ones((draws, len(self.sizes))) for test in monitors}
+        for draw in range(draws):
+            rng = np.random.default_rng([*seed, draw])
+            drawn = pool[rng.permutation(len(pool))]
+            count = min(self.reference, len(pool) // 2)
+            reference, rest = drawn[:count], drawn[count:]
+            images = rest if stream is None else stream[rng.permutation(len(stream))]
+            for test, monitor in monitors.items():
+                before = (0, 1.0)
+                for look, size in enumerate(self.sizes):
+                    part = images[:size]
+                    # Nothing more to see: the answer is that of the look before.
+                    p_value = before[1]
+                    if len(part) > before[0]:
+                        p_value = monitor(reference, part, rng)
+                    found[test][draw, look] = p_value
+                    before = (len(part), p_value)
+        return found
+
+    def _metrics(self, prefix: str, p_values: PValues) -> Metrics:
+        streams = len(p_values)
+        alarms = int(np.count_nonzero(p_values[:, -1] < self.level))
+        share = Metric(
+            alarms / streams,
+            clopper_pearson(alarms, streams),
+            streams,
+            higher_is_better=not prefix.startswith((f"{NO_DRIFT}.", f"{KNOWN}.")),
+            ci_method="clopper_pearson",
+        )
+        metrics = {f"{prefix}.alarms": share}
+        early = p_values < self.level / len(self.sizes)
+        if 2 * np.count_nonzero(early.any(axis=1)) >= streams:
+            first = np.where(early.any(axis=1), early.argmax(axis=1), len(self.sizes) - 1)
+            delay = float(np.median(np.array(self.sizes)[first]))
+            metrics[f"{prefix}.delay"] = Metric(
+                delay, None, streams, unit="images", higher_is_better=False
+            )
+        return metrics
+
+
+def _warnings(sets: dict[str, Embeddings | None], least: int) -> tuple[str, ...]:
+    return tuple(
+        f"the set {name!r} has {len(stream)} images, fewer than the {least} of the first look"
+        for name, stream in sets.items()
+        if stream is not None and len(stream) < least
+    )
