@@ -189,6 +189,76 @@ def test_a_full_disk_refuses_writes_and_reads_go_on(tmp_path: Path) -> None:
     assert "cannot write" in result.stdout
 
 
+FULL_DISK_BUILD = """
+import resource, signal, sys
+import numpy as np
+from embedkit.errors import Unavailable
+from embedkit.retrieve.index import rebuild, segment
+from embedkit.retrieve.store import Query
+from embedkit.retrieve.stores.local import LocalStore
+from embedkit.types import Collection, SearchParams
+
+rebuild.LEAST, segment._FEW = 10_000, 20
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+store = LocalStore(sys.argv[1])
+store.create(Collection("c", 64, kind="ivf_flat"))
+base = np.random.default_rng(0).standard_normal((1500, 64)).astype(np.float32)
+ids = [str(i) for i in range(1500)]
+store.upsert("c", ids, base)
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
+rebuild.LEAST = 500
+store._open["c"]._rebuilder.consider()
+assert store.wait_until_built("c", 60)
+stats = store.index_stats("c")
+assert stats.kind == "ivf_flat", stats
+assert stats.progress.error, "the snapshot has 400 kB"
+print(stats.progress.error)
+assert store.search("c", Query(base[:1], k=1)).rows[0][0].id == "0"
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+store._open["c"]._rebuilder._retry_at = 0.0
+store.upsert("c", ["more"], base[:1])
+assert store.wait_until_built("c", 60)
+assert store.index_stats("c").progress.error == ""
+store.close()
+store = LocalStore(sys.argv[1])
+assert store.index_stats("c").progress.builds == 0, "from the snapshot"
+assert store.verify("c").problems == ()
+store.close()
+"""
+
+
+def test_a_full_disk_refuses_a_snapshot_and_searches_go_on(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", FULL_DISK_BUILD, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "File too large" in result.stdout
+    assert len(list((tmp_path / "collections" / "c").glob("*index-*"))) == 1
+
+
+def test_a_gpu_library_that_is_missing_is_named(tmp_path: Path) -> None:
+    """As the loader says it of a FAISS whose CUDA libraries are not installed."""
+    said = "libcublas.so.12: cannot open shared object file: No such file or directory"
+    (tmp_path / "faiss.py").write_text(f"raise ImportError({said!r})")
+    program = (
+        "from embedkit.errors import MissingDependency\n"
+        "from embedkit.retrieve.store import stores\n"
+        "try:\n    stores.get('local')\nexcept MissingDependency as error:\n    print(error)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert "libcublas.so.12" in result.stdout, result.stderr
+    assert "embedkit[gpu]" in result.stdout
+
+
 LIVE = """
 import sys
 import numpy as np
@@ -222,6 +292,7 @@ def test_kills_while_making_and_dropping_collections(tmp_path: Path) -> None:
             time.sleep(moments.uniform(0, 0.15))
             process.send_signal(signal.SIGKILL)
             said = process.stdout.read().split("\n")
+            process.wait()
         store = LocalStore(tmp_path)
         present = {c.name: c.count for c in store.collections()}
         done = [line for line in said[:-1] if line]
