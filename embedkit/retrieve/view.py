@@ -17,7 +17,7 @@ __all__ = ["View", "matching_slots"]
 
 _ROWS = "SELECT items.slot, id, sequence, {payload}, {data} FROM items {join} WHERE {which}"
 _ROWS_AT_ONCE = 8192
-_Found = tuple[int, str, int, str | None, bytes | None]
+_Found = tuple[int, str, int, bytes | None, bytes | None]
 
 
 class View:
@@ -117,19 +117,14 @@ class View:
         return map(self._row, self._connection.execute(select, (json.dumps(values),)))
 
     def _row(self, found: _Found) -> Row:
-        slot, id_, sequence, text, data = found
-        return Row(
-            id_,
-            sequence,
-            None if text is None else text.encode(),
-            None if data is None else self._storage.read(data)[0],
-            slot,
-        )
+        slot, id_, sequence, payload, data = found
+        vector = None if data is None else self._storage.read(data)[0]
+        return Row(id_, sequence, payload, vector, slot)
 
 
 def _select(which: str, payload: bool, vectors: bool) -> str:
     return _ROWS.format(
-        payload="payload" if payload else "NULL",
+        payload="CAST(payload AS BLOB)" if payload else "NULL",
         data="data" if vectors else "NULL",
         join="JOIN vectors USING (slot)" if vectors else "",
         which=which,
@@ -140,7 +135,8 @@ def _within(rows: Iterable[Row], answer_bytes: int) -> Iterator[Row]:
     """The rows, up to the one that is too much."""
     size = 0
     for row in rows:
-        size += row.size
+        if row.payload is not None or row.vector is not None:
+            size += row.size
         if size > answer_bytes:
             raise MessageTooLarge(
                 f"expected payloads and vectors of at most {answer_bytes} bytes in one answer, "

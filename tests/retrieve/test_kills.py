@@ -194,5 +194,6 @@ def test_kills_at_chosen_moments(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_two_hundred_kills(tmp_path: Path) -> None:
     rounds(tmp_path, 200, seed=2)

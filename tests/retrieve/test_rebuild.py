@@ -256,7 +256,7 @@ def written_over(
 ) -> None:
     """Write for some seconds; each state goes into the history."""
     (state,) = history.values()
-    end = time.monotonic() + 2.5
+    end = time.monotonic() + 1.5
     while time.monotonic() < end:
         ids = [f"id-{i}" for i in rng.choice(600, size=int(rng.integers(1, 60)), replace=False)]
         if rng.random() < 0.4 and len(state) > 200:
