@@ -19,6 +19,9 @@ from embedkit.evaluate.run import evaluate
 from embedkit.serve.server import running_server
 from embedkit.train.recipe import Recipe
 
+# Training takes a minute of one core, and the first test waits for it.
+pytestmark = pytest.mark.timeout(900)
+
 SUITE = ("classify", "knn", "linear", "ood")
 LIMIT_BYTES = 1_500_000
 
