@@ -17,6 +17,7 @@ __all__ = [
     "content_order",
     "in_blocks",
     "keep",
+    "largest",
     "queries",
     "rows_for",
     "vectors",
@@ -26,6 +27,7 @@ Source = Literal["embeddings", "features"]
 Float64 = npt.NDArray[np.float64]
 
 _BLOCK_BYTES = 64 << 20
+_GROUP = 64
 
 
 def vectors(observation: Observation, source: Source) -> Embeddings:
@@ -79,6 +81,39 @@ def in_blocks(
         for start in range(0, len(arrays[0]), step)
     ]
     return np.asarray(np.concatenate(parts), dtype=np.float64)
+
+
+def largest(similarity: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
+    """Return the columns of the k largest values of each row, (n, k), best first.
+
+    A row's columns are dealt into groups, and the k groups of the largest maxima hold the k
+    largest values, so that few columns are compared with one another.
+
+    Args:
+        similarity: (n, m), m at least k.
+        k: How many.
+    """
+    n, m = similarity.shape
+    groups = m // _GROUP
+    if groups < 2 * k:
+        return _ranked(similarity, np.broadcast_to(np.arange(m), (n, m)), k)
+    maxima = similarity[:, : groups * _GROUP].reshape(n, _GROUP, groups).max(axis=1)
+    best = np.argpartition(maxima, groups - k, axis=1)[:, groups - k :]
+    dealt = best[:, np.newaxis, :] + groups * np.arange(_GROUP)[:, np.newaxis]
+    rest = np.broadcast_to(np.arange(groups * _GROUP, m), (n, m - groups * _GROUP))
+    return _ranked(similarity, np.concatenate([dealt.reshape(n, -1), rest], axis=1), k)
+
+
+def _ranked(
+    similarity: npt.NDArray[np.float32], columns: npt.NDArray[np.int64], k: int
+) -> npt.NDArray[np.int64]:
+    """Of (n, c) columns those of the k largest values, best first."""
+    values = np.take_along_axis(similarity, columns, axis=1)
+    last = values.shape[1] - k
+    part = np.argpartition(values, last, axis=1)[:, last:]
+    found = np.take_along_axis(values, part, axis=1)
+    order = np.take_along_axis(part, np.argsort(-found, axis=1, kind="stable"), axis=1)
+    return np.asarray(np.take_along_axis(columns, order, axis=1))
 
 
 def content_order(rows: Embeddings) -> npt.NDArray[np.int64]:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.detect.detector import Observation, State, detectors
-from embedkit.detect.vectors import in_blocks, keep, queries, vectors
+from embedkit.detect.vectors import in_blocks, keep, largest, queries, vectors
 from embedkit.errors import InvalidInput
 from embedkit.measures.knn import unit
 from embedkit.types import Embeddings, Scores
@@ -96,9 +96,7 @@ class FittedKNN:
         return {"bank": self.bank, "k": np.asarray(self.k, dtype=np.int64)}
 
     def _distances(self, found: Embeddings) -> Scores:
-        similarity = found @ self.bank.T
-        last = len(self.bank) - self.k
-        kth = np.argpartition(similarity, last, axis=1)[:, last]
+        kth = largest(found @ self.bank.T, self.k)[:, -1]
         # sqrt(2 - 2s) loses half of the digits near zero, so the chosen pair is measured again.
         difference = found.astype(np.float64) - self.bank[kth]
         return np.asarray(np.linalg.norm(difference, axis=1))

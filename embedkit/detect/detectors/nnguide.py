@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from embedkit.detect.detector import Observation, State, detectors
 from embedkit.detect.logits import log_sum_exp, logits_of
-from embedkit.detect.vectors import in_blocks, keep, queries, vectors
+from embedkit.detect.vectors import in_blocks, keep, largest, queries, vectors
 from embedkit.errors import InvalidInput
 from embedkit.measures.knn import unit
 from embedkit.types import Embeddings, Scores
@@ -105,6 +105,6 @@ class FittedNNGuide:
 
     def _block(self, found: Embeddings, logits: npt.NDArray[np.float32]) -> Scores:
         similarity = found @ self.bank.T
-        similarity.partition(len(self.bank) - self.k, axis=1)
-        guidance = similarity[:, -self.k :].mean(axis=1, dtype=np.float64)
+        nearest = np.take_along_axis(similarity, largest(similarity, self.k), axis=1)
+        guidance = nearest.mean(axis=1, dtype=np.float64)
         return np.asarray(-guidance * log_sum_exp(logits))

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.detect.detector import Observation, State, detectors
-from embedkit.detect.vectors import Float64, in_blocks, keep, queries, vectors
+from embedkit.detect.vectors import Float64, in_blocks, keep, largest, queries, vectors
 from embedkit.errors import InvalidInput
 from embedkit.measures.knn import unit
 from embedkit.types import Embeddings, Scores
@@ -95,7 +95,7 @@ class FittedOneClassKNN:
     def score(self, observation: Observation) -> Scores:
         """Return the sum of the k squared distances, (n,) in [0, 4 k]."""
         found = unit(queries(observation, "embeddings", len(self.centre)))
-        return in_blocks(self._block, found, row_bytes=12 * len(self.bank))
+        return in_blocks(self._block, found, row_bytes=8 * len(self.bank))
 
     def state(self) -> State:
         """The bank, the centre and k."""
@@ -107,9 +107,7 @@ class FittedOneClassKNN:
 
     def _block(self, found: Embeddings) -> Scores:
         directions = unit(found - self.centre)
-        similarity = directions @ self.bank.T
-        last = len(self.bank) - self.k
-        nearest = np.argpartition(similarity, last, axis=1)[:, last:]
+        nearest = largest(directions @ self.bank.T, self.k)
         # 2 - 2s loses half of the digits near zero, so the chosen pairs are measured again.
         away = directions[:, None].astype(np.float64) - self.bank[nearest]
         return np.asarray((away**2).sum(axis=(1, 2)))
