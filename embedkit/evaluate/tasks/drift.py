@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from embedkit.detect.detector import Observation
-from embedkit.detect.detectors.knn import KNN
+from embedkit.detect.detector import Observation, detectors
 from embedkit.evaluate.context import Context
 from embedkit.evaluate.measurement.novelty.drift import TESTS, score_shift
 from embedkit.evaluate.statistics import Metric, Metrics, clopper_pearson
 from embedkit.evaluate.task import TaskResult, skipped, tasks
+from embedkit.registry import configure
 from embedkit.types import Embeddings
 
 __all__ = ["Drift"]
@@ -99,7 +99,8 @@ class Drift:
 
     def _monitors(self, fitted: Embeddings) -> dict[str, Monitor]:
         """The tests by name; the score's detector has images of its own."""
-        known = KNN(_NEIGHBOUR).fit(Observation(fitted))
+        detector = configure(detectors.get("knn"), {"k": _NEIGHBOUR}, noun="detector 'knn'")
+        known = detector.fit(Observation(fitted))
 
         def score(reference: Embeddings, new: Embeddings, _: np.random.Generator) -> float:
             parts = (known.score(Observation(part)) for part in (reference, new))

@@ -32,8 +32,8 @@ def test_a_narrow_class_is_seen_from_its_centre():
     """All known images lie along one direction; off the line is novel only when shifted."""
     rng = np.random.default_rng(0)
     line = np.array([[10, 0, 0]]) + rng.normal(size=(200, 3)) * [0, 1, 0.01]
-    novel = np.array([[10, 0, 1.0], [10, 0, -1.0]])
-    known, novel = (Observation(unit(v).astype(np.float32)) for v in (line, novel))
+    off = np.array([[10, 0, 1.0], [10, 0, -1.0]])
+    known, novel = (Observation(unit(v).astype(np.float32)) for v in (line, off))
     shifted = OneClassKNN().fit(known)
     assert shifted.score(novel).min() > 10 * np.quantile(shifted.score(known), 0.95)
 

@@ -28,8 +28,8 @@ class Noisy(PerfectEmbedder):
     def embed(self, images):
         rng = np.random.default_rng([self.seed, len(images)])
         z = super().embed(images)
-        z = z + 0.9 * rng.normal(size=z.shape)
-        return (z / np.linalg.norm(z, axis=1, keepdims=True)).astype(np.float32)
+        noisy = z + 0.9 * rng.normal(size=z.shape)
+        return (noisy / np.linalg.norm(noisy, axis=1, keepdims=True)).astype(np.float32)
 
 
 @pytest.fixture
