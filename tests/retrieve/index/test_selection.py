@@ -37,6 +37,7 @@ def test_some_of_them(rng: np.random.Generator) -> None:
     index = faiss.IndexFlatL2(4)
     base = rng.standard_normal((100, 4)).astype(np.float32)
     index.add(base)
-    params = faiss.SearchParameters(sel=selection.selector())
+    params = faiss.SearchParameters()
+    params.sel = selection.selector()
     _, found = index.search(base[:5], 100, params=params)
     assert set(found[0].tolist()) == set(chosen.tolist()) | {-1}
