@@ -7,8 +7,8 @@ STAMP := $(VENV)/.installed
 DEMO_OUT ?= demo
 BENCH_OUT ?= build/bench
 PYTEST_ARGS ?=
-# Two tests at a time, with one thread each; one that fails only beside another is to be repaired.
-WORKERS ?= -n 2 --dist worksteal
+# Two files of tests at a time, with one thread each; a test that fails only beside another is to be repaired.
+WORKERS ?= -n 2 --dist loadfile
 
 .PHONY: help install format check test test-all peer demo proto docs bench bench-peers reproduce gpu-check clean
 .DEFAULT_GOAL := help

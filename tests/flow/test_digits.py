@@ -63,9 +63,12 @@ def measure(bundle, data_dir):
         running_server(models=models, data_dir=data_dir) as address,
         embedkit.connect(address) as client,
     ):
-        context = Context(client.model("digits"), train, test, ood, bundle, options=Options())
+        context = Context(
+            client.model("digits"), train, test, ood, bundle=bundle, options=Options()
+        )
         report = evaluate(context, SUITE)
     assert report.is_valid
+    assert {result.status for result in report.results} == {"ok"}
     return {
         f"{result.task}.{name}": metric
         for result in report.results
