@@ -5,15 +5,14 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from embedkit.train.objective import Batch, Loss, Sizes, objectives, supplied
+from embedkit.train.objective import Batch, Loss, Sizes, objectives
 from embedkit.train.terms import (
     Queue,
-    built,
-    check_views,
+    first_found,
     positive_first,
+    queued_pairs,
     require,
     rising_momentum,
-    unit,
 )
 
 __all__ = ["FeatureTransform"]
@@ -77,10 +76,7 @@ class FeatureTransform:
             InvalidInput: If teacher or queue is missing, there are not two views, or fewer than
                 two images.
         """
-        check_views(batch.projections, views=2, name="feature_transform")
-        queue = built(batch, Queue)
-        keys = unit(supplied(batch.teacher, "teacher").detach()).flip(0).flatten(0, 1)
-        queries = unit(batch.projections).flatten(0, 1)
+        queries, keys, queue = queued_pairs(batch, "feature_transform")
         negatives, positives = queue.read(), keys
         if batch.progress >= self.warmup:
             if self.extrapolate:
@@ -95,7 +91,7 @@ class FeatureTransform:
                 negatives = torch.lerp(negatives[order], negatives, share)
         logits = positive_first(queries, positives, negatives, self.temperature)
         queue.push(keys)
-        return Loss.sum(contrast=(torch.logsumexp(logits, dim=1) - logits[:, 0]).mean())
+        return Loss.sum(contrast=first_found(logits))
 
 
 def _beta(like: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:

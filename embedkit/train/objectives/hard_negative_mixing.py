@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from embedkit.train.objective import Batch, Loss, Sizes, objectives, supplied
+from embedkit.train.objective import Batch, Loss, Sizes, objectives
 from embedkit.train.terms import (
     Queue,
-    built,
-    check_views,
+    first_found,
     positive_first,
+    queued_pairs,
     require,
     rising_momentum,
     unit,
@@ -78,10 +78,7 @@ class HardNegativeMixing:
             InvalidInput: If teacher or queue is missing, there are not two views, or fewer than
                 two images.
         """
-        check_views(batch.projections, views=2, name="hard_negative_mixing")
-        queue = built(batch, Queue)
-        keys = unit(supplied(batch.teacher, "teacher").detach()).flip(0).flatten(0, 1)
-        queries = unit(batch.projections).flatten(0, 1)
+        queries, keys, queue = queued_pairs(batch, "hard_negative_mixing")
         negatives = queue.read()
         logits = positive_first(queries, keys, negatives, self.temperature)
         if batch.progress >= self.warmup:
@@ -89,7 +86,7 @@ class HardNegativeMixing:
             harder = torch.einsum("nd,nsd->ns", queries, mixed) / self.temperature
             logits = torch.cat([logits, harder], dim=1)
         queue.push(keys)
-        return Loss.sum(contrast=(torch.logsumexp(logits, dim=1) - logits[:, 0]).mean())
+        return Loss.sum(contrast=first_found(logits))
 
     @torch.no_grad()
     def _mix(

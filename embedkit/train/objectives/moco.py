@@ -2,18 +2,16 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
-from embedkit.train.objective import Batch, Loss, Sizes, objectives, supplied
+from embedkit.train.objective import Batch, Loss, Sizes, objectives
 from embedkit.train.terms import (
     Queue,
-    built,
-    check_views,
+    first_found,
     positive_first,
+    queued_pairs,
     require,
     rising_momentum,
-    unit,
 )
 
 __all__ = ["MoCo"]
@@ -68,10 +66,7 @@ class MoCo:
             InvalidInput: If teacher or queue is missing, there are not two views, or fewer than
                 two images.
         """
-        check_views(batch.projections, views=2, name="moco")
-        queue = built(batch, Queue)
-        keys = unit(supplied(batch.teacher, "teacher").detach()).flip(0).flatten(0, 1)
-        queries = unit(batch.projections).flatten(0, 1)
+        queries, keys, queue = queued_pairs(batch, "moco")
         logits = positive_first(queries, keys, queue.read(), self.temperature)
         queue.push(keys)
-        return Loss.sum(contrast=(torch.logsumexp(logits, dim=1) - logits[:, 0]).mean())
+        return Loss.sum(contrast=first_found(logits))

@@ -5,6 +5,7 @@ from embedkit.train.terms.assignment import k_means, sinkhorn
 from embedkit.train.terms.contrast import (
     Pairs,
     cross_view_similarity,
+    first_found,
     image_pairs,
     log_mean_exp,
     pair_log_softmax,
@@ -12,7 +13,7 @@ from embedkit.train.terms.contrast import (
     squared_distances,
 )
 from embedkit.train.terms.masking import hide_blobs, hide_scattered
-from embedkit.train.terms.memory import Queue, built
+from embedkit.train.terms.memory import Queue, built, queued_pairs
 from embedkit.train.terms.momentum import rising_momentum
 from embedkit.train.terms.rotation import QUARTERS, quarter_turns
 from embedkit.train.terms.spread import (
@@ -37,6 +38,7 @@ __all__ = [
     "cross_correlation",
     "cross_view_similarity",
     "exact_product",
+    "first_found",
     "hide_blobs",
     "hide_scattered",
     "image_pairs",
@@ -46,6 +48,7 @@ __all__ = [
     "pair_log_softmax",
     "positive_first",
     "quarter_turns",
+    "queued_pairs",
     "require",
     "rising_momentum",
     "sinkhorn",

@@ -11,6 +11,7 @@ from embedkit.train.terms.views import exact_product, unit
 __all__ = [
     "Pairs",
     "cross_view_similarity",
+    "first_found",
     "image_pairs",
     "log_mean_exp",
     "pair_log_softmax",
@@ -81,6 +82,11 @@ def positive_first(
     """
     positive = (queries * keys).sum(dim=1, keepdim=True)
     return torch.cat([positive, exact_product(queries, negatives)], dim=1) / temperature
+
+
+def first_found(logits: torch.Tensor) -> torch.Tensor:
+    """Mean of minus the log-softmax at column 0 of logits (b, k), at least 0."""
+    return (torch.logsumexp(logits, dim=1) - logits[:, 0]).mean()
 
 
 def pair_log_softmax(similarity: Similarities, positives: torch.Tensor) -> torch.Tensor:

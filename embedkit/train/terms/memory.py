@@ -9,8 +9,9 @@ from torch.nn import functional
 from embedkit.errors import InvalidInput
 from embedkit.train.batch import Batch
 from embedkit.train.objective import supplied
+from embedkit.train.terms.views import check_views, unit
 
-__all__ = ["Queue", "built"]
+__all__ = ["Queue", "built", "queued_pairs"]
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -28,6 +29,27 @@ def built(batch: Batch, kind: type[M]) -> M:
             f"got {type(module).__name__}"
         )
     return module
+
+
+def queued_pairs(batch: Batch, name: str) -> tuple[torch.Tensor, torch.Tensor, "Queue"]:
+    """What MoCo and its relatives compare: queries, their keys, and the queue of older keys.
+
+    Args:
+        batch: Two views of student and teacher, each (2, b, d), b >= 2, and the queue.
+        name: Of the objective, for messages.
+
+    Returns:
+        Queries of both views (2b, d); the teacher's key of the other view of each (2b, d),
+        without gradient; both of length 1.
+
+    Raises:
+        InvalidInput: If teacher or queue is missing, there are not two views, or fewer than two
+            images.
+    """
+    check_views(batch.projections, views=2, name=name)
+    queue = built(batch, Queue)
+    keys = unit(supplied(batch.teacher, "teacher").detach()).flip(0).flatten(0, 1)
+    return unit(batch.projections).flatten(0, 1), keys, queue
 
 
 class Queue(nn.Module):
