@@ -1,7 +1,13 @@
 """Small tensors are slower on several threads, and much slower on busy ones."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 import torch
+
+from embedkit.retrieve.store import VectorStore, stores
+from tests.conformance.vectors import LOCAL
 
 
 @pytest.fixture(autouse=True)
@@ -10,3 +16,10 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(params=LOCAL)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[VectorStore]:
+    opened = stores.get(request.param)(tmp_path / "data")
+    yield opened
+    opened.close()

@@ -1,8 +1,6 @@
 """The contract of a vector store, for every registered one."""
 
 import inspect
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,41 +9,13 @@ from embedkit.errors import (
     AlreadyExists,
     InvalidInput,
     ModelMismatch,
-    NotFound,
     SequenceConflict,
 )
 from embedkit.retrieve.store import Query, Scan, VectorStore, stores
 from embedkit.types import Collection, Metric
+from tests.conformance.vectors import LOCAL, METRICS, names, scores_of, vectors
 
-LOCAL = ("local",)
 """Stores that need nothing but a directory; others bring a fixture of their own."""
-METRICS: tuple[Metric, ...] = ("cosine", "inner_product", "l2")
-
-
-@pytest.fixture(params=LOCAL)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[VectorStore]:
-    opened = stores.get(request.param)(tmp_path / "data")
-    yield opened
-    opened.close()
-
-
-def vectors(rng: np.random.Generator, n: int, dim: int = 8) -> np.ndarray:
-    return rng.standard_normal((n, dim)).astype(np.float32)
-
-
-def names(n: int, start: int = 0) -> list[str]:
-    return [f"id-{i}" for i in range(start, start + n)]
-
-
-def scores_of(queries: np.ndarray, base: np.ndarray, metric: Metric) -> np.ndarray:
-    """Every score in float64, from the definitions."""
-    q, b = queries.astype(np.float64), base.astype(np.float64)
-    if metric == "l2":
-        return -((q[:, None, :] - b[None, :, :]) ** 2).sum(axis=2)
-    if metric == "cosine":
-        q /= np.linalg.norm(q, axis=1, keepdims=True)
-        b /= np.linalg.norm(b, axis=1, keepdims=True)
-    return q @ b.T
 
 
 def test_each_file_registers_its_own_name() -> None:
@@ -185,133 +155,6 @@ def test_names_of_collections(store: VectorStore) -> None:
             store.create(Collection(bad, dim=3))
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"dim": 0}, "dimension"),
-        ({"dim": 1 << 20}, "dimension"),
-        ({"dim": 3, "metric": "hamming"}, "cosine"),
-        ({"dim": 3, "kind": "magic"}, "auto"),
-    ],
-)
-def test_a_collection_that_cannot_be_is_refused(
-    store: VectorStore, values: dict[str, object], message: str
-) -> None:
-    with pytest.raises(InvalidInput, match=message):
-        store.create(Collection("c", **values))  # type: ignore[arg-type]
-    assert store.collections() == ()
-
-
-@pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda x: x[:, :7], r"\(n, 8\)"),
-        (lambda x: x[0], r"\(n, 8\)"),
-        (lambda x: x.astype(np.float64), "float64"),
-        (lambda x: np.where(np.arange(3)[:, None] == 1, np.nan, x).astype("f4"), "row 1"),
-        (lambda x: np.where(np.arange(3)[:, None] == 2, np.inf, x).astype("f4"), "row 2"),
-    ],
-)
-def test_vectors_that_cannot_be_compared_are_refused(
-    store: VectorStore, rng: np.random.Generator, metric: Metric, change, message: str
-) -> None:
-    store.create(Collection("c", dim=8, metric=metric))
-    bad = change(vectors(rng, 3))
-    with pytest.raises(InvalidInput, match=message):
-        store.upsert("c", names(3), bad)
-    with pytest.raises(InvalidInput, match=message):
-        store.search("c", Query(bad, k=1))
-    assert store.describe("c").count == 0
-
-
-def test_zero_vectors_have_no_cosine_but_a_distance(store: VectorStore) -> None:
-    zeros = np.zeros((1, 4), np.float32)
-    store.create(Collection("cosine", dim=4))
-    with pytest.raises(InvalidInput, match="zeros in row 0"):
-        store.upsert("cosine", ["a"], zeros)
-    with pytest.raises(InvalidInput, match="zeros in row 0"):
-        store.search("cosine", Query(zeros, k=1))
-    store.create(Collection("l2", dim=4, metric="l2"))
-    store.upsert("l2", ["a"], zeros)
-    assert store.search("l2", Query(zeros, k=1)).scores[0].tolist() == [0.0]
-
-
-@pytest.mark.parametrize("metric", METRICS)
-def test_huge_and_tiny_vectors(store: VectorStore, metric: Metric) -> None:
-    store.create(Collection("c", dim=2, metric=metric))
-    huge = np.array([[3e38, 3e38]], np.float32)
-    if metric == "cosine":
-        store.upsert("c", ["huge"], huge)
-        store.upsert("c", ["tiny"], np.array([[0, 1e-45]], np.float32))
-        answer = store.search("c", Query(huge, k=2))
-        assert [row.id for row in answer.rows[0]] == ["huge", "tiny"]
-        np.testing.assert_allclose(answer.scores[0], [1, 0.5**0.5], rtol=1e-6)
-    else:
-        with pytest.raises(InvalidInput, match="shorter"):
-            store.upsert("c", ["huge"], huge)
-
-
-@pytest.mark.parametrize(
-    ("ids", "message"),
-    [
-        (["a", "b", "a"], "'a' twice"),
-        (["a", "", "b"], "non-empty"),
-        (["a", "b\0", "c"], "non-empty"),
-        (["a", "b", "x" * 513], "512 bytes"),
-        (["a", "b", "ä" * 300], "512 bytes"),
-        (["a", "b"], "one vector for each of 2 ids"),
-        (["a", "b", 3], "text"),
-    ],
-)
-def test_ids_that_are_refused(
-    store: VectorStore, rng: np.random.Generator, ids: list, message: str
-) -> None:
-    store.create(Collection("c", dim=8))
-    with pytest.raises(InvalidInput, match=message):
-        store.upsert("c", ids, vectors(rng, 3))
-    assert store.describe("c") == Collection("c", dim=8)
-
-
-@pytest.mark.parametrize(
-    ("payload", "message"),
-    [
-        (b"[1]", "JSON object"),
-        (b"3", "JSON object"),
-        (b"{", "JSON object"),
-        (b'{"a": NaN}', "NaN"),
-        (b'{"a": "\xff"}', "JSON object"),
-        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "'c' is there twice"),
-        (b'{"a":' + b"[" * 200 + b"]" * 200 + b"}", "200 levels"),
-        (b'{"a":' + b"[" * 20_000 + b"]" * 20_000 + b"}", "JSON object"),
-        (b'{"a":"' + b"x" * 70_000 + b'"}', "65536 bytes"),
-    ],
-)
-def test_payloads_that_are_refused(
-    store: VectorStore, rng: np.random.Generator, payload: bytes, message: str
-) -> None:
-    store.create(Collection("c", dim=8))
-    with pytest.raises(InvalidInput, match=message):
-        store.upsert("c", names(2), vectors(rng, 2), [b"{}", payload])
-    with pytest.raises(InvalidInput, match="one for each of 2"):
-        store.upsert("c", names(2), vectors(rng, 2), [b"{}"])
-    assert store.describe("c").sequence == 0
-
-
-def test_queries_that_are_refused(store: VectorStore, rng: np.random.Generator) -> None:
-    store.create(Collection("c", dim=8))
-    one = vectors(rng, 1)
-    for query, message in (
-        (Query(one, k=0), "k from 1"),
-        (Query(one, k=-1), "k from 1"),
-        (Query(one, k=1 << 20), "k from 1"),
-        (Query(vectors(rng, 200), k=10_000), "hits"),
-        (Query(one, k=1, filter="year >> 2000"), "position 7 of the filter"),
-    ):
-        with pytest.raises(InvalidInput, match=message):
-            store.search("c", query)
-
-
 def test_a_filter_chooses_what_is_found_and_what_is_deleted(
     store: VectorStore, rng: np.random.Generator
 ) -> None:
@@ -391,27 +234,6 @@ def test_a_sample_is_that_of_its_seed(store: VectorStore, rng: np.random.Generat
     assert len(store.sample("c", Scan(limit=99), seed=0).rows) == 50
 
 
-def test_an_unknown_collection_is_not_found_everywhere(
-    store: VectorStore, rng: np.random.Generator
-) -> None:
-    store.create(Collection("photos", dim=8))
-    for act in (
-        lambda: store.describe("fotos"),
-        lambda: store.drop("fotos"),
-        lambda: store.upsert("fotos", ["a"], vectors(rng, 1)),
-        lambda: store.delete("fotos", ["a"]),
-        lambda: store.delete("fotos", filter="a = 1"),
-        lambda: store.get("fotos", ["a"]),
-        lambda: store.search("fotos", Query(vectors(rng, 1), k=1)),
-        lambda: store.compact("fotos"),
-        lambda: store.scan("fotos", Scan()),
-        lambda: store.sample("fotos", Scan(), seed=0),
-        lambda: store.verify("fotos"),
-    ):
-        with pytest.raises(NotFound, match="photos"):
-            act()
-
-
 def test_a_collection_remembers_the_model_that_filled_it(
     store: VectorStore, rng: np.random.Generator
 ) -> None:
@@ -429,32 +251,6 @@ def test_a_collection_remembers_the_model_that_filled_it(
     assert len(store.search("c", Query(one, k=3, model_digest="sha256:1")).rows[0]) == 2
     assert len(store.search("c", Query(one, k=3)).rows[0]) == 2
     assert store.describe("c").count == 2
-
-
-def test_strange_ids_survive(store: VectorStore, rng: np.random.Generator) -> None:
-    ids = [
-        '"',
-        "'; DROP TABLE items; --",
-        "%",
-        "☃/ä.jpg",
-        "\n",
-        " a ",
-        "1",
-        "01",
-        "1.0",
-        "null",
-    ]
-    base = vectors(rng, len(ids))
-    store.create(Collection("c", dim=8))
-    store.upsert("c", ids, base)
-    rows = store.get("c", ids)
-    for row, vector, i in zip(rows, base, ids, strict=True):
-        assert row is not None
-        assert row.id == i
-        assert row.vector is not None
-        assert np.array_equal(row.vector, vector)
-    assert store.delete("c", ids[:5])[0] == 5
-    assert [row.id for row in store.get("c", ids) if row] == ids[5:]
 
 
 def test_compact_gives_space_back_and_changes_nothing(
