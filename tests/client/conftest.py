@@ -1,18 +1,26 @@
 """A scripted server: real gRPC and a real store behind a model that does what a test says."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 
 from embedkit.bundle import Manifest
-from embedkit.errors import BadImage, EmbedkitError, NotFound, Unavailable
+from embedkit.client import aio, sync
+from embedkit.errors import (
+    BadImage,
+    EmbedkitError,
+    NotFound,
+    Unavailable,
+)
 from embedkit.preprocess import InputSpec
 from embedkit.retrieve.stores.local import LocalStore
 from embedkit.serve.services.failure import abort, answering
@@ -27,8 +35,11 @@ from embedkit.wire.proto import (
     model_pb2_grpc,
 )
 from embedkit.wire.status import to_status
+from tests.client.asking import Ask
 
 DIM = 4
+
+
 SPEC = InputSpec(height=2, width=2, channels=1)
 
 
@@ -267,3 +278,38 @@ def address(running: Running) -> str:
 def embeddings_of() -> Callable[[np.ndarray | list[bytes]], np.ndarray]:
     """What the scripted model answers."""
     return lambda images: unit(features_of(images))
+
+
+@pytest.fixture(params=["sync", "aio"])
+def connected(request: pytest.FixtureRequest) -> Iterator[Callable[..., Ask]]:
+    """Connect with either client; ``ask(method, ...)`` calls a method and waits for it."""
+    closing: list[Callable[[], None]] = []
+
+    def connect_sync(address: str, **options: Any) -> Ask:
+        client = sync.connect(address, **options)
+        closing.append(client.close)
+        return lambda method, *a, **k: getattr(client, method)(*a, **k)
+
+    def connect_aio(address: str, **options: Any) -> Ask:
+        runner = asyncio.Runner()
+        closing.append(runner.close)
+
+        async def make() -> aio.Client:
+            return aio.connect(address, **options)
+
+        client = runner.run(make())
+        closing.append(lambda: runner.run(client.close()))
+
+        async def act(method: str, *a: Any, **k: Any) -> Any:
+            return await getattr(client, method)(*a, **k)
+
+        return lambda method, *a, **k: runner.run(act(method, *a, **k))
+
+    yield connect_sync if request.param == "sync" else connect_aio
+    for close in reversed(closing):
+        close()
+
+
+@pytest.fixture
+def ask(connected: Callable[..., Ask], address: str) -> Ask:
+    return connected(address)
