@@ -213,8 +213,10 @@ class Client(IndexCalls):
                     line.send(call.request)
                 for result in window.results():
                     yield result
-                if line is None or not window.under_way:
+                if window.is_over:
                     return
+                if line is None or not window.under_way:
+                    continue  # the results that were taken made room for further requests
                 refused, has_ended = await self._listen(line, window)
                 if has_ended:
                     line = None

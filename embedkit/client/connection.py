@@ -111,8 +111,10 @@ class Connection:
                     line = line or self._open_line(method)
                     line.send(call.request)
                 yield from window.results()
-                if line is None or not window.under_way:
+                if window.is_over:
                     return
+                if line is None or not window.under_way:
+                    continue  # the results that were taken made room for further requests
                 refused, has_ended = self._listen(line, window)
                 if has_ended:
                     line = None

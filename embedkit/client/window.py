@@ -62,11 +62,17 @@ class Window(Generic[Result]):
         self._places: dict[str, tuple[_Batch[Result], int, Call]] = {}
         self._calls = self._each(plans)
         self._number = 0
+        self._has_all = False
 
     @property
     def under_way(self) -> tuple[Call, ...]:
         """Requests that were begun and not finished, oldest first."""
         return tuple(call for _, _, call in self._places.values())
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every plan was taken, and its result too."""
+        return self._has_all and not self._batches
 
     def refused(self, error: EmbedkitError, wanted_s: float | None) -> tuple[Refused, ...]:
         """Everything under way, when the stream ends before its time."""
@@ -124,6 +130,7 @@ class Window(Generic[Result]):
                 yield call
                 call = following
             batch.is_sent = True
+        self._has_all = True
 
     def _enter(self, batch: _Batch[Result], call: Call) -> None:
         self._number += 1

@@ -73,6 +73,7 @@ class Script:
         streams: Streams that were opened.
         answers_per_stream: Answers after which a stream breaks.
         is_silent: Whether streams answer nothing.
+        first_waits_for: Answers that go before that to the first request of a stream.
         ended: Set when a stream has ended.
     """
 
@@ -89,6 +90,7 @@ class Script:
     streams: int = 0
     answers_per_stream: int = 1 << 30
     is_silent: bool = False
+    first_waits_for: int = 0
     ended: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -128,7 +130,7 @@ class Embedding(embedding_pb2_grpc.EmbeddingServiceServicer):
         script.streams += 1
         context.add_callback(script.ended.set)
         script.metadata = {m.key: m.value for m in context.invocation_metadata()}
-        left = script.answers_per_stream
+        left, held, behind = script.answers_per_stream, None, script.first_waits_for
         for request in requests:
             script.requests.append(request)
             if script.is_silent:
@@ -141,7 +143,14 @@ class Embedding(embedding_pb2_grpc.EmbeddingServiceServicer):
             except EmbedkitError as error:
                 reply = embedding_pb2.EmbedResponse(status=to_status(error))
             reply.request_id = request.request_id
+            if behind and held is None:
+                held = reply
+                continue
             yield reply
+            behind -= held is not None
+            if held is not None and not behind:
+                yield held
+                held = None
 
     def answer(self, request: embedding_pb2.EmbedRequest) -> embedding_pb2.EmbedResponse:
         script = self.script

@@ -73,6 +73,15 @@ def check(found: list[np.ndarray], batches: list, embeddings_of: Callable) -> No
             np.testing.assert_allclose(rows, embeddings_of(batch), rtol=1e-6)
 
 
+def test_one_late_answer_before_many_is_waited_for_and_the_rest_is_sent(
+    embed, script, rng, embeddings_of
+) -> None:
+    # The window is full of finished batches then, and nothing at all is under way.
+    script.first_waits_for = 8
+    batches = batches_of(rng, *[2] * 30)
+    check(embed(iter(batches)), batches, embeddings_of)
+
+
 def test_batches_come_back_in_order_on_one_stream(embed, script, rng, embeddings_of) -> None:
     # 200 images are four messages of this server's 64.
     batches = batches_of(rng, 3, 200, 1, 0, *[5] * 30)

@@ -34,8 +34,10 @@ def test_results_are_in_order_whatever_the_order_of_replies() -> None:
     window.read(reply(second, "2"))
     assert list(window.results()) == []
     window.read(reply(first, "1"))
+    assert not window.is_over
     assert list(window.results()) == ["a12", "b", "c3"]
     assert not window.under_way
+    assert window.is_over
 
 
 def test_every_request_has_an_id_of_its_own() -> None:
