@@ -142,4 +142,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except embedkit.EmbedkitError as error:
+        raise SystemExit(f"photo_search.py: {error}") from None

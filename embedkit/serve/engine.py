@@ -245,8 +245,8 @@ class Engine:
 
     def _not_found(self, name: str, version: str) -> NotFound:
         known = [f"{m.name}:{m.version}" for m in self.models]
-        got = f"{name[:_MAX_NAME]}:{version[:_MAX_NAME]}"
-        return NotFound(f"expected one of the loaded models {known}, got {got}")
+        got = name[:_MAX_NAME] + (f":{version[:_MAX_NAME]}" if version else "")
+        return NotFound(f"expected one of the loaded models {known}, got {got!r}")
 
 
 class _Table(NamedTuple):

@@ -80,5 +80,6 @@ def read_records(
 def _format(path: Path) -> _Format:
     found = _FORMATS.get(path.suffix.lower())
     if found is None:
-        raise InvalidInput(f"expected a file name that ends in {SUFFIXES}, got {path.name!r}")
+        known = ", ".join(SUFFIXES)
+        raise InvalidInput(f"expected a file name that ends in {known}, got {path.name!r}")
     return found
