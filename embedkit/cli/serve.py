@@ -33,7 +33,7 @@ def command(access: AccessOptions, /, **options: Unpack[Options]) -> None:
     """
     began = time.monotonic()
     # Sockets are read and written by the thread that handles calls, not by three more that hand
-    # over to it: 30 us less per call (docs/performance.md). Read once, when gRPC is imported.
+    # over to it (docs/performance.md has what that saves). Read once, when gRPC is imported.
     os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
     from embedkit.serve.observe.logs import configure_logging
     from embedkit.serve.server import Server
@@ -51,7 +51,7 @@ def command(access: AccessOptions, /, **options: Unpack[Options]) -> None:
     # What is loaded now stays; a full collection would look at all of it during some call.
     gc.collect()
     gc.freeze()
-    # Requests leave no cycles behind; looking for some every 700 objects costs 3 % of the time.
+    # Requests leave no cycles behind; looking for some every 700 objects costs time.
     gc.set_threshold(20_000, 20, 50)
     _announce(server, port, time.monotonic() - began)
     asked.wait()
