@@ -110,7 +110,7 @@ def test_the_highest_version_is_the_latest_and_the_others_stay(engine, models, w
     assert engine.get("tiny").version == "2"
     engine.unload("tiny", "1")
     engine.unload("tiny")
-    with pytest.raises(NotFound, match="got tiny:"):
+    with pytest.raises(NotFound, match="got 'tiny'"):
         engine.get("tiny")
     assert engine.models == ()
 
