@@ -7,11 +7,8 @@ from typing import Annotated
 import torch
 from torch import nn
 
-from embedkit.errors import InvalidInput
-
 __all__ = [
     "Batch",
-    "Crops",
     "ImageIndices",
     "Loss",
     "Mask",
@@ -79,7 +76,8 @@ class Batch:
             (v, b, blocks, t, f), without gradient.
         tokens: (v, b, t, f); the visible ones alone where hidden patches are dropped.
         mask: Which patches were hidden from the student, (v, b, t) bool.
-        local: Projections of the small crops, (l, b, d), with gradient.
+        local: Projections of the small crops, (l, b, d), with gradient; the recipe's
+            ``views.local`` is l, 0 or more.
         images: The images as they are, (b, c, h, w) in [0, 1].
         pixels: The views that were encoded, (v, b, c, h, w) in [0, 1].
         notes: What ``Transforming.transform`` has to say of the views.
@@ -124,30 +122,6 @@ class Loss:
         """The loss whose parts are these scalars."""
         total = torch.stack(list(parts.values())).sum()
         return cls(total, {name: value.detach() for name, value in parts.items()})
-
-
-@dataclass(frozen=True)
-class Crops:
-    """Small views of an image, beside the whole ones; the teacher does not see them.
-
-    Attributes:
-        count: How many of each image, at least 0.
-        area: Share of the image's area that one covers.
-        side: Its side as a share of the image's, in (0, 1].
-    """
-
-    count: int
-    area: tuple[float, float] = (0.05, 0.3)
-    side: float = 0.5
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        low, high = self.area
-        if self.count < 0 or not 0 < low <= high <= 1 or not 0 < self.side <= 1:
-            raise InvalidInput(
-                "expected local crops with a count of at least 0, an area 0 < low <= high <= 1 "
-                f"and a side in (0, 1], got {self.count}, {self.area} and {self.side}"
-            )
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,17 @@
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
 
 from embedkit.errors import Cancelled, InvalidInput, MissingDependency
-from embedkit.perturb.augmentation import Augmentation, build_augmentation, preset
 from embedkit.train.images import TrainingImages, load_images, seed_of
 from embedkit.train.learner import State, build_state
 from embedkit.train.monitor import Measures, Monitor, Report
-from embedkit.train.objective import Cropping, Objective, Taught, build_objective
+from embedkit.train.objective import Objective, Taught, build_objective
 from embedkit.train.optim import average, rate_at, set_learning_rate
 from embedkit.train.recipe import Recipe
 from embedkit.train.run.bundles import LoadBundle, embed_all
@@ -23,7 +22,7 @@ from embedkit.train.run.interrupt import interruptible
 from embedkit.train.run.memory import kept_memory
 from embedkit.train.scale.gradient import Found, Gradient
 from embedkit.train.scale.processes import Processes, joined
-from embedkit.train.supply import Supply
+from embedkit.train.supply import Supply, augment_of
 
 __all__ = ["train"]
 
@@ -121,7 +120,7 @@ def _prepare(
     where = _device(device, processes)
     processes.check(recipe.schedule.batch_size)
     images = embed_all(load_images(recipe, objective, where), objective, load_bundle)
-    supply = Supply(objective, images, *_augmentations(recipe, images, objective))
+    supply = Supply(objective, images, augment_of(recipe, objective, images.spec))
     per_epoch = len(images) // recipe.schedule.batch_size // recipe.schedule.accumulate
     steps = per_epoch * recipe.schedule.epochs
     if recipe.schedule.max_steps:
@@ -141,24 +140,6 @@ def _device(name: str, processes: Processes) -> torch.device:
         )
     is_gpu = name == "cuda" or (name == "auto" and torch.cuda.is_available())
     return torch.device("cuda", processes.local_rank) if is_gpu else torch.device("cpu")
-
-
-def _augmentations(
-    recipe: Recipe, images: TrainingImages, objective: Objective
-) -> tuple[Augmentation, Augmentation]:
-    """What makes whole views, and what makes small crops: the same but for the area."""
-    named, spec = recipe.augmentation, images.spec
-    steps: Sequence[Mapping[str, object]] = named if not isinstance(named, str) else ()
-    if isinstance(named, str) and named != "none":
-        steps = preset(named, spec.channels, min(spec.height, spec.width))
-    area = objective.crops.area if isinstance(objective, Cropping) else (1.0, 1.0)
-    crop = {"name": "geometric", "flip": 0.0, "area": list(area)}
-    others = [
-        {**step, "area": list(area)} if step["name"] == "geometric" else step for step in steps
-    ]
-    if not any(step["name"] == "geometric" for step in steps):
-        others.insert(0, crop)
-    return build_augmentation(steps), build_augmentation(others)
 
 
 def _monitor(run: _Run, state: State, report: Report | None) -> Monitor:

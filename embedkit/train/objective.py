@@ -14,7 +14,7 @@ teacher_module ``Batch.teacher_module``: the averaged copy of what ``build`` ret
 teacher_blocks ``Batch.teacher_blocks``: the averaged encoder's tokens after every block
 tokens         ``Batch.tokens``; the encoder must have patches
 mask           the student is not shown all patches, ``Batch.mask``; ``Masking`` says which
-local          ``Batch.local``: projections of small crops; ``Cropping`` says which
+local          ``Batch.local``: projections of small crops, as many as ``views.local`` says
 images         ``Batch.images``: pixels as they are
 pixels         ``Batch.pixels``: pixels of the views
 embeddings     ``Batch.embeddings``: by finished bundles, which ``Distilling`` names
@@ -38,7 +38,6 @@ from embedkit.errors import InvalidInput
 from embedkit.registry import Registry, configure
 from embedkit.train.batch import (
     Batch,
-    Crops,
     ImageIndices,
     Loss,
     Projections,
@@ -52,7 +51,6 @@ __all__ = [
     "NEEDS",
     "Batch",
     "Classifying",
-    "Cropping",
     "Distilling",
     "ImageIndices",
     "Loss",
@@ -172,16 +170,6 @@ class Masking(Protocol):
 
 
 @runtime_checkable
-class Cropping(Protocol):
-    """An objective that needs ``local`` and says which small crops it compares."""
-
-    @property
-    def crops(self) -> Crops:
-        """How many, how much they cover and how large they are."""
-        ...
-
-
-@runtime_checkable
 class Distilling(Protocol):
     """An objective that needs ``embeddings`` and names the bundles that give them."""
 
@@ -213,7 +201,6 @@ _MEMBERS: dict[str, tuple[type, str]] = {
     "teacher_module": (Taught, "teacher_momentum(progress)"),
     "teacher_blocks": (Taught, "teacher_momentum(progress)"),
     "mask": (Masking, "hide(grid, count, generator) and mask_token(module)"),
-    "local": (Cropping, "crops"),
     "embeddings": (Distilling, "bundles"),
 }
 """What an objective must have for some of its needs."""

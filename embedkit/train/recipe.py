@@ -15,6 +15,7 @@ from embedkit.train.settings import (
     ProjectionSection,
     RunSection,
     ScheduleSection,
+    ViewsSection,
     written,
 )
 
@@ -31,6 +32,7 @@ class Recipe:
         objective: What is minimised, and its arguments.
         input: Fields of ``InputSpec``; empty takes height, width and channels from the data.
         augmentation: Name of a preset, ``none``, or one table per step.
+        views: Small crops beside the whole views; nothing by default.
         projection: Head between features and objective.
         optimiser: How gradients become steps.
         schedule: How long and how fast.
@@ -45,6 +47,7 @@ class Recipe:
     objective: Named
     input: Mapping[str, object] = field(default_factory=dict)
     augmentation: str | tuple[Mapping[str, object], ...] = "simclr"
+    views: ViewsSection = field(default_factory=ViewsSection)
     projection: ProjectionSection = field(default_factory=ProjectionSection)
     optimiser: OptimiserSection = field(default_factory=OptimiserSection)
     schedule: ScheduleSection = field(default_factory=ScheduleSection)
@@ -106,6 +109,8 @@ class Recipe:
                 table[name] = dict(value) if isinstance(value, Mapping) else written(value)
         if not isinstance(self.augmentation, str):
             table["augmentation"] = [dict(step) for step in self.augmentation]
+        if views := written(self.views):
+            table["views"] = views
         for name in ("projection", "optimiser", "schedule", "run"):
             table[name] = written(getattr(self, name))
         if self.expected:
@@ -124,6 +129,7 @@ class Recipe:
 
 _SECTIONS: dict[str, type] = {
     "data": DataSection,
+    "views": ViewsSection,
     "projection": ProjectionSection,
     "optimiser": OptimiserSection,
     "schedule": ScheduleSection,

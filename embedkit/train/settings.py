@@ -16,6 +16,7 @@ __all__ = [
     "ProjectionSection",
     "RunSection",
     "ScheduleSection",
+    "ViewsSection",
     "written",
 ]
 
@@ -69,6 +70,33 @@ class Named:
 
     name: str
     arguments: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ViewsSection:
+    """What is made of an image beside its augmented whole views.
+
+    Attributes:
+        local: Small crops of each image beside the whole views (multi-crop), for objectives
+            that compare them; worth their time for images of 64 px or more.
+        local_area: Share of the image's area that one covers.
+        local_side: Its side as a share of the image's, in (0, 1].
+    """
+
+    local: int = added(0)
+    local_area: tuple[float, float] = added((0.05, 0.3))
+    local_side: float = added(0.5)
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        low, high = self.local_area
+        _check(self.local >= 0, "views.local to be at least 0", self.local)
+        _check(
+            0 < low <= high <= 1,
+            "views.local_area as (lowest, highest) in (0, 1]",
+            self.local_area,
+        )
+        _check(0 < self.local_side <= 1, "views.local_side in (0, 1]", self.local_side)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from embedkit.train.objective import (
     NEEDS,
     Batch,
     Classifying,
-    Cropping,
     Distilling,
     Loss,
     Masking,
@@ -35,7 +34,7 @@ SIZES = Sizes(
     patch=2,
     embedding_dims=(6,),
 )
-GIVEN_BY = {"teacher": Taught, "mask": Masking, "local": Cropping, "embeddings": Distilling}
+GIVEN_BY = {"teacher": Taught, "mask": Masking, "embeddings": Distilling}
 BY_VIEW = ("projections", "features", "teacher", "teacher_blocks", "tokens", "mask", "pixels")
 BY_IMAGE = ("labels", "indices", "images")
 CLASSIFYING = [n for n in objectives.names() if isinstance(build_objective(n, {}), Classifying)]
@@ -206,7 +205,6 @@ def _batch(objective, images, dtype=torch.float32, *, views=None):
         if objective.mask_token(module) is None:
             count = int((~mask[0, 0]).sum())
     pixels, notes = _pixels(objective, images, generator)
-    local = objective.crops.count if isinstance(objective, Cropping) else 0
     return Batch(
         projections if "projections" in objective.needs else features,
         features,
@@ -218,7 +216,7 @@ def _batch(objective, images, dtype=torch.float32, *, views=None):
         teacher_blocks=patches(3, SIZES.grid[0] * SIZES.grid[1]),
         tokens=patches(count).requires_grad_(),
         mask=mask,
-        local=vectors(SIZES.dim, local) if local else None,
+        local=vectors(SIZES.dim, 2),
         images=torch.rand(images, 1, 8, 8, generator=generator),
         pixels=pixels,
         notes=notes,

@@ -9,11 +9,12 @@ from embedkit.encoders.encoder import build_encoder
 from embedkit.errors import InvalidInput
 from embedkit.perturb.augmentation import build_augmentation
 from embedkit.preprocess import InputSpec
-from embedkit.train.batch import Crops, Loss, Transformed
+from embedkit.train.batch import Loss, Transformed
 from embedkit.train.images import TrainingImages
 from embedkit.train.learner import Learner, State
-from embedkit.train.objective import NEEDS
-from embedkit.train.supply import Supply
+from embedkit.train.objective import NEEDS, build_objective
+from embedkit.train.settings import ViewsSection
+from embedkit.train.supply import Augment, Supply, augment_of
 
 SPEC = InputSpec(8, 8, 1)
 
@@ -24,7 +25,6 @@ class Everything:
     needs = NEEDS
     views = 3
     drawn = 1
-    crops = Crops(2, area=(0.2, 0.4), side=0.5)
     bundles = ("a",)
 
     def build(self, sizes):
@@ -118,14 +118,6 @@ def test_nothing_is_made_that_was_not_asked_for(state, rng):
     assert batch.teacher_blocks is None
 
 
-@pytest.mark.parametrize(
-    "values", [{"count": -1}, {"count": 1, "area": (0.5, 0.1)}, {"count": 1, "side": 0.0}]
-)
-def test_crops_out_of_range_are_refused(values):
-    with pytest.raises(InvalidInput, match="local crops"):
-        Crops(**values)
-
-
 def _supply(objective, rng):
     pixels = torch.tensor(rng.integers(0, 256, size=(10, 8, 8, 1)), dtype=torch.uint8)
     embeddings = torch.tensor(rng.normal(size=(10, 3)), dtype=torch.float32)
@@ -141,7 +133,8 @@ def _supply(objective, rng):
         embedder_digests=("sha256:1",),
     )
     crop = build_augmentation([{"name": "geometric", "area": [0.2, 0.4]}])
-    return Supply(objective, images, build_augmentation([]), crop), images
+    augment = Augment(build_augmentation([]), crop, ViewsSection(local=2))
+    return Supply(objective, images, augment), images
 
 
 def test_random_numbers_come_from_the_generator(state, rng):
@@ -153,3 +146,40 @@ def test_random_numbers_come_from_the_generator(state, rng):
     ]
     assert np.array_equal(draws[0], draws[1])
     assert not np.array_equal(draws[0], draws[2])
+
+
+def test_small_crops_are_of_the_size_and_area_that_the_recipe_says(small):
+    recipe = small(
+        objective={"name": "swav"},
+        views={"local": 3, "local_area": [0.1, 0.2], "local_side": 0.5},
+        augmentation=[{"name": "geometric", "area": [0.9, 1.0]}, {"name": "noise"}],
+    )
+    augment = augment_of(recipe, build_objective("swav", {}), SPEC)
+    whole, noise = augment.small.steps
+    assert (whole.area, type(noise)) == ((0.1, 0.2), type(augment.whole.steps[1]))
+    crops = augment.crops(torch.rand(4, 1, 8, 8), torch.Generator().manual_seed(0))
+    assert crops.shape == (3, 4, 1, 4, 4)
+
+
+def test_an_augmentation_without_a_crop_gets_one_for_small_views(small):
+    recipe = small(objective={"name": "dino"}, augmentation="none", views={"local": 1})
+    augment = augment_of(recipe, build_objective("dino", {}), SPEC)
+    assert augment.whole.steps == ()
+    assert augment.small.steps[0].area == (0.05, 0.3)
+
+
+def test_small_crops_that_nobody_compares_are_refused(small):
+    recipe = small(objective={"name": "simclr"}, views={"local": 2})
+    with pytest.raises(
+        InvalidInput, match=r"views\.local = 2, got 'simclr'; use dino, msn, swav"
+    ):
+        augment_of(recipe, build_objective("simclr", {}), SPEC)
+
+
+def test_none_are_an_empty_tensor(state, rng):
+    supply, _ = _supply(Everything(), rng)
+    none = supply.augment._replace(settings=ViewsSection())
+    supply = Supply(supply.objective, supply.images, none)
+    indices, generator = torch.tensor([1, 3]), torch.Generator().manual_seed(0)
+    drawn = supply.draw(state.learner, indices, generator)
+    assert supply.batch(state, drawn, indices, generator, 0.0).local.shape == (0, 2, 5)

@@ -2,14 +2,12 @@
 
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from embedkit.errors import InvalidInput
-from embedkit.perturb.augmentation import Augmentation, build_augmentation, preset
 from embedkit.train.images import load_images, seed_of
 from embedkit.train.learner import build_state
 from embedkit.train.loop import train
@@ -17,7 +15,7 @@ from embedkit.train.monitor import Progress
 from embedkit.train.objective import build_objective
 from embedkit.train.recipe import Recipe
 from embedkit.train.run.memory import kept_memory
-from embedkit.train.supply import Supply
+from embedkit.train.supply import Supply, augment_of
 
 __all__ = ["BareStep", "loop_rate"]
 
@@ -73,8 +71,8 @@ class BareStep:
         images = load_images(recipe, self.objective, device)
         with torch.random.fork_rng():
             self.state = build_state(recipe, self.objective, images, device)
-        augment = _augmentation(recipe, images.spec.channels, images.spec.height)
-        self.supply = Supply(self.objective, images, augment, augment)
+        augment = augment_of(recipe, self.objective, images.spec)
+        self.supply = Supply(self.objective, images, augment)
         self.indices = images.indices(
             0, batch_size=recipe.schedule.batch_size, seed=recipe.seed
         )
@@ -103,11 +101,3 @@ class BareStep:
             optimiser.step()
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-
-
-def _augmentation(recipe: Recipe, channels: int, image_px: int) -> Augmentation:
-    named = recipe.augmentation
-    steps: list[Mapping[str, object]] = [] if isinstance(named, str) else list(named)
-    if isinstance(named, str) and named != "none":
-        steps.extend(preset(named, channels, image_px))
-    return build_augmentation(steps)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from embedkit.train.batch import Crops
 from embedkit.train.objective import Batch, Loss, Sizes, objectives, supplied
 from embedkit.train.terms import (
     built,
@@ -35,7 +34,7 @@ class _Prototypes(nn.Module):
         """Cosines with every prototype, (..., k) float32."""
         flat = unit(projections).flatten(0, -2)
         cosines = exact_product(flat, unit(self.weight))
-        return cosines.reshape(*projections.shape[:-1], -1)
+        return cosines.reshape(*projections.shape[:-1], len(self.weight))
 
 
 @objectives.register("dino")
@@ -60,10 +59,6 @@ class DINO:
         centre_momentum: Share of the old centre kept per step, in [0, 1] (m).
         momentum: Share of the teacher's old weights kept per step at the start, in [0, 1];
             it rises to 1 along a cosine (lambda).
-        local_views: Small crops of each image beside the two whole views (multi-crop); worth
-            their time for images of 64 px or more.
-        local_area: Share of the image's area that one covers.
-        local_side: Its side as a share of the image's.
     """
 
     prototypes: int = 1024
@@ -72,10 +67,8 @@ class DINO:
     warmup: float = 0.3
     centre_momentum: float = 0.9
     momentum: float = 0.99
-    local_views: int = 0
-    local_area: tuple[float, float] = (0.05, 0.3)
-    local_side: float = 0.5
 
+    needs = frozenset({"projections", "teacher", "teacher_module", "local"})
     views = 2
 
     def __post_init__(self) -> None:
@@ -85,18 +78,6 @@ class DINO:
         require(self.prototypes >= 2, "at least 2 prototypes", self.prototypes)
         shares = (self.warmup, self.centre_momentum, self.momentum)
         require(all(0 <= s <= 1 for s in shares), "warmup and momenta in [0, 1]", shares)
-        Crops(self.local_views, self.local_area, self.local_side)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """Small crops too, where there are any."""
-        needs = frozenset({"projections", "teacher", "teacher_module"})
-        return needs | {"local"} if self.local_views else needs
-
-    @property
-    def crops(self) -> Crops:
-        """The small crops."""
-        return Crops(self.local_views, self.local_area, self.local_side)
 
     def build(self, sizes: Sizes) -> nn.Module | None:
         """The prototypes and the centre."""
@@ -131,9 +112,8 @@ class DINO:
             module.centre.lerp_(mean, 1 - self.centre_momentum)
         whole = module(batch.projections) / self.temperature
         pairs = [soft_cross_entropy(whole, targets.flip(0)).mean(dim=1)]
-        if self.local_views:
-            local = module(supplied(batch.local, "local")) / self.temperature
-            pairs += [soft_cross_entropy(local, target).mean(dim=1) for target in targets]
+        small = module(supplied(batch.local, "local")) / self.temperature
+        pairs += [soft_cross_entropy(small, target).mean(dim=1) for target in targets]
         return Loss.sum(distillation=torch.cat(pairs).mean())
 
     def _sharpness(self, batch: Batch) -> float:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from embedkit.train.batch import Crops
 from embedkit.train.objective import Batch, Loss, Sizes, objectives, supplied
 from embedkit.train.terms import (
     built,
@@ -32,7 +31,8 @@ class _Prototypes(nn.Module):
     def forward(self, projections: torch.Tensor) -> torch.Tensor:
         """Cosines with every prototype, (..., k) float32."""
         flat = unit(projections).flatten(0, -2)
-        return exact_product(flat, unit(self.weight)).reshape(*projections.shape[:-1], -1)
+        cosines = exact_product(flat, unit(self.weight))
+        return cosines.reshape(*projections.shape[:-1], len(self.weight))
 
 
 @objectives.register("msn")
@@ -53,9 +53,6 @@ class MSN:
         hidden: Share of patches that the student is not shown, in (0, 1).
         momentum: Share of the teacher's old weights kept per step at the start, in [0, 1];
             it rises to 1 along a cosine.
-        local_views: Small crops of each image beside the two whole views; 0 for none.
-        local_area: Share of the image's area that one covers.
-        local_side: Its side as a share of the image's.
     """
 
     prototypes: int = 256
@@ -64,10 +61,8 @@ class MSN:
     spread: float = 1.0
     hidden: float = 0.3
     momentum: float = 0.99
-    local_views: int = 2
-    local_area: tuple[float, float] = (0.05, 0.3)
-    local_side: float = 0.5
 
+    needs = frozenset({"projections", "teacher", "mask", "local"})
     views = 2
 
     def __post_init__(self) -> None:
@@ -78,18 +73,6 @@ class MSN:
         require(0 < self.hidden < 1, "hidden in (0, 1)", self.hidden)
         require(0 <= self.momentum <= 1, "a momentum in [0, 1]", self.momentum)
         require(self.spread >= 0, "a spread of at least 0", self.spread)
-        Crops(self.local_views, self.local_area, self.local_side)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """Small crops too, where there are any."""
-        needs = frozenset({"projections", "teacher", "mask"})
-        return needs | {"local"} if self.local_views else needs
-
-    @property
-    def crops(self) -> Crops:
-        """The small crops."""
-        return Crops(self.local_views, self.local_area, self.local_side)
 
     def build(self, sizes: Sizes) -> nn.Module | None:
         """The prototypes."""
@@ -131,11 +114,10 @@ class MSN:
             targets = torch.softmax(cosines / self.teacher_temperature, dim=-1)
         anchors = [module(batch.projections) / self.temperature]
         aims = [targets.flip(0)]
-        if self.local_views:
-            local = module(supplied(batch.local, "local")) / self.temperature
-            for target in targets:
-                anchors.append(local)
-                aims.append(target.expand_as(local))
+        small = module(supplied(batch.local, "local")) / self.temperature
+        for target in targets:
+            anchors.append(small)
+            aims.append(target.expand_as(small))
         logits, aim = torch.cat(anchors), torch.cat(aims)
         mean = torch.softmax(logits, dim=-1).mean(dim=(0, 1))
         entropy = -torch.xlogy(mean, mean).sum()

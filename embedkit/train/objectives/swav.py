@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from embedkit.train.batch import Crops
 from embedkit.train.objective import Batch, Loss, Sizes, objectives, supplied
 from embedkit.train.terms import (
     Queue,
@@ -51,10 +50,6 @@ class SwAV:
         queue: Earlier projections of each view that are assigned along, for batches with fewer
             images than prototypes; 0 for none.
         queue_from: Share of the run after which they are used: at first they are noise.
-        local_views: Small crops of each image beside the two whole views (multi-crop); worth
-            their time for images of 64 px or more.
-        local_area: Share of the image's area that one covers.
-        local_side: Its side as a share of the image's.
     """
 
     prototypes: int = 64
@@ -63,10 +58,8 @@ class SwAV:
     iterations: int = 3
     queue: int = 0
     queue_from: float = 0.2
-    local_views: int = 0
-    local_area: tuple[float, float] = (0.05, 0.3)
-    local_side: float = 0.5
 
+    needs = frozenset({"projections", "local"})
     views = 2
 
     def __post_init__(self) -> None:
@@ -77,17 +70,6 @@ class SwAV:
         require(self.iterations >= 1, "at least 1 iteration", self.iterations)
         require(self.queue >= 0, "a queue of at least 0", self.queue)
         require(0 <= self.queue_from <= 1, "queue_from in [0, 1]", self.queue_from)
-        Crops(self.local_views, self.local_area, self.local_side)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """Small crops too, where there are any."""
-        return frozenset({"projections"} | ({"local"} if self.local_views else set()))
-
-    @property
-    def crops(self) -> Crops:
-        """The small crops."""
-        return Crops(self.local_views, self.local_area, self.local_side)
 
     def build(self, sizes: Sizes) -> nn.Module | None:
         """The prototypes, and a queue for each view."""
@@ -109,7 +91,7 @@ class SwAV:
         check_views(batch.projections, views=2, name="swav")
         module = built(batch, _Prototypes)
         logits = [module(view) / self.temperature for view in batch.projections]
-        local = supplied(batch.local, "local") if self.local_views else ()
+        local = supplied(batch.local, "local")
         small = [module(view) / self.temperature for view in local]
         losses = []
         for view in (0, 1):

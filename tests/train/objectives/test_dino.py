@@ -10,7 +10,7 @@ from embedkit.errors import InvalidInput
 from embedkit.train.objective import Batch, Sizes
 from embedkit.train.objectives.dino import DINO
 
-OBJECTIVE = DINO(prototypes=7, centre_momentum=0.8, warmup=0.5, local_views=2)
+OBJECTIVE = DINO(prototypes=7, centre_momentum=0.8, warmup=0.5)
 
 
 def softmax(x):
@@ -48,12 +48,12 @@ def test_equations_1_to_4(rng, progress, temperature):
     np.testing.assert_allclose(moved, 0.8 * centre + 0.2 * seen, rtol=1e-4)
 
 
-def test_without_local_views_it_asks_for_none(rng):
-    objective = DINO(local_views=0, prototypes=7)
-    assert "local" not in objective.needs
+def test_without_small_crops_the_whole_views_are_all(rng):
     student, teacher = rng.normal(size=(2, 2, 5, 4))
-    loss = objective(_batch(student, teacher, None, objective=objective))
-    assert torch.isfinite(loss.total)
+    loss = OBJECTIVE(_batch(student, teacher, np.empty((0, 5, 4)))).total.item()
+    once = OBJECTIVE(_batch(student, teacher, student[:1])).total.item()
+    assert np.isfinite(loss)
+    assert loss != pytest.approx(once)
 
 
 def test_only_the_student_gets_a_gradient(rng):
@@ -68,16 +68,16 @@ def test_only_the_student_gets_a_gradient(rng):
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"temperature": 0.0}, {"prototypes": 1}, {"warmup": 2.0}, {"local_area": (0.5, 0.2)}],
+    [{"temperature": 0.0}, {"prototypes": 1}, {"warmup": 2.0}],
 )
 def test_arguments_out_of_range_are_refused(arguments):
     with pytest.raises(InvalidInput, match="expected"):
         DINO(**arguments)
 
 
-def _batch(student, teacher, local, *, progress=0.5, objective=OBJECTIVE):
+def _batch(student, teacher, local, *, progress=0.5):
     torch.manual_seed(0)
-    module = objective.build(Sizes(dim=4, feature_dim=9))
+    module = OBJECTIVE.build(Sizes(dim=4, feature_dim=9))
     taught = copy.deepcopy(module)
     with torch.no_grad():
         taught.weight.add_(torch.randn_like(taught.weight))
@@ -88,6 +88,6 @@ def _batch(student, teacher, local, *, progress=0.5, objective=OBJECTIVE):
         module=module,
         teacher=t,
         teacher_module=taught,
-        local=None if local is None else torch.tensor(local, dtype=torch.float32),
+        local=torch.tensor(local, dtype=torch.float32),
         progress=progress,
     )

@@ -44,7 +44,7 @@ def expected(z, local, prototypes, *, extra=((), ())):
 
 def test_equations_1_to_5(rng):
     z, local = rng.normal(size=(2, 6, 4)), rng.normal(size=(3, 6, 4))
-    objective = SwAV(prototypes=5, local_views=3)
+    objective = SwAV(prototypes=5)
     batch = _batch(objective, z, local)
     prototypes = batch.module.weight.detach().double().numpy()
     loss = objective(batch).total.item()
@@ -54,8 +54,8 @@ def test_equations_1_to_5(rng):
 @pytest.mark.parametrize("progress", [0.1, 0.5])
 def test_queued_projections_are_assigned_along_once_they_are_used(rng, progress):
     z = rng.normal(size=(2, 6, 4))
-    objective = SwAV(prototypes=5, local_views=0, queue=8, queue_from=0.2)
-    batch = _batch(objective, z, None, progress=progress)
+    objective = SwAV(prototypes=5, queue=8, queue_from=0.2)
+    batch = _batch(objective, z, np.empty((0, 6, 4)), progress=progress)
     prototypes = batch.module.weight.detach().double().numpy()
     queued = [[q.vectors.double().numpy().copy()] for q in batch.module.queues]
     extra = queued if progress >= 0.2 else ((), ())

@@ -20,7 +20,7 @@ from embedkit.train.objective import build_objective
 from embedkit.train.recipe import Recipe
 from embedkit.train.scale.gradient import Found, Gradient
 from embedkit.train.scale.processes import ALONE, Processes, joined
-from embedkit.train.supply import Supply
+from embedkit.train.supply import Augment, Supply
 
 BATCH, IMAGES = 12, 24
 AUGMENTATION = [{"name": "geometric", "area": [0.5, 1.0]}, {"name": "colour", "p": 1.0}]
@@ -40,6 +40,7 @@ def recipe_of(name: str, **sections: dict[str, object]) -> Recipe:
         "objective": {"name": name},
         "projection": {"hidden": 16, "dim": 8},
         "schedule": {"batch_size": BATCH},
+        "views": {"local": 2 if "local" in needs else 0},
     }
     return Recipe.from_dict(table | sections)
 
@@ -65,7 +66,7 @@ def one_step(name: str, processes: Processes = ALONE, **sections: dict[str, obje
     objective = build_objective(name, {})
     state = build_state(recipe, objective, images, torch.device("cpu"))
     augment = build_augmentation(AUGMENTATION)
-    supply = Supply(objective, images, augment, augment)
+    supply = Supply(objective, images, Augment(augment, augment, recipe.views))
     gradient = Gradient.prepare(recipe, state, processes)
     enabled = recipe.run.precision == "bf16"
 

@@ -10,7 +10,7 @@ from embedkit.train.learner import build_state
 from embedkit.train.objective import build_objective
 from embedkit.train.scale.gradient import Found, Gradient
 from embedkit.train.scale.processes import ALONE
-from embedkit.train.supply import Supply
+from embedkit.train.supply import Augment, Supply
 from tests.train.scale.one_step import BATCH, images_of, recipe_of
 
 
@@ -23,7 +23,7 @@ def prepared(name, **sections):
     )
     state = build_state(recipe, objective, images, torch.device("cpu"))
     plain = build_augmentation([])
-    supply = Supply(objective, images, plain, plain)
+    supply = Supply(objective, images, Augment(plain, plain, recipe.views))
     gradient = Gradient.prepare(recipe, state, ALONE)
 
     def loss(number):

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch.nn import functional
 
-from embedkit.perturb.augmentation import Augmentation, views
+from embedkit.perturb.augmentation import views
 from embedkit.train.batch import Batch, Mask, Transformed
 from embedkit.train.images import TrainingImages
 from embedkit.train.learner import Learner, State
-from embedkit.train.objective import Cropping, Masking, Objective, Transforming
+from embedkit.train.objective import Masking, Objective, Transforming
+from embedkit.train.supply.augment import Augment
 
 __all__ = ["Drawn", "Supply"]
 
@@ -36,14 +36,12 @@ class Supply:
     Attributes:
         objective: Declares what it needs.
         images: Training images with their labels and embeddings.
-        augment: Of whole views.
-        augment_local: Of small crops.
+        augment: Makes the views.
     """
 
     objective: Objective
     images: TrainingImages
-    augment: Augmentation
-    augment_local: Augmentation
+    augment: Augment
 
     @torch.no_grad()
     def draw(
@@ -53,10 +51,10 @@ class Supply:
         objective = self.objective
         pixels = learner.encoder.to_unit(self.images.images[indices])
         if isinstance(objective, Transforming):
-            plain = views(pixels, self.augment, objective.drawn, generator)
+            plain = views(pixels, self.augment.whole, objective.drawn, generator)
             whole = objective.transform(plain, generator)
         else:
-            whole = Transformed(views(pixels, self.augment, objective.views, generator))
+            whole = Transformed(views(pixels, self.augment.whole, objective.views, generator))
         return Drawn(pixels, whole, self._local(pixels, generator))
 
     def batch(
@@ -87,7 +85,7 @@ class Supply:
             teacher_blocks=blocks,
             tokens=student.tokens if "tokens" in needs else None,
             mask=mask,
-            local=learner(drawn.local).projections if drawn.local is not None else None,
+            local=self._small(learner, drawn, student.projections),
             images=drawn.images if "images" in needs else None,
             pixels=pixels if "pixels" in needs else None,
             notes=drawn.views.notes,
@@ -97,14 +95,18 @@ class Supply:
         )
 
     def _local(self, pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor | None:
-        """Small crops, each at its own place and with its own colours."""
-        if "local" not in self.objective.needs or not isinstance(self.objective, Cropping):
+        """Small crops, where the objective compares them and the recipe asks for some."""
+        if "local" not in self.objective.needs or not self.augment.settings.local:
             return None
-        crops = self.objective.crops
-        drawn = views(pixels, self.augment_local, crops.count, generator)
-        size = [max(1, round(crops.side * side)) for side in pixels.shape[2:]]
-        small = functional.interpolate(drawn.flatten(0, 1), size, mode="area")
-        return small.reshape(crops.count, len(pixels), *small.shape[1:])
+        return self.augment.crops(pixels, generator)
+
+    def _small(
+        self, learner: Learner, drawn: Drawn, whole: torch.Tensor
+    ) -> torch.Tensor | None:
+        """Projections of the small crops; none of them are an empty tensor."""
+        if "local" not in self.objective.needs:
+            return None
+        return whole[:0] if drawn.local is None else learner(drawn.local).projections
 
     def _mask(
         self, learner: Learner, pixels: torch.Tensor, generator: torch.Generator
