@@ -7,7 +7,7 @@ The result is new, has the shape of the input and stays in [0, 1].
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import Annotated, Protocol, runtime_checkable
 
 import torch
 
@@ -17,16 +17,22 @@ from embedkit.registry import Registry, configure
 
 __all__ = [
     "Augmentation",
+    "Mixing",
     "Pipeline",
+    "Shares",
     "Views",
     "augmentations",
     "build_augmentation",
+    "mixed_views",
     "preset",
     "views",
 ]
 
 Views = Annotated[torch.Tensor, "v b c h w"]
 """Several augmented versions of one batch."""
+
+Shares = Annotated[torch.Tensor, "b k"]
+"""How much of each image is of each class, at least 0, with sum 1."""
 
 
 class Augmentation(Protocol):
@@ -41,6 +47,23 @@ class Augmentation(Protocol):
 
         Raises:
             InvalidInput: If the pixels have another rank or dtype.
+        """
+        ...
+
+
+@runtime_checkable
+class Mixing(Protocol):
+    """An augmentation that puts several images into one, so that one label is not enough."""
+
+    def mix(
+        self, pixels: UnitPixels, targets: Shares, generator: torch.Generator
+    ) -> tuple[UnitPixels, Shares]:
+        """Return mixed images, and their targets mixed in the same proportions.
+
+        Args:
+            pixels: As for the call, which gives the same images.
+            targets: Shares of the classes in every image.
+            generator: As for the call.
         """
         ...
 
@@ -67,6 +90,24 @@ class Pipeline:
         for step in self.steps:
             pixels = step(pixels, generator)
         return pixels
+
+    @property
+    def mixes(self) -> bool:
+        """Whether any step mixes images, so that targets have to be mixed along."""
+        return any(isinstance(step, Mixing) for step in self.steps)
+
+    def mix(
+        self, pixels: UnitPixels, targets: Shares, generator: torch.Generator
+    ) -> tuple[UnitPixels, Shares]:
+        """Return what the call does, and the targets as the steps mix them."""
+        if not self.steps:
+            return pixels.clone(), targets
+        for step in self.steps:
+            if isinstance(step, Mixing):
+                pixels, targets = step.mix(pixels, targets, generator)
+            else:
+                pixels = step(pixels, generator)
+        return pixels, targets
 
 
 def build_augmentation(specs: Sequence[Mapping[str, object]]) -> Pipeline:
@@ -106,6 +147,25 @@ def views(
         raise InvalidInput(f"expected at least 1 view, got {count}")
     repeated = pixels.repeat(count, 1, 1, 1)
     return pipeline(repeated, generator).reshape(count, *pixels.shape)
+
+
+def mixed_views(
+    pixels: UnitPixels,
+    targets: Shares,
+    pipeline: Pipeline,
+    count: int,
+    generator: torch.Generator,
+) -> tuple[Views, torch.Tensor]:
+    """Return what ``views`` does, and each view's targets, (v, b, k).
+
+    Any view of any other image may be mixed into a view.
+    """
+    repeated = pixels.repeat(count, 1, 1, 1)
+    mixed, shares = pipeline.mix(repeated, targets.repeat(count, 1), generator)
+    return (
+        mixed.reshape(count, *pixels.shape),
+        shares.reshape(count, *targets.shape),
+    )
 
 
 def preset(name: str, channels: int, image_px: int) -> list[dict[str, object]]:

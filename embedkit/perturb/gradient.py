@@ -107,12 +107,13 @@ def random_start(
     distance has its minimum there and the gradient vanishes.
     """
     if norm == "linf":
-        return (torch.rand(shape, generator=generator) * 2 - 1) * radius
-    direction = torch.randn(shape, generator=generator)
+        drawn = torch.rand(shape, generator=generator, device=generator.device)
+        return (drawn * 2 - 1) * radius
+    direction = torch.randn(shape, generator=generator, device=generator.device)
     direction = direction / _spread(_lengths(direction).clamp_min(1e-12), direction)
     dimensions = direction[0].numel()
-    lengths = torch.rand(shape[0], generator=generator) ** (1.0 / dimensions)
-    return direction * _spread(lengths * radius, direction)
+    drawn = torch.rand(shape[0], generator=generator, device=generator.device)
+    return direction * _spread(drawn ** (1.0 / dimensions) * radius, direction)
 
 
 def steepest(gradient: Tensor, norm: Norm) -> Tensor:

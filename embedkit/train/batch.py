@@ -13,6 +13,7 @@ __all__ = [
     "Loss",
     "Mask",
     "Projections",
+    "Shares",
     "Sizes",
     "Targets",
     "Tokens",
@@ -24,6 +25,9 @@ Projections = Annotated[torch.Tensor, "v b d"]
 
 Targets = Annotated[torch.Tensor, "b"]
 """Class index of each image of the batch, int64, 0-based."""
+
+Shares = Annotated[torch.Tensor, "v b c"]
+"""How much of each view of an image is of each class, float, at least 0, with sum 1."""
 
 ImageIndices = Annotated[torch.Tensor, "b"]
 """Position of each image of the batch in the data set, int64."""
@@ -69,6 +73,8 @@ class Batch:
         features: The encoder's features of the same views, (v, b, f), with gradient.
         module: What the objective's ``build`` returned.
         labels: (b,).
+        targets: Shares of the classes in each view and image, (v, b, c) with sum 1; mixing
+            augmentations make them other than 0 and 1.
         indices: (b,).
         teacher: The teacher's projections of the whole views, (v, b, d), without gradient.
         teacher_module: Averaged copy of ``module``.
@@ -78,6 +84,8 @@ class Batch:
         mask: Which patches were hidden from the student, (v, b, t) bool.
         local: Projections of the small crops, (l, b, d), with gradient; the recipe's
             ``views.local`` is l, 0 or more.
+        adversarial: Projections of the first view as the adversary changed it, (1, b, d), with
+            gradient.
         images: The images as they are, (b, c, h, w) in [0, 1].
         pixels: The views that were encoded, (v, b, c, h, w) in [0, 1].
         notes: What ``Transforming.transform`` has to say of the views.
@@ -90,6 +98,7 @@ class Batch:
     features: Projections
     module: nn.Module | None = None
     labels: Targets | None = None
+    targets: Shares | None = None
     indices: ImageIndices | None = None
     teacher: Projections | None = None
     teacher_module: nn.Module | None = None
@@ -97,6 +106,7 @@ class Batch:
     tokens: Tokens | None = None
     mask: Mask | None = None
     local: Projections | None = None
+    adversarial: Projections | None = None
     images: torch.Tensor | None = None
     pixels: torch.Tensor | None = None
     notes: Mapping[str, torch.Tensor] = field(default_factory=dict)

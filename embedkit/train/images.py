@@ -96,7 +96,7 @@ def load_images(recipe: Recipe, objective: Objective, device: torch.device) -> T
             f"expected at least {batch_size} images for a batch, got {len(dataset)} in "
             f"{recipe.data.source!r}; lower schedule.batch_size"
         )
-    labels = _labels(dataset, recipe) if "labels" in objective.needs else None
+    labels = _labels(dataset, recipe) if objective.needs & {"labels", "targets"} else None
     spec = _spec(dataset, recipe)
     images = dataset.arrays(spec)
     mean, std = _statistics(images)

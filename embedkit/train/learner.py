@@ -13,7 +13,7 @@ from embedkit.encoders.encoder import Encoder, Hidden, build_encoder
 from embedkit.encoders.heads import projection_head
 from embedkit.encoders.weights import load_weights
 from embedkit.errors import InvalidInput
-from embedkit.train.batch import Mask, Projections, Sizes, Tokens
+from embedkit.train.batch import ImageIndices, Mask, Projections, Sizes, Tokens
 from embedkit.train.images import TrainingImages, seed_of
 from embedkit.train.objective import Objective, Prepared
 from embedkit.train.optim import build_optimiser
@@ -29,16 +29,19 @@ class Part(NamedTuple):
         pixels: (v, b, c, h, w) float in [0, 1].
         mask: Patches that are hidden, (v, b, t), or None.
         token: What stands in their place; None drops them.
+        rows: Which of the batch's images these are, (b,), or None.
     """
 
     pixels: torch.Tensor
     mask: Mask | None = None
     token: torch.Tensor | None = None
+    rows: ImageIndices | None = None
 
     def at(self, images: slice) -> "Part":
         """Some of the images, in all views."""
         mask = None if self.mask is None else self.mask[:, images]
-        return Part(self.pixels[:, images], mask, self.token)
+        rows = None if self.rows is None else self.rows[images]
+        return Part(self.pixels[:, images], mask, self.token, rows)
 
     def split(self, count: int) -> "list[Part]":
         """All of the images, at most ``count`` at a time."""

@@ -7,6 +7,7 @@ the loop supplies it, and no objective edits the loop:
 projections    a head between features and objective is built and trained; without this
                need ``Batch.projections`` are the encoder's features themselves
 labels         ``Batch.labels``; the data must have at least two classes
+targets        the labels as ``Batch.targets``, so that augmentations may mix images
 indices        ``Batch.indices``: which image of the data set each one is
 teacher        ``Batch.teacher``: projections by the averaged weights, without gradient;
                the objective is ``Taught``
@@ -15,6 +16,7 @@ teacher_blocks ``Batch.teacher_blocks``: the averaged encoder's tokens after eve
 tokens         ``Batch.tokens``; the encoder must have patches
 mask           the student is not shown all patches, ``Batch.mask``; ``Masking`` says which
 local          ``Batch.local``: projections of small crops, as many as ``views.local`` says
+adversarial    ``Batch.adversarial``: the first view, changed by the adversary of an ``Opposed``
 images         ``Batch.images``: pixels as they are
 pixels         ``Batch.pixels``: pixels of the views
 embeddings     ``Batch.embeddings``: by finished bundles, which ``Distilling`` names
@@ -35,6 +37,7 @@ import torch
 from torch import nn
 
 from embedkit.errors import InvalidInput
+from embedkit.perturb.adversary import Adversary
 from embedkit.registry import Registry, configure
 from embedkit.train.batch import (
     Batch,
@@ -56,6 +59,7 @@ __all__ = [
     "Loss",
     "Masking",
     "Objective",
+    "Opposed",
     "Prepared",
     "Projections",
     "Sizes",
@@ -72,8 +76,9 @@ T = TypeVar("T")
 
 NEEDS = frozenset(
     {
-        *("projections", "labels", "indices", "tokens", "images", "pixels"),
+        *("projections", "labels", "targets", "indices", "tokens", "images", "pixels"),
         *("teacher", "teacher_module", "teacher_blocks", "mask", "local", "embeddings"),
+        "adversarial",
     }
 )
 """Everything that an objective may ask the loop for."""
@@ -170,6 +175,33 @@ class Masking(Protocol):
 
 
 @runtime_checkable
+class Opposed(Protocol):
+    """An objective that needs ``adversarial`` and says what its adversary is after."""
+
+    @property
+    def adversary(self) -> Adversary:
+        """How far the first view of an image may be changed, and how the search goes."""
+        ...
+
+    def harm(
+        self,
+        changed: torch.Tensor,
+        clean: Projections,
+        rows: ImageIndices,
+        module: nn.Module | None,
+    ) -> torch.Tensor:
+        """Return what the adversary raises, (m,); image by image.
+
+        Args:
+            changed: Projections of m changed first views, (m, d), with gradient.
+            clean: Projections of all images' whole views as they are, (v, b, d).
+            rows: Which of the b images the m are, (m,).
+            module: What ``build`` returned.
+        """
+        ...
+
+
+@runtime_checkable
 class Distilling(Protocol):
     """An objective that needs ``embeddings`` and names the bundles that give them."""
 
@@ -202,6 +234,7 @@ _MEMBERS: dict[str, tuple[type, str]] = {
     "teacher_blocks": (Taught, "teacher_momentum(progress)"),
     "mask": (Masking, "hide(grid, count, generator) and mask_token(module)"),
     "embeddings": (Distilling, "bundles"),
+    "adversarial": (Opposed, "adversary and harm(changed, clean, rows, module)"),
 }
 """What an objective must have for some of its needs."""
 

@@ -32,7 +32,7 @@ class Recipe:
         objective: What is minimised, and its arguments.
         input: Fields of ``InputSpec``; empty takes height, width and channels from the data.
         augmentation: Name of a preset, ``none``, or one table per step.
-        views: Small crops beside the whole views; nothing by default.
+        views: Small crops and adversarial views; none by default.
         projection: Head between features and objective.
         optimiser: How gradients become steps.
         schedule: How long and how fast.

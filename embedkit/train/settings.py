@@ -81,11 +81,18 @@ class ViewsSection:
             that compare them; worth their time for images of 64 px or more.
         local_area: Share of the image's area that one covers.
         local_side: Its side as a share of the image's, in (0, 1].
+        adversarial_255: How far the last whole view of each image is changed so that its
+            features move as far as they can, in steps of 1/255; 0 does not change it.
+        adversarial_steps: Gradients taken for it, at least 1; one is FGSM, more are PGD.
+        adversarial_norm: Norm in which the change is measured.
     """
 
     local: int = added(0)
     local_area: tuple[float, float] = added((0.05, 0.3))
     local_side: float = added(0.5)
+    adversarial_255: float = added(0.0)
+    adversarial_steps: int = added(1)
+    adversarial_norm: Literal["linf", "l2"] = added("linf")
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -97,6 +104,9 @@ class ViewsSection:
             self.local_area,
         )
         _check(0 < self.local_side <= 1, "views.local_side in (0, 1]", self.local_side)
+        radius, steps = self.adversarial_255, self.adversarial_steps
+        _check(0 <= radius <= LARGEST, "views.adversarial_255 to be at least 0", radius)
+        _check(steps >= 1, "views.adversarial_steps to be at least 1", steps)
 
 
 @dataclass(frozen=True)

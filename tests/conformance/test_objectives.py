@@ -16,6 +16,7 @@ from embedkit.train.objective import (
     Loss,
     Masking,
     Objective,
+    Opposed,
     Prepared,
     Sizes,
     Taught,
@@ -34,8 +35,23 @@ SIZES = Sizes(
     patch=2,
     embedding_dims=(6,),
 )
-GIVEN_BY = {"teacher": Taught, "mask": Masking, "embeddings": Distilling}
-BY_VIEW = ("projections", "features", "teacher", "teacher_blocks", "tokens", "mask", "pixels")
+GIVEN_BY = {
+    "teacher": Taught,
+    "mask": Masking,
+    "embeddings": Distilling,
+    "adversarial": Opposed,
+}
+BY_VIEW = (
+    "projections",
+    "features",
+    "teacher",
+    "teacher_blocks",
+    "tokens",
+    "mask",
+    "pixels",
+    "targets",
+    "adversarial",
+)
 BY_IMAGE = ("labels", "indices", "images")
 CLASSIFYING = [n for n in objectives.names() if isinstance(build_objective(n, {}), Classifying)]
 
@@ -205,11 +221,13 @@ def _batch(objective, images, dtype=torch.float32, *, views=None):
         if objective.mask_token(module) is None:
             count = int((~mask[0, 0]).sum())
     pixels, notes = _pixels(objective, images, generator)
+    has_head = "projections" in objective.needs
     return Batch(
-        projections if "projections" in objective.needs else features,
+        projections if has_head else features,
         features,
         module=module,
         labels=torch.arange(images) % SIZES.classes,
+        targets=_shares(v, images),
         indices=torch.arange(images),
         teacher=vectors(SIZES.dim).detach(),
         teacher_module=copy.deepcopy(module),
@@ -217,6 +235,7 @@ def _batch(objective, images, dtype=torch.float32, *, views=None):
         tokens=patches(count).requires_grad_(),
         mask=mask,
         local=vectors(SIZES.dim, 2),
+        adversarial=vectors(projections.shape[2] if has_head else SIZES.feature_dim, 1),
         images=torch.rand(images, 1, 8, 8, generator=generator),
         pixels=pixels,
         notes=notes,
@@ -224,6 +243,13 @@ def _batch(objective, images, dtype=torch.float32, *, views=None):
         generator=generator,
         progress=0.5,
     )
+
+
+def _shares(views, images):
+    """Every image is of its class, and the first one half of the next class too."""
+    shares = torch.eye(SIZES.classes)[torch.arange(images) % SIZES.classes]
+    shares[0] = torch.tensor([0.5, 0.5, 0.0])
+    return shares.expand(views, -1, -1).clone()
 
 
 def _module(objective, dtype):

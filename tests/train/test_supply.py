@@ -7,6 +7,7 @@ from torch import nn
 
 from embedkit.encoders.encoder import build_encoder
 from embedkit.errors import InvalidInput
+from embedkit.perturb.adversary import Adversary
 from embedkit.perturb.augmentation import build_augmentation
 from embedkit.preprocess import InputSpec
 from embedkit.train.batch import Loss, Transformed
@@ -26,6 +27,7 @@ class Everything:
     views = 3
     drawn = 1
     bundles = ("a",)
+    adversary = Adversary(25.5, 2)
 
     def build(self, sizes):
         return nn.Linear(8, 2)
@@ -43,6 +45,9 @@ class Everything:
     def transform(self, views, generator):
         darker = torch.cat([views, views / 2, views / 4])
         return Transformed(darker, {"share": torch.arange(views.shape[1])})
+
+    def harm(self, changed, clean, rows, module):
+        return (changed - clean[0, rows]).square().sum(dim=1)
 
     def __call__(self, batch):
         return Loss.sum(nothing=batch.projections.sum())
@@ -81,6 +86,9 @@ def test_everything_is_there(state, rng):
     assert batch.tokens.shape == (3, 4, 12, 8)
     assert batch.mask.shape == (3, 4, 16)
     assert batch.local.shape == (2, 4, 5)
+    assert batch.adversarial.shape == (1, 4, 5)
+    assert batch.targets.shape == (1, 4, 3)
+    assert batch.targets[0].argmax(dim=1).tolist() == batch.labels.tolist()
     assert batch.teacher.shape == (3, 4, 5)
     assert batch.teacher_blocks.shape == (3, 4, 3, 16, 8)
     assert batch.teacher_module is state.teacher.module
@@ -113,7 +121,17 @@ def test_nothing_is_made_that_was_not_asked_for(state, rng):
     drawn = supply.draw(state.learner, indices, generator)
     assert drawn.local is None
     batch = supply.batch(state, drawn, indices, generator, 0.0)
-    for name in ("tokens", "mask", "local", "images", "pixels", "indices", "teacher"):
+    for name in (
+        "tokens",
+        "mask",
+        "local",
+        "targets",
+        "adversarial",
+        "images",
+        "pixels",
+        "indices",
+        "teacher",
+    ):
         assert getattr(batch, name) is None
     assert batch.teacher_blocks is None
 

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 
 from torch import nn
-from torch.nn import functional
 
 from embedkit.errors import InvalidInput
 from embedkit.train.objective import Batch, Loss, Sizes, objectives, supplied
-from embedkit.train.terms import check_views
+from embedkit.train.terms import check_views, soft_cross_entropy
 
 __all__ = ["CrossEntropy"]
 
@@ -23,7 +22,7 @@ class CrossEntropy:
 
     label_smoothing: float = 0.0
 
-    needs = frozenset({"labels"})
+    needs = frozenset({"targets"})
     views = 1
 
     def __post_init__(self) -> None:
@@ -44,21 +43,23 @@ class CrossEntropy:
         return module
 
     def __call__(self, batch: Batch) -> Loss:
-        """Return the mean negative log-probability of the labels.
+        """Return the mean negative log-probability of the labels, mixed ones by their shares.
 
         Args:
-            batch: One view's features, (1, b, f), b >= 2, labels, and the classifier.
+            batch: One view's features, (1, b, f), b >= 2, targets, and the classifier.
 
         Returns:
             At least 0; ``log(c)`` at chance.
 
         Raises:
-            InvalidInput: If labels or classifier are missing, there is not one view, or fewer
+            InvalidInput: If targets or classifier are missing, there is not one view, or fewer
                 than two images.
         """
         check_views(batch.features, views=1, name="cross_entropy")
         classifier = supplied(batch.module, "module")
-        labels = supplied(batch.labels, "labels")
-        logits = classifier(batch.features[0]).float()
-        entropy = functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-        return Loss.sum(entropy=entropy)
+        targets = supplied(batch.targets, "targets")[0]
+        smooth = (1 - self.label_smoothing) * targets
+        smooth = smooth + self.label_smoothing / targets.shape[1]
+        return Loss.sum(
+            entropy=soft_cross_entropy(classifier(batch.features[0]), smooth).mean()
+        )

@@ -4,11 +4,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from embedkit.errors import InvalidInput
 from embedkit.train.objective import Batch, Loss, Sizes, objectives, supplied
-from embedkit.train.terms import check_views, require
+from embedkit.train.terms import check_views, require, soft_cross_entropy
 
 __all__ = ["WellClassified"]
 
@@ -29,7 +28,7 @@ class WellClassified:
 
     end: float = 0.75
 
-    needs = frozenset({"labels"})
+    needs = frozenset({"targets"})
     views = 1
 
     def __post_init__(self) -> None:
@@ -47,27 +46,26 @@ class WellClassified:
         return module
 
     def __call__(self, batch: Batch) -> Loss:
-        """Return the mean cross entropy less the mean bonus.
+        """Return the mean cross entropy less the mean bonus, mixed labels by their shares.
 
         Args:
-            batch: One view's features, (1, b, f), b >= 2, labels, and the classifier.
+            batch: One view's features, (1, b, f), b >= 2, targets, and the classifier.
 
         Returns:
             Of any sign, at least ``log(1 - end) - 1``.
 
         Raises:
-            InvalidInput: If labels or classifier are missing, there is not one view, or fewer
+            InvalidInput: If targets or classifier are missing, there is not one view, or fewer
                 than two images.
         """
         check_views(batch.features, views=1, name="well_classified")
         classifier = supplied(batch.module, "module")
-        labels = supplied(batch.labels, "labels")
+        targets = supplied(batch.targets, "targets")[0]
         logits = classifier(batch.features[0]).float()
-        entropy = functional.cross_entropy(logits, labels)
-        p = torch.softmax(logits, dim=1).gather(1, labels.unsqueeze(1)).squeeze(1)
+        p = torch.softmax(logits, dim=1)
         # log(1 - p) is taken below the end alone: at p = 1 it is minus infinity, and so is the
         # gradient that a branch not taken would still pass on.
         curved = torch.log1p(-p.clamp(max=self.end))
         tangent = (p - self.end).clamp(min=0) / (1 - self.end)
-        bonus = curved - tangent
-        return Loss.sum(entropy=entropy, bonus=bonus.mean())
+        bonus = (targets * (curved - tangent)).sum(dim=1)
+        return Loss.sum(entropy=soft_cross_entropy(logits, targets).mean(), bonus=bonus.mean())

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 
 from embedkit.errors import InvalidInput
+from embedkit.perturb.adversary import Adversary
 from embedkit.perturb.augmentation import Pipeline, build_augmentation, preset, views
 from embedkit.preprocess import InputSpec
 from embedkit.train.objective import Objective, objectives
@@ -22,12 +23,22 @@ class Augment(NamedTuple):
     Attributes:
         whole: Of whole views.
         small: Of small crops.
-        settings: How many small crops there are, and how small they are.
+        settings: Which small crops and adversarial views there are.
     """
 
     whole: Pipeline
     small: Pipeline
     settings: ViewsSection
+
+    @property
+    def adversary(self) -> Adversary | None:
+        """What changes the last whole view, or None."""
+        settings = self.settings
+        if not settings.adversarial_255:
+            return None
+        return Adversary(
+            settings.adversarial_255, settings.adversarial_steps, settings.adversarial_norm
+        )
 
     def crops(self, pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Small crops, each at its own place and with its own colours, (l, b, c, h', w')."""
@@ -57,6 +68,17 @@ def augment_of(recipe: Recipe, objective: Objective, spec: InputSpec) -> Augment
             f"expected an objective that compares small crops for views.local = "
             f"{settings.local}, got {recipe.objective.name!r}; use {_with('local')}, or leave "
             "views.local out"
+        )
+    if whole.mixes and "targets" not in objective.needs:
+        raise InvalidInput(
+            "expected an objective that takes mixed labels for augmentations that mix images, "
+            f"got {recipe.objective.name!r}; use {_with('targets')}, or leave them out"
+        )
+    if settings.adversarial_255 and "adversarial" in objective.needs:
+        raise InvalidInput(
+            f"expected no views.adversarial_255 for {recipe.objective.name!r}, which makes "
+            f"adversarial views of its own, got {settings.adversarial_255}; set "
+            "objective.radius_255 instead"
         )
     return Augment(whole, build_augmentation(_small(steps, settings)), settings)
 

@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from torch.nn import functional
 
-from embedkit.perturb.augmentation import views
-from embedkit.train.batch import Batch, Mask, Transformed
+from embedkit.perturb.augmentation import mixed_views
+from embedkit.train.batch import Batch, ImageIndices, Mask, Shares, Transformed
 from embedkit.train.images import TrainingImages
-from embedkit.train.learner import Learner, State
-from embedkit.train.objective import Masking, Objective, Transforming
+from embedkit.train.learner import Learner, State, Viewed
+from embedkit.train.objective import Masking, Objective, Opposed, Transforming
+from embedkit.train.supply.adversarial import far_features, mislead
 from embedkit.train.supply.augment import Augment
 
 __all__ = ["Drawn", "Supply"]
@@ -22,11 +24,14 @@ class Drawn(NamedTuple):
         images: The images as they are, (b, c, h, w) in [0, 1].
         views: What is encoded whole, and what the objective noted of it.
         local: Small crops, (l, b, c, h', w'), or None.
+        targets: Shares of the classes in the views before the objective changes them,
+            (v, b, c); no classes if it needs none.
     """
 
     images: torch.Tensor
     views: Transformed
     local: torch.Tensor | None
+    targets: Shares
 
 
 @dataclass(frozen=True)
@@ -50,12 +55,12 @@ class Supply:
         """Augmented views of the images at ``indices``."""
         objective = self.objective
         pixels = learner.encoder.to_unit(self.images.images[indices])
-        if isinstance(objective, Transforming):
-            plain = views(pixels, self.augment.whole, objective.drawn, generator)
-            whole = objective.transform(plain, generator)
-        else:
-            whole = Transformed(views(pixels, self.augment.whole, objective.views, generator))
-        return Drawn(pixels, whole, self._local(pixels, generator))
+        changes = objective if isinstance(objective, Transforming) else None
+        count = objective.views if changes is None else changes.drawn
+        shares = self._shares(pixels, indices)
+        plain, targets = mixed_views(pixels, shares, self.augment.whole, count, generator)
+        whole = Transformed(plain) if changes is None else changes.transform(plain, generator)
+        return Drawn(pixels, whole, self._local(pixels, generator), targets)
 
     def batch(
         self,
@@ -66,7 +71,8 @@ class Supply:
         progress: float,
     ) -> Batch:
         """Run student and teacher on what was drawn, and gather everything."""
-        needs, pixels, learner = self.objective.needs, drawn.views.views, state.learner
+        needs, learner = self.objective.needs, state.learner
+        pixels = self._misled(learner, drawn.views.views, generator)
         mask = self._mask(learner, pixels, generator)
         token = None
         if isinstance(self.objective, Masking) and learner.module is not None:
@@ -79,6 +85,7 @@ class Supply:
             student.features,
             module=learner.module,
             labels=labels[indices] if labels is not None else None,
+            targets=drawn.targets if "targets" in needs else None,
             indices=indices if "indices" in needs else None,
             teacher=teacher,
             teacher_module=state.teacher.module if state.teacher is not None else None,
@@ -86,6 +93,7 @@ class Supply:
             tokens=student.tokens if "tokens" in needs else None,
             mask=mask,
             local=self._small(learner, drawn, student.projections),
+            adversarial=self._opposed(learner, pixels, generator),
             images=drawn.images if "images" in needs else None,
             pixels=pixels if "pixels" in needs else None,
             notes=drawn.views.notes,
@@ -93,6 +101,14 @@ class Supply:
             generator=generator,
             progress=progress,
         )
+
+    def _shares(self, pixels: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+        """The labels as one share of 1 per image, (b, c); (b, 0) where nobody needs them."""
+        labels = self.images.labels
+        if "targets" not in self.objective.needs or labels is None:
+            return pixels.new_empty(len(pixels), 0)
+        classes = len(self.images.class_names)
+        return functional.one_hot(labels[indices], classes).to(pixels.dtype)
 
     def _local(self, pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor | None:
         """Small crops, where the objective compares them and the recipe asks for some."""
@@ -107,6 +123,31 @@ class Supply:
         if "local" not in self.objective.needs:
             return None
         return whole[:0] if drawn.local is None else learner(drawn.local).projections
+
+    def _misled(
+        self, learner: Learner, pixels: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
+        """The whole views, the last one adversarial where the recipe wants that."""
+        adversary, last = self.augment.adversary, len(pixels) - 1
+        if adversary is None:
+            return pixels
+        changed = mislead(learner, pixels, last, adversary, far_features(last), generator)
+        return torch.cat([pixels[:last], changed.unsqueeze(0)])
+
+    def _opposed(
+        self, learner: Learner, pixels: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor | None:
+        """Projections of the first view as the objective's own adversary changes it."""
+        objective = self.objective
+        if "adversarial" not in objective.needs or not isinstance(objective, Opposed):
+            return None
+
+        def harm(changed: Viewed, clean: Viewed, rows: ImageIndices) -> torch.Tensor:
+            projections = changed.projections[0]
+            return objective.harm(projections, clean.projections, rows, learner.module)
+
+        changed = mislead(learner, pixels, 0, objective.adversary, harm, generator)
+        return learner(changed.unsqueeze(0)).projections
 
     def _mask(
         self, learner: Learner, pixels: torch.Tensor, generator: torch.Generator

@@ -24,7 +24,7 @@ from embedkit.train.terms.spread import (
     standardised,
     variance_hinge,
 )
-from embedkit.train.terms.targets import soft_cross_entropy
+from embedkit.train.terms.targets import divergence, soft_cross_entropy
 from embedkit.train.terms.views import check_views, exact_product, unit
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "covariance_penalty",
     "cross_correlation",
     "cross_view_similarity",
+    "divergence",
     "exact_product",
     "first_found",
     "hide_blobs",

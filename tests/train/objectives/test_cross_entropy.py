@@ -19,14 +19,16 @@ def entropy(features, weight, bias, labels, smoothing):
         logits = [weight[c] @ feature + bias[c] for c in range(classes)]
         below = math.log(sum(math.exp(value) for value in logits))
         for c in range(classes):
-            target = smoothing / classes + (1 - smoothing) * (c == label)
+            target = smoothing / classes + (1 - smoothing) * label[c]
             total -= target * (logits[c] - below)
     return total / len(labels)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_definition(rng, smoothing):
-    features, labels = rng.normal(size=(6, 4)), [0, 1, 2, 2, 1, 0]
+    features, labels = rng.normal(size=(6, 4)), np.eye(3)[[0, 1, 2, 2, 1, 0]]
+    # Two of the images are mixtures.
+    labels[1:3] = [[0.2, 0.8, 0.0], [0.0, 0.5, 0.5]]
     weight, bias = rng.normal(size=(3, 4)), rng.normal(size=3)
     classifier = _linear(weight, bias)
     batch = _batch(features, labels, classifier)
@@ -37,7 +39,8 @@ def test_definition(rng, smoothing):
 
 def test_an_undecided_classifier_is_at_chance(rng):
     classifier = _linear(np.zeros((5, 4)), np.zeros(5))
-    loss = CrossEntropy()(_batch(rng.normal(size=(3, 4)), [0, 4, 2], classifier)).total
+    labels = np.eye(5)[[0, 4, 2]]
+    loss = CrossEntropy()(_batch(rng.normal(size=(3, 4)), labels, classifier)).total
     assert loss.item() == pytest.approx(math.log(5), rel=1e-6)
 
 
@@ -52,7 +55,7 @@ def test_the_classifier_is_on_features():
 
 def test_without_labels_it_says_what_is_missing(rng):
     z = torch.zeros(1, 3, 4)
-    with pytest.raises(InvalidInput, match="expected a batch with labels"):
+    with pytest.raises(InvalidInput, match="expected a batch with targets"):
         CrossEntropy()(Batch(z, z, module=nn.Linear(4, 2)))
 
 
@@ -71,4 +74,5 @@ def _linear(weight, bias):
 
 def _batch(features, labels, classifier):
     z = torch.tensor(features, dtype=torch.float32)[None]
-    return Batch(z, z, module=classifier, labels=torch.tensor(labels))
+    targets = torch.tensor(labels, dtype=torch.float32)[None]
+    return Batch(z, z, module=classifier, targets=targets)

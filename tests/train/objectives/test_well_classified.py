@@ -28,9 +28,25 @@ def test_cross_entropy_and_bonus(rng, end):
         entropy -= np.log(p) / 8
         extra += bonus(p, end) / 8
     x = torch.tensor(features, dtype=torch.float32)
-    parts = objective(Batch(x, x, module=module, labels=torch.tensor(labels))).parts
+    targets = torch.eye(3)[labels][None]
+    parts = objective(Batch(x, x, module=module, targets=targets)).parts
     assert parts["entropy"].item() == pytest.approx(entropy, rel=1e-4)
     assert parts["bonus"].item() == pytest.approx(extra, rel=1e-4)
+
+
+def test_a_mixed_label_counts_by_its_shares(rng):
+    objective = WellClassified()
+    torch.manual_seed(0)
+    module = objective.build(Sizes(dim=4, feature_dim=4, classes=3))
+    x = torch.tensor(rng.normal(size=(1, 2, 4)), dtype=torch.float32)
+
+    def loss(first, second):
+        targets = torch.tensor([[first, second]], dtype=torch.float32)
+        return objective(Batch(x, x, module=module, targets=targets)).total.item()
+
+    one, other = loss([1, 0, 0], [0, 1, 0]), loss([0, 0, 1], [1, 0, 0])
+    mixed = loss([0.3, 0, 0.7], [0.7, 0.3, 0])
+    assert mixed == pytest.approx(0.3 * one + 0.7 * other, rel=1e-5)
 
 
 def test_a_certain_image_keeps_a_finite_gradient():
@@ -39,7 +55,7 @@ def test_a_certain_image_keeps_a_finite_gradient():
     with torch.no_grad():
         module.weight.copy_(torch.tensor([[100.0, 0.0], [0.0, 100.0]]))
     x = torch.eye(2)[None].requires_grad_()
-    loss = objective(Batch(x, x, module=module, labels=torch.tensor([0, 1]))).total
+    loss = objective(Batch(x, x, module=module, targets=torch.eye(2)[None])).total
     loss.backward()
     assert loss.item() == pytest.approx(np.log(0.25) - 1, rel=1e-5)
     assert torch.isfinite(x.grad).all()
