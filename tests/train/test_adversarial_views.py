@@ -88,7 +88,7 @@ def test_images_do_not_depend_on_each_other(learner):
 
 
 def test_weights_still_learn_under_autocast(learner):
-    """Weights that autocast rounded for the adversary must not be used for the gradient."""
+    """Autocast keeps rounded weights; those made without a graph would get no gradient."""
     with torch.autocast("cpu", torch.bfloat16):
         changed = mislead(learner, pixels(), 0, PGD, far_features(0), seeded())
         assert changed.dtype == torch.float32

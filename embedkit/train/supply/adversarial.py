@@ -88,6 +88,3 @@ def _at_rest(learner: Learner) -> Iterator[None]:
     finally:
         for module, training in modes.items():
             module.training = training
-        # Autocast keeps weights that it rounded without a graph; a pass that trains must
-        # round them again, or they get no gradient.
-        torch.clear_autocast_cache()

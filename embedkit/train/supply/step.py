@@ -147,7 +147,8 @@ class Supply:
             return objective.harm(projections, clean.projections, rows, learner.module)
 
         changed = mislead(learner, pixels, 0, objective.adversary, harm, generator)
-        return learner(changed.unsqueeze(0)).projections
+        viewed: Viewed = learner(changed.unsqueeze(0))
+        return viewed.projections
 
     def _mask(
         self, learner: Learner, pixels: torch.Tensor, generator: torch.Generator
