@@ -1,9 +1,9 @@
 """One open collection: its truth, the index derived from it, and the line of writes."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +22,11 @@ from embedkit.retrieve.index.segment import Segment
 from embedkit.retrieve.index.snapshot import check_snapshot, clear, write_snapshot
 from embedkit.retrieve.index.verify import differences
 from embedkit.retrieve.limits import check_vectors
-from embedkit.retrieve.store import ANSWER_BYTES, Answer, Page, Query, Row, Scan
+from embedkit.retrieve.names import Names
+from embedkit.retrieve.store import ANSWER_BYTES, Answer, Hits, Page, Query, Row, Scan
 from embedkit.retrieve.transaction import Position
 from embedkit.retrieve.truth import Truth, Vectors
+from embedkit.retrieve.view import Content, View
 from embedkit.retrieve.write import REFUSALS, Refusal, Write, check_model
 from embedkit.types import Collection, Embeddings, Verification
 
@@ -40,6 +42,8 @@ class _State:
 
     position: Position
     index: LayeredIndex
+    names: Names
+    has_payloads: bool
 
 
 class OpenCollection:
@@ -60,18 +64,16 @@ class OpenCollection:
         self._waiting_lock = threading.Lock()
         self._writer = threading.Lock()
         self._dropped = False
-        position = self._truth.position()
         try:
-            index = self._loaded(position)
+            self._state = self._loaded(self._truth.position())
         except BaseException:
             self._truth.close()
             raise
-        self._state = _State(position, index)
         self._rebuilder = Rebuilder(self)
         self._rebuilder.consider()
 
-    def _loaded(self, position: Position) -> LayeredIndex:
-        """The index as of the truth.
+    def _loaded(self, position: Position) -> _State:
+        """What the truth says, and the index derived from it.
 
         Raises:
             StoreDamaged: If the truth has another number of vectors than it says.
@@ -84,7 +86,8 @@ class OpenCollection:
             raise StoreDamaged(
                 f"expected {collection.count} vectors in {self._folder}, got {index.count}"
             )
-        return index
+        with self._truth.view() as view:
+            return _State(position, index, Names.read(view.names()), view.has_payloads())
 
     @property
     def described(self) -> Collection:
@@ -132,6 +135,7 @@ class OpenCollection:
         answers: list[tuple[int, Collection] | Refusal] = []
         added: list[tuple[Slots, Embeddings]] = []
         gone: list[int] = []
+        names, has_payloads = state.names, state.has_payloads
         with self._truth.writing() as transaction:
             for write in batch:
                 try:
@@ -142,6 +146,8 @@ class OpenCollection:
                 if write.vectors is not None:
                     slots = np.arange(position.last_slot + 1, after.last_slot + 1)
                     added.append((slots, self._truth.storage.rounded(write.vectors)))
+                    names = names.added(slots, write.ids)
+                    has_payloads = has_payloads or any(p is not None for p in write.payloads)
                 gone += emptied
                 position = after
                 answers.append((len(emptied), position.collection))
@@ -149,7 +155,9 @@ class OpenCollection:
             # Before the commit: what cannot be indexed must not become the truth.
             emptied_slots = np.asarray(gone, np.int64)
             index = state.index.after_writes(added, emptied_slots)
-        self._state = _State(position, index)
+            if names.wants_packing(index.count):
+                names = names.only(index.slots())
+        self._state = _State(position, index, names, has_payloads)
         self._rebuilder.written(emptied_slots)
         return answers
 
@@ -202,6 +210,7 @@ class OpenCollection:
     def _tried(self, query: Query, where: Condition | None) -> Answer | None:
         """Search once; None if a write came between the index and the truth."""
         query.patience.check()
+        self._check_not_dropped()
         try:
             return self._search(query) if where is None else self._filtered(query, where)
         except ReplacedError:
@@ -217,13 +226,7 @@ class OpenCollection:
         near = state.index.search(
             query.vectors, query.k, self._vectors(state), None, query.params
         )
-        rows = self._truth.by_slot(
-            np.unique(near.slots).tolist(),
-            with_payload=query.with_payload,
-            with_vectors=query.with_vectors,
-            answer_bytes=query.answer_bytes,
-        )
-        return _answered(state, near, rows)
+        return self._answered(state, near, query, self._truth)
 
     def _filtered(self, query: Query, where: Condition) -> Answer | None:
         """Search the items that match; None if the truth is not yet or no longer at our state.
@@ -240,13 +243,43 @@ class OpenCollection:
             among = view.matching(where)
             vectors = self._vectors(state)
             near = state.index.search(query.vectors, query.k, vectors, among, query.params)
-            rows = view.by_slot(
-                np.unique(near.slots).tolist(),
-                with_payload=query.with_payload,
+            return self._answered(state, near, query, view)
+
+    def _answered(
+        self, state: _State, near: Neighbours, query: Query, reader: Truth | View
+    ) -> Answer | None:
+        """Name the hits and read what else is asked for; None if one of them is gone."""
+        count, k = near.slots.shape
+        names = state.names.of(near.slots.ravel())
+        scores = near.scores.astype(np.float32)
+        hits = [
+            Hits(names[row * k : (row + 1) * k], scores[row], near.slots[row])
+            for row in range(count)
+        ]
+        with_payload = query.with_payload and state.has_payloads
+        if with_payload or query.with_vectors:
+            contents = reader.contents(
+                np.unique(near.slots),
+                with_payload=with_payload,
                 with_vectors=query.with_vectors,
                 answer_bytes=query.answer_bytes,
             )
-        return _answered(state, near, rows)
+            try:
+                hits = [self._filled(h, contents, with_payload=with_payload) for h in hits]
+            except KeyError:
+                return None
+        return Answer(tuple(hits), near.exact, state.position.collection)
+
+    def _filled(
+        self, hits: Hits, contents: Mapping[int, Content], *, with_payload: bool
+    ) -> Hits:
+        mine = [contents[slot] for slot in hits.slots.tolist()]
+        data = [content.data for content in mine if content.data is not None]
+        return replace(
+            hits,
+            payloads=[content.payload for content in mine] if with_payload else None,
+            vectors=self._truth.storage.read(data) if data else None,
+        )
 
     def _vectors(self, state: _State) -> Vectors:
         """Where the state's index finds what it does not hold."""
@@ -260,7 +293,8 @@ class OpenCollection:
         with self._writer:
             self._check_not_dropped()
             state = self._state
-            self._state = _State(state.position, state.index.packed())
+            names = state.names.only(state.index.slots())
+            self._state = replace(state, index=state.index.packed(), names=names)
             reclaimed = self._truth.compact()
             if state.index.removed:
                 self._rebuilder.consider(is_forced=True)
@@ -317,7 +351,7 @@ class OpenCollection:
     def publish(self, segment: Segment, gone: Slots) -> None:
         """Let readers see a new segment; see ``Host``."""
         state = self._state
-        self._state = _State(state.position, state.index.over(segment, gone))
+        self._state = replace(state, index=state.index.over(segment, gone))
 
     def save(self, segment: Segment, sequence: int) -> None:
         """Write the snapshot, then tell the truth which one it is, then remove the others."""
@@ -345,13 +379,3 @@ class OpenCollection:
     def _check_not_dropped(self) -> None:
         if self._dropped:
             raise NotFound(f"expected a collection, got {self.described.name!r}, dropped")
-
-
-def _answered(state: _State, near: Neighbours, rows: dict[int, Row]) -> Answer | None:
-    """The hits with their rows; None if one of them is gone."""
-    try:
-        found = tuple(tuple(rows[slot] for slot in slots) for slots in near.slots.tolist())
-    except KeyError:
-        return None
-    scores = tuple(near.scores.astype(np.float32))
-    return Answer(found, scores, near.exact, state.position.collection)

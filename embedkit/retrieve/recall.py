@@ -74,6 +74,6 @@ def measured_recall(
 def _others(ids: list[str], answer: Answer, k: int) -> list[list[float]]:
     """Scores of each query's hits but itself."""
     return [
-        [float(s) for row, s in zip(rows, scores, strict=True) if row.id != own][:k]
-        for own, rows, scores in zip(ids, answer.rows, answer.scores, strict=True)
+        [s for id_, s in zip(hits.ids, hits.scores.tolist(), strict=True) if id_ != own][:k]
+        for own, hits in zip(ids, answer.hits, strict=True)
     ]

@@ -12,7 +12,17 @@ from embedkit.registry import Registry
 from embedkit.retrieve.patience import FOREVER, Patience
 from embedkit.types import Collection, Embeddings, Metric, SearchParams, Verification
 
-__all__ = ["ANSWER_BYTES", "Answer", "Page", "Query", "Row", "Scan", "VectorStore", "stores"]
+__all__ = [
+    "ANSWER_BYTES",
+    "Answer",
+    "Hits",
+    "Page",
+    "Query",
+    "Row",
+    "Scan",
+    "VectorStore",
+    "stores",
+]
 
 ANSWER_BYTES = 32 << 20
 """Bytes of payloads and vectors in one answer where nothing else is said."""
@@ -70,21 +80,68 @@ class Query:
     patience: Patience = FOREVER
 
 
-@dataclass(frozen=True)
-class Answer:
-    """The neighbours of each query, best first; all of one committed state.
+@dataclass(frozen=True, eq=False)
+class Hits:
+    """The neighbours of one query, best first; what there is of each is aligned.
 
     Attributes:
-        rows: One tuple per query.
-        scores: One float32 array per query, higher is better, aligned with ``rows``.
+        ids: As given at upsert.
+        scores: (m,) float32, higher is better.
+        slots: (m,) int64, places in the order of writing.
+        payloads: UTF-8 JSON object or None for each; None if not asked for, or if there are
+            none.
+        vectors: (m, d) float32, bit for bit as given; None if not asked for.
+    """
+
+    ids: Sequence[str]
+    scores: npt.NDArray[np.float32]
+    slots: npt.NDArray[np.int64]
+    payloads: Sequence[bytes | None] | None = None
+    vectors: Embeddings | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def size(self) -> int:
+        """Bytes of payloads and vectors."""
+        payloads = sum(len(payload or b"") for payload in self.payloads or ())
+        return payloads + (0 if self.vectors is None else self.vectors.nbytes)
+
+    def part(self, start: int, end: int) -> "Hits":
+        """The hits from one rank to before another."""
+        return Hits(
+            self.ids[start:end],
+            self.scores[start:end],
+            self.slots[start:end],
+            None if self.payloads is None else self.payloads[start:end],
+            None if self.vectors is None else self.vectors[start:end],
+        )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The neighbours of each query; all of one committed state.
+
+    Attributes:
+        hits: One list per query.
         exact: Whether no neighbour can have been missed.
         collection: The collection as it was when searched.
     """
 
-    rows: tuple[tuple[Row, ...], ...]
-    scores: tuple[npt.NDArray[np.float32], ...]
+    hits: tuple[Hits, ...]
     exact: bool
     collection: Collection
+
+    @property
+    def ids(self) -> list[list[str]]:
+        """The ids found for each query."""
+        return [list(hits.ids) for hits in self.hits]
+
+    @property
+    def scores(self) -> tuple[npt.NDArray[np.float32], ...]:
+        """The scores of each query's hits."""
+        return tuple(hits.scores for hits in self.hits)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from embedkit.retrieve.index.storage import Storage
 from embedkit.retrieve.patience import FOREVER, Patience
 from embedkit.retrieve.store import ANSWER_BYTES, Row
 from embedkit.retrieve.transaction import Position, Transaction
-from embedkit.retrieve.view import View
+from embedkit.retrieve.view import Content, View
 from embedkit.types import Collection, Embeddings
 
 __all__ = ["Truth", "Vectors", "create", "refusing_writes"]
@@ -164,17 +164,17 @@ class Truth:
                     problems.append(f"{count} of {left} have no {right}")
         return problems
 
-    def by_slot(
+    def contents(
         self,
-        slots: Sequence[int],
+        slots: Slots,
         *,
         with_payload: bool,
         with_vectors: bool,
         answer_bytes: int = ANSWER_BYTES,
-    ) -> dict[int, Row]:
-        """Rows of slots that still exist, all as of one commit; see ``View.by_slot``."""
+    ) -> dict[int, Content]:
+        """What is under slots that still exist, all as of one commit; see ``View.contents``."""
         with self._reading() as connection:
-            return View(connection, self.storage).by_slot(
+            return View(connection, self.storage).contents(
                 slots,
                 with_payload=with_payload,
                 with_vectors=with_vectors,

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,11 +14,23 @@ from embedkit.retrieve.index.storage import Storage
 from embedkit.retrieve.store import ANSWER_BYTES, Page, Row, Scan
 from embedkit.types import Embeddings
 
-__all__ = ["View", "matching_slots"]
+__all__ = ["Content", "View", "matching_slots"]
 
 _ROWS = "SELECT items.slot, id, sequence, {payload}, {data} FROM items {join} WHERE {which}"
 _ROWS_AT_ONCE = 8192
 _Found = tuple[int, str, int, bytes | None, bytes | None]
+
+
+class Content(NamedTuple):
+    """What is stored under a slot; None for what is not there or was not asked for.
+
+    Attributes:
+        payload: UTF-8 JSON object.
+        data: The vector as the storage writes it.
+    """
+
+    payload: bytes | None
+    data: bytes | None
 
 
 class View:
@@ -41,27 +54,36 @@ class View:
         """Ascending slots of the items for which a filter holds."""
         return matching_slots(self._connection, condition)
 
-    def by_slot(
+    def contents(
         self,
-        slots: Sequence[int],
+        slots: Slots,
         *,
         with_payload: bool,
         with_vectors: bool,
         answer_bytes: int = ANSWER_BYTES,
-    ) -> dict[int, Row]:
-        """Rows of those slots that exist.
+    ) -> dict[int, Content]:
+        """What is stored under those slots that exist.
 
         Raises:
-            MessageTooLarge: If their payloads and vectors have more bytes than that.
+            MessageTooLarge: If it has more bytes than that.
         """
-        rows = self._among("items.slot", slots, with_payload, with_vectors)
-        return {row.slot: row for row in _within(rows, answer_bytes)}
+        rows = self._among("items.slot", slots.tolist(), with_payload, with_vectors)
+        found, size = {}, 0
+        for slot, _, _, payload, data in rows:
+            size += len(payload or b"") + len(data or b"")
+            _check_bytes(size, answer_bytes)
+            found[slot] = Content(payload, data)
+        return found
 
     def by_id(
         self, ids: Sequence[str], *, with_vectors: bool, answer_bytes: int = ANSWER_BYTES
     ) -> dict[str, Row]:
-        """Rows of those ids that exist; as ``by_slot``."""
-        rows = self._among("id", ids, True, with_vectors)
+        """Rows of those ids that exist.
+
+        Raises:
+            MessageTooLarge: If their payloads and vectors have more bytes than that.
+        """
+        rows = map(self._row, self._among("id", ids, True, with_vectors))
         return {row.id: row for row in _within(rows, answer_bytes)}
 
     def scan(self, scan: Scan, where: Condition | None) -> Page:
@@ -89,13 +111,23 @@ class View:
         if len(slots) > scan.limit:
             rng = np.random.default_rng(seed)
             slots = np.sort(rng.choice(slots, scan.limit, replace=False))
-        rows = self.by_slot(
-            slots.tolist(),
-            with_payload=scan.with_payload,
-            with_vectors=scan.with_vectors,
-            answer_bytes=scan.answer_bytes,
-        )
+        found = self._among("items.slot", slots.tolist(), scan.with_payload, scan.with_vectors)
+        rows = {row.slot: row for row in _within(map(self._row, found), scan.answer_bytes)}
         return Page(tuple(rows[slot] for slot in slots.tolist()), None, self.sequence())
+
+    def names(self) -> Iterator[tuple[Slots, list[str]]]:
+        """Every id in ascending order of slots, some thousand at a time."""
+        cursor = self._connection.execute("SELECT slot, id FROM items ORDER BY slot")
+        while rows := cursor.fetchmany(_ROWS_AT_ONCE):
+            slots = np.fromiter((row[0] for row in rows), np.int64, len(rows))
+            yield slots, [row[1] for row in rows]
+
+    def has_payloads(self) -> bool:
+        """Whether any item has one."""
+        found = self._connection.execute(
+            "SELECT EXISTS (SELECT 1 FROM items WHERE payload IS NOT NULL)"
+        )
+        return bool(found.fetchone()[0])
 
     def vectors(self) -> Iterator[tuple[Slots, Embeddings]]:
         """Every vector in ascending order of slots, some thousand at a time."""
@@ -111,10 +143,10 @@ class View:
 
     def _among(
         self, key: str, values: Sequence[int] | Sequence[str], payload: bool, vectors: bool
-    ) -> Iterator[Row]:
+    ) -> Iterable[_Found]:
         which = f"{key} IN (SELECT value FROM json_each(?))"
         select = _select(which, payload, vectors)
-        return map(self._row, self._connection.execute(select, (json.dumps(values),)))
+        return self._connection.execute(select, (json.dumps(values),))
 
     def _row(self, found: _Found) -> Row:
         slot, id_, sequence, payload, data = found
@@ -137,12 +169,16 @@ def _within(rows: Iterable[Row], answer_bytes: int) -> Iterator[Row]:
     for row in rows:
         if row.payload is not None or row.vector is not None:
             size += row.size
-        if size > answer_bytes:
-            raise MessageTooLarge(
-                f"expected payloads and vectors of at most {answer_bytes} bytes in one answer, "
-                "got more; ask for fewer hits or ids at a time, or without payloads and vectors"
-            )
+        _check_bytes(size, answer_bytes)
         yield row
+
+
+def _check_bytes(size: int, most: int) -> None:
+    if size > most:
+        raise MessageTooLarge(
+            f"expected payloads and vectors of at most {most} bytes in one answer, got more; "
+            "ask for fewer hits or ids at a time, or without payloads and vectors"
+        )
 
 
 def matching_slots(connection: sqlite3.Connection, condition: Condition) -> Slots:

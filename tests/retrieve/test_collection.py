@@ -90,7 +90,9 @@ def test_every_answer_is_one_state_that_existed(
     metric = opened.described.metric
     for query, answer in answers:
         expected = expected_hits(history[answer.collection.sequence], query, 7, metric)
-        assert [(r.id, r.payload) for r in answer.rows[0]] == [e[:2] for e in expected]
+        (hits,) = answer.hits
+        payloads = hits.payloads or [None] * len(hits)
+        assert list(zip(hits.ids, payloads, strict=True)) == [e[:2] for e in expected]
         np.testing.assert_allclose(
             answer.scores[0], [e[2] for e in expected], rtol=1e-5, atol=1e-6
         )
@@ -109,7 +111,7 @@ def test_compaction_disturbs_neither_readers_nor_writers(
         try:
             while not stop.is_set():
                 answer = opened.search(Query(kept, k=1))
-                assert [rows[0].id for rows in answer.rows] == [f"kept-{i}" for i in range(10)]
+                assert [found[0] for found in answer.ids] == [f"kept-{i}" for i in range(10)]
                 assert None not in opened.get(
                     [f"kept-{i}" for i in range(10)], with_vectors=True
                 )
@@ -151,7 +153,7 @@ def test_a_write_is_seen_by_the_next_read_of_any_thread(
             row = opened.get([i], with_vectors=True)[0]
             if row is None or row.sequence != after.sequence:
                 failures.append(i)
-            if opened.search(Query(vector, k=1)).rows[0][0].id != i:
+            if opened.search(Query(vector, k=1)).ids[0][0] != i:
                 failures.append(i)
 
     threads = [threading.Thread(target=act, args=(n,)) for n in range(6)]
@@ -222,8 +224,7 @@ def test_writes_in_one_commit_apply_in_order(
     row = opened.get(["a"], with_vectors=True)[0]
     assert row is not None
     assert (row.sequence, row.payload) == (3, b'{"n":2}')
-    found = opened.search(Query(two, k=9)).rows[0]
-    assert [r.id for r in found] == ["a"]
+    assert opened.search(Query(two, k=9)).ids[0] == ["a"]
     assert opened.described.model_digest == "sha256:1"
 
 
@@ -232,19 +233,19 @@ def test_a_search_whose_hits_keep_changing_still_ends(
 ) -> None:
     """Were the hits replaced at every try, the search holds the next write back."""
     vector = vectors(rng, 1)
-    opened.write(Write(["a"], vector, [None]))
-    original = opened._truth.by_slot
+    opened.write(Write(["a"], vector, ["{}"]))
+    original = opened._truth.contents
     tries: list[int] = []
 
     def replaced(slots, **options):
         tries.append(1)
         if not opened._writer.locked():
-            opened.write(Write(["a"], vector, [None]))
+            opened.write(Write(["a"], vector, ["{}"]))
         return original(slots, **options)
 
-    monkeypatch.setattr(opened._truth, "by_slot", replaced)
+    monkeypatch.setattr(opened._truth, "contents", replaced)
     answer = opened.search(Query(vector, k=1))
-    assert answer.rows[0][0].id == "a"
+    assert answer.ids[0][0] == "a"
     assert len(tries) == 9
 
 

@@ -69,9 +69,7 @@ def test_the_same_as_brute_force_at_every_selectivity(
             answer = store.search("c", Query(queries, k=20, filter=f"draw < {share}"))
             expected = scores_of(queries, base[allowed], metric)
             order = np.argsort(-expected, axis=1, kind="stable")[:, :20]
-            assert [[row.id for row in rows] for rows in answer.rows] == [
-                [ids[i] for i in allowed[best]] for best in order
-            ]
+            assert answer.ids == [[ids[i] for i in allowed[best]] for best in order]
             np.testing.assert_allclose(
                 np.array(answer.scores),
                 np.take_along_axis(expected, order, 1),
@@ -90,18 +88,18 @@ def test_equal_scores_among_the_matching_come_in_the_order_of_writing(
     store.upsert("c", ids, same, [b'{"n":%d}' % (i % 3) for i in range(60)])
     for count in (1, 40):
         answer = store.search("c", Query(same[:count], k=5, filter="n = 1"))
-        for rows in answer.rows:
-            assert [row.id for row in rows] == ["id-1", "id-4", "id-7", "id-10", "id-13"]
+        for found in answer.ids:
+            assert found == ["id-1", "id-4", "id-7", "id-10", "id-13"]
 
 
 def test_fewer_matches_than_k_and_none(store: LocalStore, rng: np.random.Generator) -> None:
     store.create(Collection("c", DIM))
     query = Query(vectors(rng, 2), k=10, filter="exists a")
-    assert store.search("c", query).rows == ((), ())
+    assert store.search("c", query).ids == [[], []]
     store.upsert("c", ["x", "y", "z"], vectors(rng, 3), [b'{"a":1}', None, b'{"b":1}'])
-    assert [[row.id for row in rows] for rows in store.search("c", query).rows] == [["x"]] * 2
+    assert store.search("c", query).ids == [["x"]] * 2
     negated = Query(query.vectors, k=10, filter="not exists a")
-    assert {row.id for row in store.search("c", negated).rows[0]} == {"y", "z"}
+    assert set(store.search("c", negated).ids[0]) == {"y", "z"}
 
 
 def test_deletion_by_filter(store: LocalStore, rng: np.random.Generator) -> None:
@@ -114,7 +112,7 @@ def test_deletion_by_filter(store: LocalStore, rng: np.random.Generator) -> None
     assert [row is None for row in store.get("c", ids)] == [
         i < 30 or i == 99 for i in range(100)
     ]
-    found = store.search("c", Query(base, k=100)).rows
+    found = store.search("c", Query(base, k=100)).ids
     assert all(len(rows) == 69 for rows in found)
     assert store.delete("c", filter="i < 30")[0] == 0
     assert store.delete("c")[0] == 0
@@ -145,8 +143,7 @@ def test_writes_in_one_commit_filter_what_came_before(
     ]
     opened._commit(batch)
     assert [write.outcome.result()[0] for write in batch] == [0, 1, 0]
-    rows = opened.search(Query(two[:1], k=9)).rows[0]
-    assert [row.id for row in rows] == ["c", "b"]
+    assert opened.search(Query(two[:1], k=9)).ids == [["c", "b"]]
     opened.close()
 
 
@@ -215,8 +212,9 @@ def test_searches_during_writes_return_a_state_that_existed(
     assert len({answer.collection.sequence for *_, answer in answers}) > 20
     for query, bound, answer in answers:
         ids, scores = expected_hits(history[answer.collection.sequence], query, bound)
-        assert [row.id for row in answer.rows[0]] == ids
-        assert all(json.loads(row.payload or b"")["n"] < bound for row in answer.rows[0])
+        (hits,) = answer.hits
+        assert hits.ids == ids
+        assert all(json.loads(p or b"")["n"] < bound for p in hits.payloads or ())
         np.testing.assert_allclose(answer.scores[0], scores, rtol=1e-5)
 
 
@@ -240,7 +238,7 @@ def test_a_search_that_a_write_overtakes_is_repeated_on_the_newer_state(
     monkeypatch.setattr(View, "sequence", overtaken)
     answer = opened.search(Query(vector, k=1, filter="exists n"))
     assert tries == list(range(1, 10))
-    assert answer.rows[0][0].payload == b'{"n":8}'
+    assert (answer.hits[0].payloads or ())[0] == b'{"n":8}'
     assert answer.collection.sequence == 9
     opened.close()
 

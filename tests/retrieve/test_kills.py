@@ -184,7 +184,7 @@ def rounds(folder: Path, count: int, seed: int) -> None:
                 i, number = next(iter(found.items()))
                 query = np.random.default_rng([number, int(i)]).standard_normal((1, DIM))
                 wanted = Query(query.astype(np.float32), 1, params=SearchParams(exact=True))
-                assert store.search(kind, wanted).rows[0][0].id == i
+                assert store.search(kind, wanted).ids[0][0] == i
         store.close()
     assert all(reached[MOMENTS[step % len(MOMENTS)]] for step in range(count)), reached
 

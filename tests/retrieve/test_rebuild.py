@@ -46,7 +46,7 @@ def names(count: int) -> list[str]:
 
 
 def found(answer: Answer) -> list[list[str]]:
-    return [[row.id for row in rows] for rows in answer.rows]
+    return answer.ids
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -304,12 +304,12 @@ def test_every_answer_is_a_state_that_existed_through_builds_and_swaps(
     assert len({answer.collection.sequence for _, answer in answers}) > 20
     for query, answer in answers[:: max(1, len(answers) // 1500)]:
         then = history[answer.collection.sequence]
-        (rows,), (scores,) = answer.rows, answer.scores
+        (ids,), (scores,) = answer.ids, answer.scores
         expected = best(then, query, 6)
         if answer.exact:
-            assert [row.id for row in rows] == [i for i, _ in expected]
-        assert len({row.id for row in rows}) == 6
-        true = [-float(((then[row.id] - query).astype(np.float64) ** 2).sum()) for row in rows]
+            assert ids == [i for i, _ in expected]
+        assert len(set(ids)) == 6
+        true = [-float(((then[i] - query).astype(np.float64) ** 2).sum()) for i in ids]
         np.testing.assert_allclose(scores, true, rtol=1e-5)
         assert (np.diff(scores) <= 0).all()
 

@@ -58,7 +58,7 @@ def test_version_1_opens_as_ours(tmp_path: Path) -> None:
         assert rows[1] is not None
         assert rows[1].payload == b'{"n":1}'
         answer = store.search("c", Query(VECTORS, k=1))
-        assert [r[0].id for r in answer.rows] == ["a", "c", "b"]
+        assert [found[0] for found in answer.ids] == ["a", "c", "b"]
         assert store.verify("c").problems == ()
         store.close()
     connection = sqlite3.connect(path)

@@ -409,7 +409,7 @@ def test_a_full_disk_refuses_writes_with_the_reason_and_reads_go_on(served, tmp_
         assert read(status_of(caught.value)) == ("UNAVAILABLE", "UNAVAILABLE", 0.5)
         assert "cannot write" in caught.value.details()
         found = index.Search(index_pb2.SearchRequest(collection="c", k=1, vectors=small(1)))
-        assert found.results[0].hits[0].id == "a"
+        assert found.results[0].ids[0] == "a"
     index.Upsert(upsert)
     assert index.Describe(index_pb2.DescribeRequest(name="c")).count == 501
 

@@ -106,7 +106,7 @@ def found_version(index: IndexServiceStub, writer: int) -> int | None:
     hits = index.Search(
         index_pb2.SearchRequest(collection="c", k=1, vectors=encode_tensor(base))
     ).results
-    assert [h.hits[0].id for h in hits] == ids, "the index differs from the truth"
+    assert [h.ids[0] for h in hits] == ids, "the index differs from the truth"
     return number
 
 

@@ -89,15 +89,16 @@ def test_the_life_of_a_collection(index: IndexServiceStub, rng: np.random.Genera
     )
     assert found.exact
     assert found.model_digest == "sha256:x"
-    assert [hits.hits[0].id for hits in found.results] == ["a", "b"]
-    first = found.results[0].hits[0]
-    assert (first.score, first.payload) == (0.0, payloads[0])
-    assert np.array_equal(decode_tensor(first.vector, axes="d", dtypes=("float32",)), base[0])
+    assert [hits.ids[0] for hits in found.results] == ["a", "b"]
+    first = found.results[0]
+    assert (first.scores[0], first.payloads[0]) == (0.0, payloads[0])
+    read = decode_tensor(first.vectors, axes="n d", dtypes=("float32",))
+    assert np.array_equal(read[0], base[0])
     plain = index.Search(
         index_pb2.SearchRequest(collection="c", vectors=encode_tensor(base[:1]), k=1)
     ).results[0]
-    assert not plain.hits[0].payload
-    assert not plain.hits[0].HasField("vector")
+    assert not plain.payloads
+    assert not plain.HasField("vectors")
     gone = index.Delete(index_pb2.DeleteRequest(collection="c", ids=["a", "nobody"]))
     assert (gone.deleted, gone.sequence) == (1, 2)
     assert index.Describe(index_pb2.DescribeRequest(name="c")).count == 2
@@ -132,7 +133,7 @@ def test_images_are_embedded_by_the_collections_model(
     found = index.Search(
         index_pb2.SearchRequest(collection="c", pixels=encode_images(images[3:]), k=1)
     )
-    assert [h.hits[0].id for h in found.results] == ["3", "4"]
+    assert [h.ids[0] for h in found.results] == ["3", "4"]
     assert found.model_digest == made.model_digest
 
 
@@ -269,14 +270,14 @@ def test_searches_beside_writes_see_whole_requests(
             vectors=encode_tensor(np.zeros((1, DIM), np.float32)),
         )
         while not stop.is_set():
-            hits = index.Search(request).results[0].hits
-            rows = [np.frombuffer(h.vector.data, "<f4") for h in hits]
-            generations = {json.loads(h.payload)["generation"] for h in hits}
+            hits = index.Search(request).results[0]
+            rows = np.frombuffer(hits.vectors.data, "<f4").reshape(-1, DIM)
+            generations = {json.loads(p)["generation"] for p in hits.payloads}
             held = {round(float(row.min())) for row in rows}
             scores = [-float((row.astype(np.float64) ** 2).sum()) for row in rows]
-            is_whole = len(hits) == 20 and generations == held and len(held) == 1
-            if not is_whole or not np.allclose([h.score for h in hits], scores, rtol=1e-6):
-                mixed.append((len(hits), generations, held))
+            is_whole = len(rows) == 20 and generations == held and len(held) == 1
+            if not is_whole or not np.allclose(list(hits.scores), scores, rtol=1e-6):
+                mixed.append((len(rows), generations, held))
             seen.update(generations)
 
     write(1)

@@ -177,8 +177,8 @@ def test_collections_are_filled_and_searched_by_image(start, channel, images):
     pixels = encode_tensor(images)
     stub.Upsert(index_pb2.UpsertRequest(collection="photos", ids=ids, pixels=pixels))
     found = stub.Search(index_pb2.SearchRequest(collection="photos", pixels=pixels, k=1))
-    assert [hits.hits[0].id for hits in found.results] == ids
-    np.testing.assert_allclose([hits.hits[0].score for hits in found.results], 1, atol=1e-5)
+    assert [hits.ids[0] for hits in found.results] == ids
+    np.testing.assert_allclose([hits.scores[0] for hits in found.results], 1, atol=1e-5)
     assert b'embedkit_index_vectors{collection="photos"} 5.0' in server.metrics.render()
 
 

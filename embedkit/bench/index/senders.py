@@ -67,7 +67,7 @@ def found_rows(address: str, requests: Sequence[bytes]) -> Ids:
         call = channel.unary_unary(_METHOD)
         for request in requests:
             reply = index_pb2.SearchResponse.FromString(call(request, timeout=_TIMEOUT_S))
-            rows += [[int(hit.id) for hit in hits.hits] for hits in reply.results]
+            rows += [[int(id_) for id_ in hits.ids] for hits in reply.results]
     wide = max(map(len, rows))
     return np.array([row + [-1] * (wide - len(row)) for row in rows], np.int64)
 

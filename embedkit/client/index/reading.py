@@ -1,6 +1,8 @@
 """What messages of the index service mean, and how parts of a request are named."""
 
 import json
+from collections.abc import Iterable
+from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +39,11 @@ def record(message: index_pb2.Record) -> Record | None:
 
 def hits(message: index_pb2.Hits) -> list[Hit]:
     """The hits of one query."""
-    return [Hit(h.id, h.score, _payload(h.payload), _vector(h)) for h in message.hits]
+    payloads = map(_payload, message.payloads or [b""] * len(message.ids))
+    vectors: Iterable[npt.NDArray[np.float32] | None] = repeat(None)
+    if message.HasField("vectors"):
+        vectors = np.array(decode_tensor(message.vectors, axes="n d", dtypes=("float32",)))
+    return list(map(Hit, message.ids, message.scores, payloads, vectors))
 
 
 def groups(message: index_pb2.Hits) -> list[HitGroup]:
@@ -54,7 +60,7 @@ def _payload(text: bytes) -> dict[str, object] | None:
     return json.loads(text) if text else None
 
 
-def _vector(message: index_pb2.Hit | index_pb2.Record) -> npt.NDArray[np.float32] | None:
+def _vector(message: index_pb2.Record) -> npt.NDArray[np.float32] | None:
     """A copy of its own, or None if there is no vector."""
     if not message.HasField("vector"):
         return None

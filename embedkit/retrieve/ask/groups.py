@@ -1,17 +1,14 @@
 """The best groups of hits that have one value of a payload key in common."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-
-import numpy as np
-import numpy.typing as npt
 
 from embedkit.errors import InvalidInput, MessageTooLarge
 from embedkit.retrieve.filter.expression import Exists, Key
 from embedkit.retrieve.filter.grammar import parse
-from embedkit.retrieve.store import Answer, Query, Row, VectorStore
+from embedkit.retrieve.store import Answer, Hits, Query, VectorStore
 
 __all__ = ["Group", "Grouped", "grouped"]
 
@@ -30,13 +27,11 @@ class Group:
 
     Attributes:
         value: Of the key.
-        rows: At least one.
-        scores: (m,) float32, aligned with ``rows``.
+        hits: At least one.
     """
 
     value: Value
-    rows: tuple[Row, ...]
-    scores: npt.NDArray[np.float32]
+    hits: Hits
 
 
 @dataclass(frozen=True)
@@ -90,17 +85,21 @@ def grouped(store: VectorStore, name: str, query: Query, key: str, size: int) ->
             continue
         break
     return Grouped(
-        tuple(_frozen(g, query.with_payload) for g in found.groups),
+        tuple(
+            tuple(_group(members, hits, query.with_payload) for members in groups)
+            for groups, hits in zip(found.groups, found.answer.hits, strict=True)
+        ),
         found.answer.exact and found.is_complete,
         found.answer,
     )
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Members:
+    """Which of a query's hits have one value, by rank."""
+
     value: Value
-    rows: list[Row] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
+    ranks: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -115,22 +114,22 @@ def _asked(
 ) -> _Found:
     answer = store.search(name, replace(query, with_payload=True))
     groups, is_complete = [], True
-    for rows, scores in zip(answer.rows, answer.scores, strict=True):
-        mine, is_full = _grouped(rows, scores.tolist(), path, shape)
+    for hits in answer.hits:
+        mine, is_full = _grouped(hits.payloads or (), path, shape)
         groups.append(mine)
-        is_complete &= is_full or len(rows) < query.k
+        is_complete &= is_full or len(hits) < query.k
     return _Found(groups, is_complete, answer)
 
 
 def _grouped(
-    rows: tuple[Row, ...], scores: list[float], path: Key, shape: tuple[int, int]
+    payloads: Sequence[bytes | None], path: Key, shape: tuple[int, int]
 ) -> tuple[list[_Members], bool]:
-    """The best groups among ranked rows, and whether each of them is full."""
+    """The best groups among ranked hits, and whether each of them is full."""
     count, size = shape
     groups: dict[tuple[bool, Value], _Members] = {}
     full = 0
-    for row, score in zip(rows, scores, strict=True):
-        value = _value(row.payload, path)
+    for rank, payload in enumerate(payloads):
+        value = _value(payload, path)
         if value is None:
             continue
         place = (isinstance(value, bool), value)  # 1 and true are two values
@@ -139,23 +138,26 @@ def _grouped(
                 continue
             groups[place] = _Members(value)
         members = groups[place]
-        if len(members.rows) < size:
-            members.rows.append(row)
-            members.scores.append(score)
-            full += len(members.rows) == size
+        if len(members.ranks) < size:
+            members.ranks.append(rank)
+            full += len(members.ranks) == size
         if full == count:
             break
     return list(groups.values()), full == count
 
 
-def _frozen(groups: list[_Members], with_payload: bool) -> tuple[Group, ...]:
-    return tuple(
-        Group(
-            g.value,
-            tuple(g.rows if with_payload else (replace(row, payload=None) for row in g.rows)),
-            np.asarray(g.scores, np.float32),
-        )
-        for g in groups
+def _group(members: _Members, hits: Hits, with_payload: bool) -> Group:
+    payloads = hits.payloads if with_payload else None
+    ranks = members.ranks
+    return Group(
+        members.value,
+        Hits(
+            [hits.ids[rank] for rank in ranks],
+            hits.scores[ranks],
+            hits.slots[ranks],
+            None if payloads is None else [payloads[rank] for rank in ranks],
+            None if hits.vectors is None else hits.vectors[ranks],
+        ),
     )
 
 

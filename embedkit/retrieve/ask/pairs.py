@@ -8,7 +8,7 @@ import numpy as np
 from embedkit.errors import InvalidInput
 from embedkit.retrieve.ask.within import within
 from embedkit.retrieve.patience import FOREVER, Patience
-from embedkit.retrieve.store import Query, Row, Scan, VectorStore
+from embedkit.retrieve.store import Hits, Query, Row, Scan, VectorStore
 from embedkit.types import SearchParams
 
 __all__ = ["Pair", "Pairs", "Wanted", "pairs"]
@@ -43,10 +43,10 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two items; the first was written before the second."""
+    """The ids of two items; the first was written before the second."""
 
-    first: Row
-    second: Row
+    first: str
+    second: str
     score: float
 
 
@@ -91,11 +91,9 @@ def pairs(store: VectorStore, name: str, wanted: Wanted) -> Pairs:
         if page.rows:
             answer, cuts = within(store, name, _query(wanted, page.rows), wanted.threshold)
             exact &= answer.exact
-            for row, others, scores, is_cut in zip(
-                page.rows, answer.rows, answer.scores, cuts, strict=True
-            ):
+            for row, hits, is_cut in zip(page.rows, answer.hits, cuts, strict=True):
                 cut |= is_cut
-                found += _earlier(row, others, scores.tolist())
+                found += _earlier(row, hits)
                 if len(found) >= wanted.limit:
                     is_last = after is None and row is page.rows[-1]
                     return Pairs(tuple(found), None if is_last else row.slot, exact, cut)
@@ -128,9 +126,6 @@ def _query(wanted: Wanted, rows: tuple[Row, ...]) -> Query:
     )
 
 
-def _earlier(row: Row, others: tuple[Row, ...], scores: list[float]) -> list[Pair]:
-    return [
-        Pair(other, row, score)
-        for other, score in zip(others, scores, strict=True)
-        if other.slot < row.slot
-    ]
+def _earlier(row: Row, hits: Hits) -> list[Pair]:
+    earlier = np.flatnonzero(hits.slots < row.slot).tolist()
+    return [Pair(hits.ids[i], row.id, float(hits.scores[i])) for i in earlier]

@@ -41,17 +41,9 @@ def search(
         answer = store.search(name, replace(query, k=query.k + offset))
     if not offset and threshold is None:
         return answer
-    ends = [
-        len(scores)
-        if threshold is None
-        else int(np.count_nonzero(scores >= np.float32(threshold)))
-        for scores in answer.scores
-    ]
-    return replace(
-        answer,
-        rows=tuple(rows[offset:end] for rows, end in zip(answer.rows, ends, strict=True)),
-        scores=tuple(s[offset:end] for s, end in zip(answer.scores, ends, strict=True)),
-    )
+    least = -math.inf if threshold is None else np.float32(threshold)
+    kept = (hits.part(offset, np.count_nonzero(hits.scores >= least)) for hits in answer.hits)
+    return replace(answer, hits=tuple(kept))
 
 
 def check_threshold(threshold: float) -> None:

@@ -41,7 +41,7 @@ def within(
         # How far to go is found without reading payloads.
         answer = store.search(name, _bare(query, k) if is_probe else replace(query, k=k))
         is_complete = k == most or all(
-            len(scores) < k or scores[-1] < least for scores in answer.scores
+            len(hits) < k or hits.scores[-1] < least for hits in answer.hits
         )
         if is_complete and not is_probe:
             return _cut(answer, query.k, least)
@@ -55,11 +55,8 @@ def _bare(query: Query, k: int) -> Query:
 
 
 def _cut(answer: Answer, limit: int, least: np.float32) -> tuple[Answer, tuple[bool, ...]]:
-    counts = [int(np.count_nonzero(scores >= least)) for scores in answer.scores]
-    ends = [min(count, limit) for count in counts]
-    kept = replace(
-        answer,
-        rows=tuple(rows[:end] for rows, end in zip(answer.rows, ends, strict=True)),
-        scores=tuple(scores[:end] for scores, end in zip(answer.scores, ends, strict=True)),
+    counts = [np.count_nonzero(hits.scores >= least) for hits in answer.hits]
+    kept = (
+        hits.part(0, min(count, limit)) for hits, count in zip(answer.hits, counts, strict=True)
     )
-    return kept, tuple(count > limit for count in counts)
+    return replace(answer, hits=tuple(kept)), tuple(count > limit for count in counts)

@@ -65,6 +65,11 @@ class FlatIndex:
         """Vectors that can be found."""
         return sum(block.alive for block in self._blocks)
 
+    def slots(self) -> Slots:
+        """Every slot that can be found, ascending."""
+        living = [np.delete(block.slots[: block.count], block.dead) for block in self._blocks]
+        return np.concatenate([np.empty(0, np.int64), *living])
+
     def changed(self, slots: Slots, vectors: Embeddings, gone: Slots) -> "FlatIndex":
         """Return the index after a write; only the newest index may be changed.
 

@@ -46,6 +46,11 @@ class LayeredIndex:
         """Dimensions."""
         return self.tail.dim
 
+    def slots(self) -> Slots:
+        """Every slot that can be found, ascending."""
+        below = [] if self.segment is None else [self.segment.slots[self.alive.positions()]]
+        return np.concatenate([*below, self.tail.slots()])
+
     def changed(self, slots: Slots, vectors: Embeddings, gone: Slots) -> "LayeredIndex":
         """Return the index after a write; see ``FlatIndex.changed``."""
         alive = self.alive

@@ -138,6 +138,8 @@ class Segment:
     def _scores(
         self, queries: Embeddings, positions: npt.NDArray[np.int64], source: Source
     ) -> npt.NDArray[np.float64]:
+        if self.spec.holds_vectors:
+            return rescored(queries, positions, self._held, self.spec.metric)
         unique, inverse = np.unique(positions, return_inverse=True)
         vectors = self._vectors(unique, source)
         return rescored(
@@ -146,6 +148,11 @@ class Segment:
             vectors.__getitem__,
             self.spec.metric,
         )
+
+    def _held(self, positions: npt.NDArray[np.int64]) -> Embeddings:
+        """Prepared vectors of positions of any shape, from the index itself."""
+        vectors = self.engine.vectors(positions.ravel())
+        return vectors.reshape(*positions.shape, vectors.shape[1])
 
     def _vectors(self, positions: Slots, source: Source) -> Embeddings:
         """Prepared vectors of ascending positions."""

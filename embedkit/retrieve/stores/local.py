@@ -41,15 +41,14 @@ class LocalStore:
     Example:
         >>> import tempfile, numpy as np
         >>> from embedkit.retrieve.store import Query
-        >>> from embedkit.retrieve.write import Write, check_model
-    from embedkit.types import Collection
+        >>> from embedkit.types import Collection
         >>> store = LocalStore(tempfile.mkdtemp())
         >>> _ = store.create(Collection("points", dim=2, metric="l2"))
         >>> points = np.array([[0, 0], [3, 4]], np.float32)
         >>> store.upsert("points", ["origin", "far"], points).count
         2
         >>> answer = store.search("points", Query(points[:1], k=2))
-        >>> [(row.id, float(score)) for row, score in zip(answer.rows[0], answer.scores[0])]
+        >>> list(zip(answer.ids[0], answer.scores[0].tolist()))
         [('origin', 0.0), ('far', -25.0)]
         >>> store.close()
     """

@@ -262,18 +262,6 @@ class SearchRequest(_message.Message):
     group_size: int
     def __init__(self, collection: _Optional[str] = ..., vectors: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., encoded: _Optional[_Union[_tensor_pb2.EncodedImages, _Mapping]] = ..., pixels: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., k: _Optional[int] = ..., filter: _Optional[str] = ..., params: _Optional[_Union[SearchParams, _Mapping]] = ..., with_payload: _Optional[bool] = ..., with_vectors: _Optional[bool] = ..., model_digest: _Optional[str] = ..., request_id: _Optional[str] = ..., offset: _Optional[int] = ..., score_threshold: _Optional[float] = ..., group_by: _Optional[str] = ..., group_size: _Optional[int] = ...) -> None: ...
 
-class Hit(_message.Message):
-    __slots__ = ("id", "score", "payload", "vector")
-    ID_FIELD_NUMBER: _ClassVar[int]
-    SCORE_FIELD_NUMBER: _ClassVar[int]
-    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
-    VECTOR_FIELD_NUMBER: _ClassVar[int]
-    id: str
-    score: float
-    payload: bytes
-    vector: _tensor_pb2.Tensor
-    def __init__(self, id: _Optional[str] = ..., score: _Optional[float] = ..., payload: _Optional[bytes] = ..., vector: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ...) -> None: ...
-
 class Group(_message.Message):
     __slots__ = ("value", "hits")
     VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -283,12 +271,18 @@ class Group(_message.Message):
     def __init__(self, value: _Optional[bytes] = ..., hits: _Optional[int] = ...) -> None: ...
 
 class Hits(_message.Message):
-    __slots__ = ("hits", "groups")
-    HITS_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("groups", "ids", "scores", "payloads", "vectors")
     GROUPS_FIELD_NUMBER: _ClassVar[int]
-    hits: _containers.RepeatedCompositeFieldContainer[Hit]
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    PAYLOADS_FIELD_NUMBER: _ClassVar[int]
+    VECTORS_FIELD_NUMBER: _ClassVar[int]
     groups: _containers.RepeatedCompositeFieldContainer[Group]
-    def __init__(self, hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ..., groups: _Optional[_Iterable[_Union[Group, _Mapping]]] = ...) -> None: ...
+    ids: _containers.RepeatedScalarFieldContainer[str]
+    scores: _containers.RepeatedScalarFieldContainer[float]
+    payloads: _containers.RepeatedScalarFieldContainer[bytes]
+    vectors: _tensor_pb2.Tensor
+    def __init__(self, groups: _Optional[_Iterable[_Union[Group, _Mapping]]] = ..., ids: _Optional[_Iterable[str]] = ..., scores: _Optional[_Iterable[float]] = ..., payloads: _Optional[_Iterable[bytes]] = ..., vectors: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ...) -> None: ...
 
 class SearchResponse(_message.Message):
     __slots__ = ("results", "exact", "model_digest", "request_id", "status", "sequence")

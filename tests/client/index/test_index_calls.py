@@ -256,7 +256,7 @@ def test_a_stream_answers_each_request_by_its_id(stub, ask: Ask, rng) -> None:
     for i in range(40):
         answer = answers[f"r{i}"]
         if i % 4:
-            assert answer.results[0].hits[0].id == str(i)
+            assert answer.results[0].ids[0] == str(i)
         else:
             assert answer.status.code == grpc.StatusCode.NOT_FOUND.value[0]
     writes = [

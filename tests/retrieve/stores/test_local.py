@@ -48,8 +48,8 @@ def test_a_reopened_store_is_the_same(tmp_path: Path, rng: np.random.Generator) 
             assert row.vector is not None
             assert row.vector.tobytes() == base[i].tobytes()
             assert row.payload == (b'{"i":%d}' % i if i >= 50 else None)
-    found = store.search("c", Query(base, k=1)).rows
-    assert [r[0].id for r in found[20:]] == [f"id-{i}" for i in range(20, 100)]
+    found = store.search("c", Query(base, k=1)).ids
+    assert [i for (i,) in found[20:]] == [f"id-{i}" for i in range(20, 100)]
     assert store.upsert("c", ["new"], base[:1]).sequence == 5
     store.close()
 
@@ -213,7 +213,7 @@ stats = store.index_stats("c")
 assert stats.kind == "ivf_flat", stats
 assert stats.progress.error, "the snapshot has 400 kB"
 print(stats.progress.error)
-assert store.search("c", Query(base[:1], k=1)).rows[0][0].id == "0"
+assert store.search("c", Query(base[:1], k=1)).ids[0][0] == "0"
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 store._open["c"]._rebuilder._retry_at = 0.0
 store.upsert("c", ["more"], base[:1])
@@ -321,7 +321,7 @@ def test_bulk_writes_and_reopening_are_fast(tmp_path: Path, rng: np.random.Gener
     start = time.perf_counter()
     store = LocalStore(tmp_path)
     seconds = time.perf_counter() - start
-    assert store.search("c", Query(base[-1:], k=1)).rows[0][0].id == ids[-1]
+    assert store.search("c", Query(base[-1:], k=1)).ids[0][0] == ids[-1]
     store.close()
     assert rate > 20_000
     assert seconds < 2.0

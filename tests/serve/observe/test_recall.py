@@ -11,6 +11,7 @@ from click.testing import CliRunner
 import embedkit
 from embedkit.cli import cli
 from embedkit.retrieve.recall import measured_recall
+from embedkit.retrieve.store import Hits
 from embedkit.retrieve.stores.local import LocalStore
 from embedkit.serve.config import ServerConfig
 from embedkit.serve.observe.recall import RecallWatch
@@ -26,6 +27,12 @@ def store(tmp_path, rng):
     store.upsert("points", [str(i) for i in range(60)], rng.normal(size=(60, 8)).astype("f4"))
     yield store
     store.close()
+
+
+def kept(hits, k):
+    """The best hits whose number cannot be divided by three."""
+    ranks = [i for i, id_ in enumerate(hits.ids) if int(id_) % 3][:k]
+    return Hits([hits.ids[i] for i in ranks], hits.scores[ranks], hits.slots[ranks])
 
 
 class Forgetful:
@@ -45,15 +52,8 @@ class Forgetful:
             return self._store.search(name, query)
         self.searches += 1
         answer = self._store.search(name, replace(query, k=30))
-        kept = [[int(r.id) % 3 != 0 for r in rows] for rows in answer.rows]
-        rows = tuple(
-            tuple(r for r, k in zip(rows, keep, strict=True) if k)[: query.k]
-            for rows, keep in zip(answer.rows, kept, strict=True)
-        )
-        scores = tuple(
-            s[np.array(keep)][: query.k] for s, keep in zip(answer.scores, kept, strict=True)
-        )
-        return replace(answer, rows=rows, scores=scores, exact=False)
+        hits = tuple(kept(h, query.k) for h in answer.hits)
+        return replace(answer, hits=hits, exact=False)
 
 
 def test_exact_search_finds_all_and_a_forgetful_one_does_not(store):

@@ -6,7 +6,7 @@ from embedkit.errors import InvalidInput
 from embedkit.retrieve.patience import Patience
 from embedkit.retrieve.store import Scan
 from embedkit.serve.services.failure import answering
-from embedkit.serve.services.index.messages import check_size, record
+from embedkit.serve.services.index.messages import check_rows, record
 from embedkit.serve.services.index.parts import Calls, patience_of, vectors_of
 from embedkit.wire.proto import index_pb2
 
@@ -72,7 +72,7 @@ class ContentCalls(Calls):
             with_vectors=request.with_vectors,
             answer_bytes=self._parts.answer_bytes,
         )
-        check_size([rows], self._parts.answer_bytes)
+        check_rows(rows, self._parts.answer_bytes)
         return index_pb2.GetResponse(
             records=[record(i, row) for i, row in zip(ids, rows, strict=True)]
         )

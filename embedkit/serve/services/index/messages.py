@@ -2,18 +2,19 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from embedkit.errors import MessageTooLarge
 from embedkit.retrieve.ask.groups import Group
-from embedkit.retrieve.store import Row
+from embedkit.retrieve.store import Hits, Row
 from embedkit.types import SearchParams
 from embedkit.wire.codec import encode_tensor
 from embedkit.wire.proto import index_pb2, tensor_pb2
 
-__all__ = ["check_size", "group_hits", "hits", "params_of", "record"]
+__all__ = ["check_hits", "check_rows", "group_hits", "hits", "params_of", "record"]
 
 # Bytes of a hit's or a record's message beside id, payload and vector, about.
 _FRAME = 24
@@ -32,31 +33,47 @@ def record(id_: str, row: Row | None) -> index_pb2.Record:
     )
 
 
-def hits(rows: Sequence[Row], scores: npt.NDArray[np.float32]) -> index_pb2.Hits:
+def hits(found: Hits) -> index_pb2.Hits:
     """The hits of one query."""
-    return index_pb2.Hits(hits=_hits(rows, scores))
+    message = index_pb2.Hits(ids=found.ids, scores=found.scores.tolist())
+    if found.payloads is not None:
+        message.payloads.extend(payload or b"" for payload in found.payloads)
+    if found.vectors is not None:
+        message.vectors.CopyFrom(encode_tensor(found.vectors))
+    return message
 
 
 def group_hits(groups: Sequence[Group]) -> index_pb2.Hits:
     """The groups of one query: their hits one after the other."""
-    return index_pb2.Hits(
-        hits=[hit for g in groups for hit in _hits(g.rows, g.scores)],
-        groups=[
-            index_pb2.Group(value=json.dumps(g.value).encode(), hits=len(g.rows))
-            for g in groups
-        ],
-    )
+    message = index_pb2.Hits()
+    vectors = [g.hits.vectors for g in groups if g.hits.vectors is not None]
+    for group in groups:
+        message.MergeFrom(hits(replace(group.hits, vectors=None)))
+        value = json.dumps(group.value).encode()
+        message.groups.append(index_pb2.Group(value=value, hits=len(group.hits)))
+    if vectors:
+        message.vectors.CopyFrom(encode_tensor(np.concatenate(vectors)))
+    return message
 
 
-def check_size(answers: Iterable[Iterable[Row | None]], most: int) -> None:
+def check_hits(answers: Iterable[Hits], most: int) -> None:
     """Refuse an answer that would be too large, before it is made.
 
     Raises:
         MessageTooLarge: If so.
     """
-    size = sum(
-        row.size + len(row.id) + _FRAME for rows in answers for row in rows if row is not None
+    _check_size(
+        sum(h.size + sum(map(len, h.ids)) + _FRAME * len(h) for h in answers),
+        most,
     )
+
+
+def check_rows(rows: Iterable[Row | None], most: int) -> None:
+    """Refuse an answer that would be too large; see ``check_hits``."""
+    _check_size(sum(r.size + len(r.id) + _FRAME for r in rows if r is not None), most)
+
+
+def _check_size(size: int, most: int) -> None:
     if size > most:
         raise MessageTooLarge(
             f"expected an answer of at most {most} bytes, got about {size}; ask for fewer hits "
@@ -72,15 +89,6 @@ def params_of(message: index_pb2.SearchParams) -> SearchParams:
         nprobe=message.nprobe if message.HasField("nprobe") else None,
         ef=message.ef if message.HasField("ef") else None,
     )
-
-
-def _hits(rows: Sequence[Row], scores: npt.NDArray[np.float32]) -> list[index_pb2.Hit]:
-    return [
-        index_pb2.Hit(
-            id=row.id, score=score, payload=row.payload or b"", vector=_tensor(row.vector)
-        )
-        for row, score in zip(rows, scores.tolist(), strict=True)
-    ]
 
 
 def _tensor(vector: npt.NDArray[np.float32] | None) -> tensor_pb2.Tensor | None:

@@ -10,7 +10,7 @@ from embedkit.retrieve.ask.within import within
 from embedkit.retrieve.patience import Patience
 from embedkit.retrieve.store import Query
 from embedkit.serve.services.failure import answering
-from embedkit.serve.services.index.messages import check_size, group_hits, hits, params_of
+from embedkit.serve.services.index.messages import check_hits, group_hits, hits, params_of
 from embedkit.serve.services.index.parts import Calls, patience_of, vectors_of
 from embedkit.wire.proto import index_pb2
 
@@ -40,9 +40,9 @@ class SearchCalls(Calls):
         answer = window.search(
             self._store, request.collection, query, offset=request.offset, threshold=threshold
         )
-        check_size(answer.rows, self._parts.answer_bytes)
+        check_hits(answer.hits, self._parts.answer_bytes)
         return index_pb2.SearchResponse(
-            results=[hits(*both) for both in zip(answer.rows, answer.scores, strict=True)],
+            results=[hits(found) for found in answer.hits],
             exact=answer.exact,
             model_digest=answer.collection.model_digest,
             request_id=request.request_id,
@@ -56,9 +56,9 @@ class SearchCalls(Calls):
         """Find everything within a score of vectors or images."""
         query = self._query(request, request.limit or _RANGE_HITS, patience_of(context))
         answer, cut = within(self._store, request.collection, query, request.score_threshold)
-        check_size(answer.rows, self._parts.answer_bytes)
+        check_hits(answer.hits, self._parts.answer_bytes)
         return index_pb2.RangeSearchResponse(
-            results=[hits(*both) for both in zip(answer.rows, answer.scores, strict=True)],
+            results=[hits(found) for found in answer.hits],
             cut=cut,
             exact=answer.exact,
             model_digest=answer.collection.model_digest,
@@ -85,7 +85,7 @@ class SearchCalls(Calls):
         )
         return index_pb2.DuplicatesResponse(
             pairs=[
-                index_pb2.Pair(first=p.first.id, second=p.second.id, score=p.score)
+                index_pb2.Pair(first=p.first, second=p.second, score=p.score)
                 for p in page.pairs
             ],
             next_after=page.after or 0,
@@ -124,8 +124,8 @@ class SearchCalls(Calls):
         found = grouped(
             self._store, request.collection, query, request.group_by, request.group_size or 1
         )
-        check_size(
-            (g.rows for groups in found.groups for g in groups), self._parts.answer_bytes
+        check_hits(
+            (g.hits for groups in found.groups for g in groups), self._parts.answer_bytes
         )
         return index_pb2.SearchResponse(
             results=[group_hits(groups) for groups in found.groups],
