@@ -42,7 +42,7 @@ def search(
     if not offset and threshold is None:
         return answer
     least = -math.inf if threshold is None else np.float32(threshold)
-    kept = (hits.part(offset, np.count_nonzero(hits.scores >= least)) for hits in answer.hits)
+    kept = (hits.part(offset, int((hits.scores >= least).sum())) for hits in answer.hits)
     return replace(answer, hits=tuple(kept))
 
 

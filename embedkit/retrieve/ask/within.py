@@ -55,7 +55,7 @@ def _bare(query: Query, k: int) -> Query:
 
 
 def _cut(answer: Answer, limit: int, least: np.float32) -> tuple[Answer, tuple[bool, ...]]:
-    counts = [np.count_nonzero(hits.scores >= least) for hits in answer.hits]
+    counts = [int((hits.scores >= least).sum()) for hits in answer.hits]
     kept = (
         hits.part(0, min(count, limit)) for hits, count in zip(answer.hits, counts, strict=True)
     )

@@ -12,7 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.retrieve.index.blocks import Block, Slots, filled, packed, removed
-from embedkit.retrieve.index.scoring import MARGIN, Neighbours, nearest, prepared, rescored
+from embedkit.retrieve.index.scoring import (
+    MARGIN,
+    Neighbours,
+    nearest,
+    prepared,
+    rescored,
+    stacked,
+)
 from embedkit.types import Embeddings, Metric
 
 __all__ = ["FlatIndex"]
@@ -112,14 +119,13 @@ class FlatIndex:
         """
         rows = [None if among is None else block.places(among) for block in self._blocks]
         k = min(k, self.count if among is None else sum(len(r) for r in rows if r is not None))
-        found = [
-            self._search(prepared(queries[i : i + _QUERIES_AT_ONCE], self.metric), k, rows)
-            for i in range(0, len(queries) if k else 0, _QUERIES_AT_ONCE)
-        ]
-        if not found:
+        if not k:
             return Neighbours.none(len(queries))
-        return Neighbours(
-            np.concatenate([f.slots for f in found]), np.concatenate([f.scores for f in found])
+        return stacked(
+            [
+                self._search(prepared(queries[i : i + _QUERIES_AT_ONCE], self.metric), k, rows)
+                for i in range(0, len(queries), _QUERIES_AT_ONCE)
+            ]
         )
 
     def _search(self, queries: Embeddings, k: int, rows: list[Slots | None]) -> Neighbours:

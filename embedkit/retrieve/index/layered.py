@@ -7,7 +7,7 @@ import numpy as np
 from embedkit.retrieve.index.blocks import Slots
 from embedkit.retrieve.index.engines.source import Source
 from embedkit.retrieve.index.flat import FlatIndex
-from embedkit.retrieve.index.scoring import Neighbours, joined, prepared
+from embedkit.retrieve.index.scoring import Neighbours, joined, prepared, stacked
 from embedkit.retrieve.index.segment import Segment
 from embedkit.retrieve.index.selection import Selection
 from embedkit.types import Embeddings, SearchParams
@@ -106,9 +106,8 @@ class LayeredIndex:
         Raises:
             ReplacedError: If a vector that is not in memory is no longer there.
         """
-        near = self.tail.search(queries, k, among)
         if self.segment is None:
-            return near
+            return self.tail.search(queries, k, among)
         chosen = self.alive
         if among is not None:
             chosen = Selection.of(self.segment.places(among), len(self.segment.slots))
@@ -122,9 +121,9 @@ class LayeredIndex:
             )
             for i in range(0, len(queries), _QUERIES_AT_ONCE)
         ]
-        below = Neighbours(
-            np.concatenate([part.slots for part in parts] or [near.slots[:, :0]]),
-            np.concatenate([part.scores for part in parts] or [near.scores[:, :0]]),
-            all(part.exact for part in parts),
+        below = stacked(parts)
+        return (
+            joined([self.tail.search(queries, k, among), below], k)
+            if self.tail.count
+            else below
         )
-        return joined([near, below], k)

@@ -51,11 +51,8 @@ class Neighbours:
     ) -> "Neighbours":
         """The best ``k`` of each row of candidates in any order; -inf stands for none."""
         order = np.lexsort((slots, -scores), axis=1)[:, :k]
-        return cls(
-            np.take_along_axis(slots, order, axis=1),
-            np.take_along_axis(scores, order, axis=1),
-            exact,
-        )
+        row = np.arange(len(order))[:, None]
+        return cls(slots[row, order], scores[row, order], exact)
 
 
 def joined(parts: Sequence[Neighbours], k: int) -> Neighbours:
@@ -69,6 +66,17 @@ def joined(parts: Sequence[Neighbours], k: int) -> Neighbours:
         np.concatenate([part.scores for part in filled], axis=1),
         k,
         exact=all(part.exact for part in filled),
+    )
+
+
+def stacked(parts: Sequence[Neighbours]) -> Neighbours:
+    """The answers to some queries and those to others, one below the other."""
+    if len(parts) <= 1:
+        return parts[0] if parts else Neighbours.none(0)
+    return Neighbours(
+        np.concatenate([part.slots for part in parts]),
+        np.concatenate([part.scores for part in parts]),
+        all(part.exact for part in parts),
     )
 
 

@@ -95,6 +95,8 @@ class Segment:
             else:
                 found, full = self._approximate(queries[left], k, chosen, effort, source)
                 effort = effort * 2 if effort < self.engine.most else None
+            if len(left) == len(queries) and full.all():
+                return found
             slots[left[full]], scores[left[full]] = found.slots[full], found.scores[full]
             is_exact &= found.exact
             left = left[~full]
@@ -121,7 +123,9 @@ class Segment:
         self, queries: Embeddings, k: int, chosen: Selection, effort: int, source: Source
     ) -> tuple[Neighbours, npt.NDArray[np.bool_]]:
         """The best of what FAISS finds, and for which queries that is as many as k."""
-        wide = min(max(k + MARGIN, int(np.ceil(k * self.curve.width))), chosen.count)
+        # Codes need the width that was measured; vectors what FAISS's rounding may exchange.
+        wide = k + MARGIN if self.spec.holds_vectors else int(np.ceil(k * self.curve.width))
+        wide = min(wide, chosen.count)
         effort = min(effort, self.engine.most)
         found = self.engine.search(queries, wide, effort, chosen.selector())
         missing = found.position < 0
