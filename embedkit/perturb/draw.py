@@ -52,6 +52,27 @@ class Draw:
         """One boolean per image, true with the given probability."""
         return self.uniform((0.0, 1.0)) < probability
 
+    def below(self, count: int) -> PerImage:
+        """One whole number per image, 0 to ``count - 1``, int64."""
+        # The highest float below 1 times a count may round up to the count.
+        return (self.uniform((0.0, 1.0)) * count).long().clamp_(max=count - 1)
+
+    def beta(self, alpha: float) -> PerImage:
+        """One number in [0, 1] per image from the Beta distribution with both parameters so."""
+        shape = torch.full(
+            (2, len(self._pixels)), alpha, dtype=torch.float64, device=self._generator.device
+        )
+        # As gamma variates; torch's public sampler takes no generator. At a small alpha both
+        # may come out as 0: then it is either end.
+        first, second = torch._standard_gamma(shape, generator=self._generator)
+        total = first + second
+        share = torch.where(total > 0, first / total.where(total > 0, 1), 0.0)
+        return share.to(self._pixels)
+
+    def partners(self) -> PerImage:
+        """Another image for each image, as positions in the batch: a random permutation."""
+        return self.uniform((0.0, 1.0)).argsort()
+
     def noise(self, *, normal: bool) -> UnitPixels:
         """One number per value of the batch: standard normal, or uniform in [0, 1)."""
         fill = torch.randn if normal else torch.rand

@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from embedkit.errors import InvalidInput
-from embedkit.perturb.augmentation import Augmentation, augmentations, build_augmentation
+from embedkit.perturb.augmentation import (
+    Augmentation,
+    Mixing,
+    augmentations,
+    build_augmentation,
+)
 
 NAMES = augmentations.names()
 SIZES = [(1, 8, 8), (3, 32, 32), (3, 5, 9), (1, 28, 28), (3, 1, 1)]
@@ -14,7 +19,10 @@ SIZES = [(1, 8, 8), (3, 32, 32), (3, 5, 9), (1, 28, 28), (3, 1, 1)]
 ALWAYS = {"geometric": {"flip": 0.0}, "colour": {"greyscale": 0.0}}
 
 # What takes from other images of the batch changes nothing where all are the same.
-MIXING = {"batch_styles"}
+MIXING = {"batch_styles", "cutmix", "mixup"}
+
+
+MIXES = [n for n in NAMES if isinstance(build_augmentation([{"name": n}]).steps[0], Mixing)]
 
 
 def _make(name: str, **arguments: object) -> Augmentation:
@@ -147,6 +155,19 @@ def test_other_ranks_and_dtypes_are_refused(name, pixels):
 def test_probabilities_out_of_range_are_refused(name, p):
     with pytest.raises(InvalidInput, match=r"expected p in \[0, 1\], got"):
         _make(name, p=p)
+
+
+@pytest.mark.parametrize("name", MIXES)
+def test_targets_are_mixed_as_the_pixels_are(name):
+    augmentation, pixels = _make(name, p=0.5), _images(40)
+    assert isinstance(augmentation, Mixing)
+    mixed, shares = augmentation.mix(pixels, torch.eye(40), _seeded(10))
+    assert torch.equal(mixed, augmentation(pixels, _seeded(10)))
+    torch.testing.assert_close(shares.sum(dim=1), torch.ones(40))
+    assert shares.min() >= 0
+    untouched = (mixed == pixels).flatten(1).all(dim=1)
+    assert untouched.any()
+    assert torch.equal(shares[untouched], torch.eye(40)[untouched])
 
 
 @pytest.mark.gpu

@@ -99,6 +99,10 @@ def main() -> None:
         arrays = one_step("byol", processes, run={"precision": "bf16"})
         if processes.is_first:
             np.savez(folder / "bf16.npz", **arrays)
+        views = {"adversarial_255": 16, "adversarial_steps": 2}
+        arrays = one_step("simclr", processes, views=views)
+        if processes.is_first:
+            np.savez(folder / "misled.npz", **arrays)
         cached = {"run": {"gradient_cache": 2}, "optimiser": {"perturbation": "sam"}}
         arrays = one_step("moco", processes, **cached)
         if processes.is_first:

@@ -74,6 +74,12 @@ def test_in_bfloat16_too(pair):
 
 
 @pytest.mark.slow
+def test_adversarial_views_are_those_of_one_process(pair):
+    expected = one_step("simclr", views={"adversarial_255": 16, "adversarial_steps": 2})
+    assert_same(dict(np.load(pair / "misled.npz")), expected)
+
+
+@pytest.mark.slow
 def test_parts_and_perturbed_weights_go_together_with_processes(pair):
     """Parts of 2 images on 2 processes are batch norms over 4, as parts of 4 are on one."""
     found = dict(np.load(pair / "cached.npz"))
