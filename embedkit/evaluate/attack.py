@@ -5,8 +5,8 @@ to the 8-bit pixels that the server will really receive, asks the served model a
 success from that answer only. A buggy method can be weak; it cannot report a false success.
 """
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -23,13 +23,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Attack",
+    "Ensemble",
     "Found",
+    "Method",
     "Need",
     "Outcome",
     "Problem",
     "Target",
     "attacks",
     "run_attack",
+    "subset",
     "worst_of",
 ]
 
@@ -116,7 +119,23 @@ class Attack(Protocol):
         ...
 
 
-attacks: Registry[type[Attack]] = Registry("embedkit.evaluate.attacks", "attack")
+@runtime_checkable
+class Ensemble(Protocol):
+    """Several attacks in turn, each on the images that are still standing."""
+
+    needs: ClassVar[frozenset[Need]]
+    norms: ClassVar[frozenset[str]]
+
+    def members(self, head: VictimHead) -> tuple[Attack, ...]:
+        """The attacks against such a head, in their order; at least one."""
+        ...
+
+
+Method = Attack | Ensemble
+
+attacks: Registry[type[Attack] | type[Ensemble]] = Registry(
+    "embedkit.evaluate.attacks", "attack"
+)
 """Every attack by name; ``attacks.get(name)()`` is the attack with its default settings."""
 
 
@@ -173,11 +192,30 @@ def worst_of(first: Outcome, second: Outcome) -> Outcome:
     )
 
 
-def run_attack(method: Attack, target: Target, threat: Threat, *, seed: int = 0) -> Outcome:
+Head = TypeVar("Head", bound=VictimHead)
+
+
+def subset(head: Head, rows: npt.NDArray[np.int64]) -> Head:
+    """Return a head about some of its images only.
+
+    Args:
+        head: A frozen dataclass that names its fields with one entry per attacked image in
+            ``per_image``; without these it is about all images alike.
+        rows: Which images, (m,).
+    """
+    fields: tuple[str, ...] = getattr(head, "per_image", ())
+    if not fields:
+        return head
+    changed: Any = {name: getattr(head, name)[rows] for name in fields}
+    made: Head = replace(head, **changed)  # type: ignore[type-var]  # a dataclass if per_image
+    return made
+
+
+def run_attack(method: Method, target: Target, threat: Threat, *, seed: int = 0) -> Outcome:
     """Run a method against a target and verify what it claims.
 
     Args:
-        method: The search.
+        method: The search, or several in turn.
         target: Victim, head and images.
         threat: What the attacker may do.
         seed: Root of the method's randomness.
@@ -189,6 +227,8 @@ def run_attack(method: Attack, target: Target, threat: Threat, *, seed: int = 0)
         InvalidInput: If the method does not know the norm, or needs gradients and the target
             has no surrogate.
     """
+    if isinstance(method, Ensemble):
+        return _run_in_turn(method, target, threat, seed)
     oracle = _oracle(method, target, threat)
     problem = Problem(
         target.images,
@@ -206,6 +246,53 @@ def run_attack(method: Attack, target: Target, threat: Threat, *, seed: int = 0)
             raise
         found, exhausted = Found(oracle.best.astype(np.float32)), True
     return _verified(found, target, threat, oracle, exhausted)
+
+
+def _run_in_turn(method: Ensemble, target: Target, threat: Threat, seed: int) -> Outcome:
+    """Each member attacks what the victim itself says is still standing."""
+    first, *others = method.members(target.head)
+    worst = run_attack(first, target, threat, seed=seed)
+    for member in others:
+        rows = np.flatnonzero(~worst.success)
+        if not len(rows):
+            break
+        spent = int(worst.queries.max(initial=0))
+        limit = threat.query_limit
+        left = threat if limit is None else replace(threat, query_limit=max(limit - spent, 1))
+        if limit is not None and spent >= limit and member.needs & {"scores", "decisions"}:
+            continue
+        part = replace(
+            target,
+            head=subset(target.head, rows),
+            images=target.images[rows],
+            ids=tuple(target.ids[i] for i in rows),
+        )
+        found = run_attack(member, part, left, seed=seed)
+        worst = worst_of(worst, _spread(found, rows, worst))
+    return worst
+
+
+def _spread(part: Outcome, rows: npt.NDArray[np.int64], whole: Outcome) -> Outcome:
+    """The outcome of some images among all; the others keep what they had, for no queries."""
+
+    def filled(values: npt.NDArray[Any], rest: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        made = rest.copy()
+        made[rows] = values
+        return made
+
+    n = len(whole.success)
+    norms = part.gradient_norms
+    return Outcome(
+        filled(part.adversarial, whole.adversarial),
+        filled(part.success, np.zeros(n, bool)),
+        filled(part.distances, whole.distances),
+        filled(part.candidates, whole.candidates),
+        filled(part.embeddings, whole.embeddings),
+        filled(part.queries, np.zeros(n, np.int64)),
+        part.usage,
+        part.exhausted,
+        None if norms is None else filled(norms, np.full(n, -np.inf)),
+    )
 
 
 def _oracle(method: Attack, target: Target, threat: Threat) -> Oracle | None:

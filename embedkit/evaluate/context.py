@@ -11,6 +11,7 @@ from embedkit.bundle import Bundle
 from embedkit.data.dataset import Dataset
 from embedkit.errors import InvalidInput, NotFound
 from embedkit.evaluate.features import FeatureCache, Output, RawPixels
+from embedkit.evaluate.threat import ThreatNorm
 from embedkit.preprocess import InputSpec
 from embedkit.types import Embedder, Embeddings, EncodedImages, FeatureEmbedder, Images
 
@@ -31,9 +32,18 @@ class Options:
     Attributes:
         attack_images: Test images examined for attacks, the first ones of a seeded order; those
             that the model handles correctly are attacked.
-        pgd_steps: Steps of the white-box attack.
-        square_queries: Queries per image of the black-box attack.
+        attacks: Attacks by name.
+        heads: Decisions attacked: ``knn``, ``linear``, ``cosine``, ``search``, ``ood``.
+        norms: Kinds of change: ``linf``, ``l2``, ``patch``.
+        pgd_steps: Steps of the white-box attacks.
+        square_queries: Queries per image of the black-box attacks.
         radii_255: Linf radii in steps of 1/255.
+        l2_radii_255: L2 radii in steps of 1/255.
+        patch_sides_px: Sides of a patch in pixels.
+        encoding: How attacked images are sent: ``uint8`` pixels, ``png`` or ``jpeg`` files.
+        jpeg_quality: Of those files, and of the files that successes are sent as once more.
+        search_places: Places of a search result that are attacked.
+        attack_checks: Whether further runs check that the white-box attacks are strong.
         parity_images: Test images compared between the runtimes.
         detectors: OOD detectors that are fitted.
         probe_images: Training images of the linear probe, a seeded choice with every class in
@@ -53,9 +63,18 @@ class Options:
     """
 
     attack_images: int = 200
+    attacks: tuple[str, ...] = ("pgd", "square")
+    heads: tuple[str, ...] = ("knn",)
+    norms: tuple[ThreatNorm, ...] = ("linf",)
     pgd_steps: int = 40
     square_queries: int = 500
     radii_255: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
+    l2_radii_255: tuple[float, ...] = (32.0, 64.0, 128.0)
+    patch_sides_px: tuple[int, ...] = (2, 4, 8)
+    encoding: Literal["uint8", "png", "jpeg"] = "uint8"
+    jpeg_quality: int = 75
+    search_places: int = 10
+    attack_checks: bool = True
     parity_images: int = 256
     detectors: tuple[str, ...] = ("knn", "mahalanobis")
     probe_images: int = 10_000

@@ -6,7 +6,7 @@ head that turns an embedding into the answer the attacker sees.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Protocol
+from typing import Annotated, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +59,8 @@ class KnnHead:
     labels: Labels
     k: int = 20
     temperature: float = 0.07
+
+    per_image: ClassVar[tuple[str, ...]] = ("labels",)
 
     def __post_init__(self) -> None:
         if len(self.bank) == 0 or len(self.bank) != len(self.bank_labels):
@@ -133,6 +135,8 @@ class CosineHead:
 
     anchors: Embeddings
     threshold: float = 0.5
+
+    per_image: ClassVar[tuple[str, ...]] = ("anchors",)
 
     def margins(self, embeddings: Embeddings, indices: Indices) -> Scores:
         """Cosine to the image's own clean embedding, above the threshold, (m,)."""

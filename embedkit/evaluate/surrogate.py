@@ -6,7 +6,7 @@ torch is imported when a twin is built, so the served half of an evaluation work
 import hashlib
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -33,12 +33,26 @@ class TorchEmbedder:
         encoder: The torch module.
         digest: Digest of the model this is the twin of.
         batch: Images per forward pass.
+        output: What ``embed`` and its relatives return: unit vectors, or ``features`` before
+            normalisation for victims whose decision is made from these.
     """
 
-    def __init__(self, encoder: "Encoder", digest: str, *, batch: int = 256) -> None:
+    def __init__(
+        self,
+        encoder: "Encoder",
+        digest: str,
+        *,
+        batch: int = 256,
+        output: Literal["embedding", "features"] = "embedding",
+    ) -> None:
         self.encoder = encoder.eval().requires_grad_(False)
         self.batch = batch
+        self.output = output
         self._digest = digest
+
+    def giving(self, output: Literal["embedding", "features"]) -> "TorchEmbedder":
+        """Return the same twin with another output."""
+        return TorchEmbedder(self.encoder, self._digest, batch=self.batch, output=output)
 
     @property
     def dim(self) -> int:
@@ -56,23 +70,19 @@ class TorchEmbedder:
         return self.encoder.input
 
     def embed(self, images: Images | EncodedImages) -> Embeddings:
-        """Return unit vectors, (n, d) float32."""
-        from torch.nn.functional import normalize
-
-        return self._in_batches(images, lambda features: normalize(features, dim=1))
+        """Return unit vectors (or features, see ``output``), (n, d) float32."""
+        return self._in_batches(images, self._finished)
 
     def features(self, images: Images | EncodedImages) -> Embeddings:
         """Return features before normalisation, (n, d) float32."""
         return self._in_batches(images, lambda features: features)
 
     def embed_pixels(self, pixels: "torch.Tensor") -> "torch.Tensor":
-        """Return unit vectors (n, d) of float pixels (n, c, h, w) in [0, 1]; differentiable."""
-        from torch.nn.functional import normalize
-
-        return normalize(self.encoder.encode(pixels).features, dim=1)
+        """The output, (n, d), of float pixels (n, c, h, w) in [0, 1]; differentiable."""
+        return self._finished(self.encoder.encode(pixels).features)
 
     def embed_levels(self, pixels: Candidates) -> Embeddings:
-        """Return unit vectors of pixels in grey levels that need not be whole, (n, h, w, c)."""
+        """The output, (n, d), of pixels in grey levels that need not be whole, (n, h, w, c)."""
         import torch
 
         parts = []
@@ -82,6 +92,11 @@ class TorchEmbedder:
                 unit = (part / 255).to(self.encoder.mean)
                 parts.append(self.embed_pixels(unit).float().cpu().numpy())
         return np.concatenate(parts)
+
+    def _finished(self, features: "torch.Tensor") -> "torch.Tensor":
+        from torch.nn.functional import normalize
+
+        return features if self.output == "features" else normalize(features, dim=1)
 
     def _in_batches(
         self,

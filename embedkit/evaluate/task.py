@@ -39,6 +39,7 @@ Figure = dict[str, object]
 ``scatter2d``   x, y, labels
 ``image_grid``  rows: [{label, images: [base64 of a PNG]}]
 ``reliability`` series: {name: {confidence, accuracy, count}}, per bin
+``table``       columns: [text], rows: [[text, one per column]]
 
 An optional ``title`` goes above the plot.
 """

@@ -9,7 +9,10 @@ import numpy.typing as npt
 from embedkit.errors import InvalidInput
 from embedkit.types import Images, Scores
 
-__all__ = ["Candidates", "Threat"]
+__all__ = ["NORMS", "Candidates", "Threat", "ThreatNorm", "window_sums"]
+
+ThreatNorm = Literal["linf", "l2", "patch"]
+NORMS: tuple[ThreatNorm, ...] = ("linf", "l2", "patch")
 
 Candidates = Annotated[npt.NDArray[np.float32], "n h w c"]
 """Attacked pixels before rounding, in grey levels of 0 to 255."""
@@ -17,16 +20,19 @@ Candidates = Annotated[npt.NDArray[np.float32], "n h w c"]
 
 @dataclass(frozen=True)
 class Threat:
-    """A ball around each image, and a limit on queries.
+    """What may be changed of each image, and a limit on queries.
 
     Attributes:
-        norm: ``linf`` (largest change of a pixel) or ``l2`` (Euclidean length of the change).
+        norm: ``linf`` (largest change of a pixel), ``l2`` (Euclidean length of the change) or
+            ``patch`` (one square anywhere in the image).
         radius_255: Radius in grey levels, that is in steps of 1/255; a whole number for
-            ``linf`` because the served model takes 8-bit pixels.
+            ``linf`` because the served model takes 8-bit pixels. Of a ``patch`` it bounds the
+            change of a pixel, and must be 255: its values are free.
         query_limit: Images that an attack may send per image attacked; None is unlimited.
+        side_px: Side of the square of a ``patch``, in pixels; 0 for the other norms.
 
     Raises:
-        InvalidInput: If the norm is unknown, or the radius or the limit is out of range.
+        InvalidInput: If the norm is unknown, or the radius, side or limit is out of range.
 
     Example:
         >>> black = np.zeros((1, 2, 2, 1), np.uint8)
@@ -34,13 +40,14 @@ class Threat:
         array([False])
     """
 
-    norm: Literal["linf", "l2"]
+    norm: ThreatNorm
     radius_255: float
     query_limit: int | None = None
+    side_px: int = 0
 
     def __post_init__(self) -> None:
-        if self.norm not in ("linf", "l2"):
-            raise InvalidInput(f"expected the norm 'linf' or 'l2', got {self.norm!r}")
+        if self.norm not in NORMS:
+            raise InvalidInput(f"expected the norm 'linf', 'l2' or 'patch', got {self.norm!r}")
         if not 0 < self.radius_255 < np.inf:
             raise InvalidInput(f"expected radius_255 > 0, got {self.radius_255}")
         if self.norm == "linf" and self.radius_255 != int(self.radius_255):
@@ -50,10 +57,37 @@ class Threat:
             )
         if self.query_limit is not None and self.query_limit < 1:
             raise InvalidInput(f"expected query_limit >= 1 or None, got {self.query_limit}")
+        if self.norm == "patch" and (self.side_px < 1 or self.radius_255 != 255):
+            raise InvalidInput(
+                f"expected side_px >= 1 and radius_255 255 for a patch, got {self.side_px} and "
+                f"{self.radius_255:g}"
+            )
+        if self.norm != "patch" and self.side_px:
+            raise InvalidInput(f"expected side_px for a patch alone, got it for {self.norm}")
+
+    @classmethod
+    def patch(cls, side_px: int, query_limit: int | None = None) -> "Threat":
+        """Return the threat of a square of ``side_px`` pixels with free values, anywhere."""
+        return cls("patch", 255, query_limit, side_px)
+
+    @property
+    def size(self) -> float:
+        """How much is allowed: the radius in grey levels, of a patch the side in pixels."""
+        return self.side_px if self.norm == "patch" else self.radius_255
+
+    @property
+    def name(self) -> str:
+        """As metrics have it: ``8`` (linf), ``l2_64``, ``patch_5``."""
+        return f"{self.size:g}" if self.norm == "linf" else f"{self.norm}_{self.size:g}"
 
     def distances(self, images: Images | Candidates, originals: Images) -> Scores:
-        """Distance of each image from its original in the threat's norm, (n,) grey levels."""
+        """How far each image is from its original, (n,), in the unit of ``size``.
+
+        Of a patch it is the side of the smallest square that holds every change.
+        """
         delta = images.astype(np.float64) - originals.astype(np.float64)
+        if self.norm == "patch":
+            return _extents(np.asarray((delta != 0).any(axis=3)))
         if self.norm == "linf":
             return np.asarray(np.abs(_flat(delta)).max(axis=1, initial=0.0))
         return np.asarray(np.linalg.norm(_flat(delta), axis=1))
@@ -64,18 +98,21 @@ class Threat:
         exact = images.dtype == np.uint8
         # A float32 grey level near 255 is off by up to 2**-17.
         slack = 0.0 if exact else 2**-16 * np.sqrt(flat.shape[1])
-        near = self.distances(images, originals) <= self.radius_255 + slack
+        near = self.distances(images, originals) <= self.size + slack
         return np.asarray(near & (flat >= 0).all(axis=1) & (flat <= 255).all(axis=1))
 
     def project(self, candidates: Candidates, originals: Images) -> Candidates:
         """Return the nearest pixels inside the ball and inside 0 to 255, not rounded.
 
+        Of a patch the square that keeps most of the change stays, and the rest is undone.
         Candidates that are not numbers fall back to the original.
         """
         centre = originals.astype(np.float64)
         delta = np.nan_to_num(candidates.astype(np.float64) - centre, nan=0.0)
         if self.norm == "linf":
             delta = np.clip(delta, -self.radius_255, self.radius_255)
+        elif self.norm == "patch":
+            delta = delta * _strongest_window(delta, self.side_px)
         else:
             lengths = np.linalg.norm(_flat(delta), axis=1)
             scale = self.radius_255 / np.maximum(lengths, self.radius_255)
@@ -104,6 +141,40 @@ class Threat:
 
 def _flat(pixels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return pixels.reshape(len(pixels), int(np.prod(pixels.shape[1:])))
+
+
+def window_sums(values: npt.NDArray[np.float64], side: int) -> npt.NDArray[np.float64]:
+    """Sum of (n, h, w) over every square window, (n, h - side + 1, w - side + 1)."""
+    padded = np.pad(values, ((0, 0), (1, 0), (1, 0))).cumsum(axis=1).cumsum(axis=2)
+    rows = padded[:, side:] - padded[:, :-side]
+    return np.asarray(rows[:, :, side:] - rows[:, :, :-side])
+
+
+def _strongest_window(delta: npt.NDArray[np.float64], side: int) -> npt.NDArray[np.bool_]:
+    """The square of each image with the largest sum of squares, as a mask (n, h, w, 1)."""
+    n, height, width, _ = delta.shape
+    side = min(side, height, width)
+    mass = (delta**2).sum(axis=3)
+    sums = window_sums(mass, side)
+    # Sums are rounded: a window that holds every change must win whatever the last bit says.
+    inside = window_sums((mass > 0).astype(np.float64), side)
+    sums[inside == (mass > 0).sum(axis=(1, 2))[:, None, None]] = np.inf
+    tops, lefts = np.unravel_index(sums.reshape(n, -1).argmax(axis=1), sums.shape[1:])
+    rows, columns = np.arange(height)[None], np.arange(width)[None]
+    tall = (rows >= tops[:, None]) & (rows < tops[:, None] + side)
+    wide = (columns >= lefts[:, None]) & (columns < lefts[:, None] + side)
+    return np.asarray((tall[:, :, None] & wide[:, None, :])[..., None])
+
+
+def _extents(changed: npt.NDArray[np.bool_]) -> Scores:
+    """Side of the smallest square around the changed pixels (n, h, w) of each image, (n,)."""
+    sides = np.zeros(len(changed))
+    for axis in (1, 2):
+        lines: npt.NDArray[np.bool_] = np.asarray(changed.any(axis=axis))
+        first = lines.argmax(axis=1)
+        last = lines.shape[1] - lines[:, ::-1].argmax(axis=1)
+        sides = np.maximum(sides, np.where(lines.any(axis=1), last - first, 0))
+    return sides
 
 
 def _shortened(

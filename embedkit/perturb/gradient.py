@@ -20,11 +20,14 @@ __all__ = [
     "Rule",
     "Schedule",
     "ascend",
+    "into_ball",
+    "lengths_of",
     "project",
     "project_l2",
     "project_linf",
     "random_start",
     "steepest",
+    "value_and_gradient",
 ]
 
 Norm = Literal["linf", "l2"]
@@ -80,7 +83,7 @@ def project_linf(delta: Tensor, radius: float) -> Tensor:
 
 def project_l2(delta: Tensor, radius: float) -> Tensor:
     """Return the nearest perturbation of each image, (n, ...), no longer than ``radius``."""
-    lengths = _lengths(delta)
+    lengths = lengths_of(delta)
     scale = (radius / lengths.clamp_min(torch.finfo(delta.dtype).tiny)).clamp_max(1.0)
     return delta * _spread(scale, delta)
 
@@ -110,7 +113,7 @@ def random_start(
         drawn = torch.rand(shape, generator=generator, device=generator.device)
         return (drawn * 2 - 1) * radius
     direction = torch.randn(shape, generator=generator, device=generator.device)
-    direction = direction / _spread(_lengths(direction).clamp_min(1e-12), direction)
+    direction = direction / _spread(lengths_of(direction).clamp_min(1e-12), direction)
     dimensions = direction[0].numel()
     drawn = torch.rand(shape[0], generator=generator, device=generator.device)
     return direction * _spread(drawn ** (1.0 / dimensions) * radius, direction)
@@ -120,7 +123,7 @@ def steepest(gradient: Tensor, norm: Norm) -> Tensor:
     """Return the unit step, in ``norm``, along which a linear loss grows most."""
     if norm == "linf":
         return gradient.sign()
-    lengths = _lengths(gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
+    lengths = lengths_of(gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
     return gradient / _spread(lengths, gradient)
 
 
@@ -145,7 +148,7 @@ def ascend(
     Returns:
         The best of the ``steps + 1`` iterates of each image, the start included.
     """
-    pixels = _into(images, start, norm, radius)
+    pixels = into_ball(images, start, norm, radius)
     best = pixels
     best_values = torch.full(
         (len(images),), -torch.inf, dtype=images.dtype, device=images.device
@@ -153,21 +156,22 @@ def ascend(
     gradient_norms = torch.zeros_like(best_values)
     velocity = torch.zeros_like(images)
     for _ in range(schedule.steps):
-        values, gradient = _value_and_gradient(loss, pixels)
+        values, gradient = value_and_gradient(loss, pixels)
         best, best_values = _better(best, best_values, pixels, values)
-        gradient_norms = torch.maximum(gradient_norms, _lengths(gradient))
+        gradient_norms = torch.maximum(gradient_norms, lengths_of(gradient))
         if schedule.rule == "momentum":
             velocity = schedule.decay * velocity + _unit_l1(gradient)
         else:
             velocity = gradient
         moved = pixels + schedule.step_size * steepest(velocity, norm)
-        pixels = _into(images, moved - images, norm, radius)
+        pixels = into_ball(images, moved - images, norm, radius)
     with torch.no_grad():
         best, best_values = _better(best, best_values, pixels, loss(pixels))
     return Ascent(best, best_values, gradient_norms)
 
 
-def _value_and_gradient(loss: PixelLoss, pixels: Tensor) -> tuple[Tensor, Tensor]:
+def value_and_gradient(loss: PixelLoss, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the loss of each image, (n,), and its gradient in the pixels, (n, c, h, w)."""
     leaf = pixels.detach().requires_grad_(True)
     values = loss(leaf)
     (gradient,) = torch.autograd.grad(values.sum(), leaf)
@@ -184,8 +188,11 @@ def _better(
     )
 
 
-def _into(images: Tensor, delta: Tensor, norm: Norm, radius: float) -> Tensor:
-    """Clipping to [0, 1] only shortens a perturbation, so the order keeps both constraints."""
+def into_ball(images: Tensor, delta: Tensor, norm: Norm, radius: float) -> Tensor:
+    """Return the images plus perturbations that are projected onto the ball and [0, 1].
+
+    Clipping to [0, 1] only shortens a perturbation, so the order keeps both constraints.
+    """
     return (images + project(delta, norm, radius)).clamp(0.0, 1.0)
 
 
@@ -194,7 +201,8 @@ def _unit_l1(gradient: Tensor) -> Tensor:
     return gradient / _spread(mass, gradient)
 
 
-def _lengths(delta: Tensor) -> Tensor:
+def lengths_of(delta: Tensor) -> Tensor:
+    """Return the Euclidean length of each perturbation, (n,)."""
     lengths: Tensor = delta.flatten(1).norm(dim=1)
     return lengths
 

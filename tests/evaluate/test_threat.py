@@ -14,7 +14,7 @@ from embedkit.evaluate.threat import Threat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("l1", 8), "expected the norm 'linf' or 'l2', got 'l1'"),
+        (("l1", 8), "expected the norm 'linf', 'l2' or 'patch', got 'l1'"),
         (("linf", 0), "expected radius_255 > 0, got 0"),
         (("l2", float("nan")), "expected radius_255 > 0, got nan"),
         (("linf", 2.5), "expected a whole radius_255 for linf, got 2.5"),

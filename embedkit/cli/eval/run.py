@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Unpack
 import click
 
 from embedkit.cli.connection import Target, connected
+from embedkit.cli.eval.attacks import AttackOptions, attack_options, attack_settings
 from embedkit.cli.eval.data import Data, Wanted, load
 from embedkit.errors import InvalidInput, ModelMismatch
 
@@ -27,7 +28,7 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 _SUITE = "classify,knn,linear,ood,robustness,parity"
 
 
-class Options(Wanted):
+class Options(Wanted, AttackOptions):
     """The options of the command, as click hands them over."""
 
     model: str
@@ -40,10 +41,6 @@ class Options(Wanted):
     gate: tuple[str, ...]
     seed: int
     probe_images: int
-    limit_attack: int
-    pgd_steps: int
-    square_queries: int
-    radius: tuple[float, ...]
     corruption: tuple[str, ...]
     corruption_images: int
     cache: Path | None
@@ -102,25 +99,7 @@ class Options(Wanted):
     default=10_000,
     help="Training images of the linear probe; 0 takes all.",
 )
-@click.option(
-    "--limit-attack", type=click.IntRange(1), default=200, help="Test images to try attacks on."
-)
-@click.option(
-    "--pgd-steps", type=click.IntRange(1), default=40, help="Steps of the white-box attack."
-)
-@click.option(
-    "--square-queries",
-    type=click.IntRange(1),
-    default=500,
-    help="Queries per image of the black-box attack.",
-)
-@click.option(
-    "--radius",
-    type=click.FloatRange(0, 255, min_open=True),
-    multiple=True,
-    default=(1.0, 2.0, 4.0, 8.0),
-    help="Linf radius of the attacks in steps of 1/255; repeat for more.",
-)
+@attack_options
 @click.option(
     "--corruption",
     multiple=True,
@@ -188,10 +167,7 @@ def _context(
     bundle, reason = _bundle(options, subject, served.digest)
     settings = Settings(
         probe_images=options["probe_images"],
-        attack_images=options["limit_attack"],
-        pgd_steps=options["pgd_steps"],
-        square_queries=options["square_queries"],
-        radii_255=tuple(sorted(set(options["radius"]))),
+        **attack_settings(options),
         corruptions=options["corruption"],
         corruption_images=options["corruption_images"],
         detectors=_detectors(options["detector"]),

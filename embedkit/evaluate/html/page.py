@@ -8,7 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from embedkit.evaluate.html.plots import Drawing, Grid, draw_figures
+from embedkit.evaluate.html.plots import Drawing, Grid, Table, draw_figures
 from embedkit.evaluate.html.strip import draw_strip
 from embedkit.evaluate.html.verdict import Reading, Verdict, judge
 from embedkit.evaluate.html.words import ABOUT, DESCRIPTIVE, HEADLINES, glossary, term_of
@@ -76,7 +76,7 @@ class Section:
     headlines: tuple[Row, ...]
     baselines: tuple[str, ...]
     glossary: Sequence[tuple[str, str]]
-    drawings: Sequence[Drawing | Grid]
+    drawings: Sequence[Drawing | Grid | Table]
     cost: str
     folded: bool
 

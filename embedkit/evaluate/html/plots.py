@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from embedkit.evaluate.html.axes import Frame, path, span
 
-__all__ = ["Drawing", "Grid", "draw_figures"]
+__all__ = ["Drawing", "Grid", "Table", "draw_figures"]
 
 Figure = Mapping[str, object]
 
@@ -50,22 +50,38 @@ class Grid:
     rows: tuple[tuple[str, tuple[str, ...]], ...] = field(default_factory=tuple)
 
 
-def draw_figures(figures: Mapping[str, Figure]) -> list[Drawing | Grid]:
+@dataclass(frozen=True)
+class Table:
+    """Words and numbers in rows.
+
+    Attributes:
+        title: Written above them.
+        columns: Headings.
+        cells: One tuple per row, as long as the headings.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    cells: tuple[tuple[str, ...], ...]
+
+
+def draw_figures(figures: Mapping[str, Figure]) -> list[Drawing | Grid | Table]:
     """Draw all figures of one task; ROC curves share a plot, up to six of them.
 
     Figures of a kind that is not known are left out.
     """
     curves = [figure for figure in figures.values() if figure.get("kind") == "roc"]
-    drawn: list[Drawing | Grid] = [
+    drawn: list[Drawing | Grid | Table] = [
         _roc(curves[start : start + _CURVES_PER_PLOT])
         for start in range(0, len(curves), _CURVES_PER_PLOT)
     ]
-    draw: dict[object, Callable[[str, Figure], Drawing | Grid]] = {
+    draw: dict[object, Callable[[str, Figure], Drawing | Grid | Table]] = {
         "histogram": _histogram,
         "curve": _curve,
         "scatter2d": _scatter,
         "image_grid": _image_grid,
         "reliability": _reliability,
+        "table": _table,
     }
     for name, figure in figures.items():
         kind = figure.get("kind")
@@ -185,6 +201,12 @@ def _image_grid(title: str, figure: Figure) -> Grid:
         )
         rows.append((str(values["label"]), images))
     return Grid(title, tuple(rows))
+
+
+def _table(title: str, figure: Figure) -> Table:
+    columns = tuple(map(str, _list(figure["columns"])))
+    rows = (tuple(map(str, _list(row))) for row in _list(figure["rows"]))
+    return Table(title, columns, tuple(row for row in rows if len(row) == len(columns)))
 
 
 def _vertical(values: list[float]) -> tuple[float, float]:

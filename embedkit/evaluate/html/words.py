@@ -101,8 +101,9 @@ ABOUT = {
     ),
     "robustness": (
         "Robustness",
-        "How often the model is still right when someone changes each pixel by at most the "
-        "radius. Every success was confirmed by the served model on 8-bit pixels.",
+        "How often the model still decides as it should when someone changes each pixel by at "
+        "most the radius (or, l2, all together; or, patch, one square). Every success was "
+        "confirmed by the served model on 8-bit pixels.",
     ),
     "parity": (
         "Parity",
@@ -126,7 +127,7 @@ HEADLINES = {
     "risk": r"(probe|encoder)_generalisation",
     "ood": r".*\.auroc",
     "retrieval": r"map|map_at_r|recall_at_1|search_recall_at_10",
-    "robustness": r"accuracy|(pgd|square)\.[^.]+\.accuracy",
+    "robustness": r"accuracy|(pgd|square|auto)\.[^.]+\.accuracy|checks_failed",
     "parity": r"(torch|local)_vs_served\.(max_abs_error|knn_flips)",
 }
 """Metrics of the summary by task, as patterns; of other tasks the first metric is taken."""
@@ -230,6 +231,10 @@ _GLOSSARY = {
         "the same on the local twin before rounding to 8 bits; the gap to accuracy is the "
         "strength that an attack lost on its way to the server"
     ),
+    "twin_uint8_accuracy": "the same on the local twin after rounding to 8 bits",
+    "png_accuracy": "the same with attacked images sent as PNG, which the server decodes",
+    "jpeg_accuracy": "the same with attacked images sent as JPEG, which blurs the attack",
+    "checks_failed": "signs of weak attacks or masked gradients, of n that were looked for",
     "median_queries": (
         "queries after which half of the attacked images were fooled; a lower bound where "
         "fewer than half were"

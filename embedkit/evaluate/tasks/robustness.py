@@ -1,7 +1,7 @@
 """How small a change of the pixels changes the served model's mind?"""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -9,87 +9,189 @@ import numpy.typing as npt
 
 from embedkit.bundle import Bundle
 from embedkit.errors import InvalidInput, ModelMismatch, NotFound
-from embedkit.evaluate.attack import Attack, attacks
+from embedkit.evaluate.attack import attacks
 from embedkit.evaluate.context import Context, Which
 from embedkit.evaluate.measurement.checks import class_problem
 from embedkit.evaluate.measurement.partial import attempt
 from embedkit.evaluate.measurement.survival import censored_median
-from embedkit.evaluate.measurement.trial import (
-    Attacked,
-    RandomNoise,
-    Trial,
-    attack_at,
-    mean_shift,
-    prepare_trial,
+from embedkit.evaluate.measurement.trial.attacking import Attacked, Runs, Trial, mean_shift
+from embedkit.evaluate.measurement.trial.figures import attack_figures
+from embedkit.evaluate.measurement.trial.prepare import heads_of, prepare_trial
+from embedkit.evaluate.measurement.trial.running import (
+    Everything,
+    attack_everywhere,
+    check_runs,
+    needs_gradient,
+    threats_of,
 )
-from embedkit.evaluate.measurement.trial_report import Runs, attack_figures, weaknesses
-from embedkit.evaluate.statistics import Metrics
+from embedkit.evaluate.measurement.trial.sanity import Check, check_table, sanity_checks
+from embedkit.evaluate.statistics import Metric, Metrics
 from embedkit.evaluate.surrogate import TorchEmbedder
-from embedkit.evaluate.task import TaskResult, skipped, tasks
-from embedkit.evaluate.threat import Threat
+from embedkit.evaluate.task import Figure, TaskResult, skipped, tasks
 
 __all__ = ["Robustness"]
 
 RAW_PIXEL_LIMIT = 4_000_000
 """Values in the bank of raw pixels up to which attacking that baseline by queries is cheap."""
 
+_STAGES = {
+    "twin": "twin_accuracy",
+    "twin_uint8": "twin_uint8_accuracy",
+    "png": "png_accuracy",
+    "jpeg": "jpeg_accuracy",
+}
+_NEED_LABELS = ("knn", "linear")
+
 
 @tasks.register("robustness")
 @dataclass(frozen=True)
 class Robustness:
-    """Attacks on the served model's kNN decision (k = 20, T = 0.07) at several radii.
+    """Attacks on the served model's decisions under several threats.
 
-    ``pgd`` is white-box: PGD on the bundle's torch twin with two losses (away from the image's
-    own embedding, and away from its class), rounded to 8 bits and replayed through the served
-    model; the worse of the two counts. ``square`` is black-box, by queries to the served model.
-    A number of test images fixed beforehand is examined, the first of a seeded order; those
-    that the model handles correctly are attacked, and accuracies are shares of all examined.
+    Attacks, threats and attacked decisions (heads) are the run's options. Attacks by gradient
+    climb on the bundle's torch twin; what they find is rounded to 8 bits and replayed through
+    the served model. The others query the served model. A number of images fixed beforehand is
+    examined, the first of a seeded order; those that the model handles correctly are attacked,
+    and accuracies are shares of all examined.
 
-    Metrics: ``accuracy`` (clean), ``<attack>.<radius>.accuracy``, ``.cosine_shift``,
-    ``pgd.<radius>.twin_accuracy`` (before rounding, on the twin), and
-    ``square.<radius>.median_queries`` (censored at the limit). Baselines: ``random_noise`` of
-    the same radius, ``raw_pixels`` under Square, ``random_encoder`` under PGD.
-    Items: ``index`` and ``handled`` of the examined images; for the attacked ones
-    ``<attack>.<radius>.success``, ``.cosine_shift`` and ``.queries``.
+    Metrics of the kNN vote (k = 20, T = 0.07): ``accuracy`` (clean) and, with ``<threat>`` the
+    linf radius, ``l2_<radius>`` or ``patch_<side>``: ``<attack>.<threat>.accuracy``,
+    ``.cosine_shift``, ``.png_accuracy`` and ``.jpeg_accuracy`` (the same images sent as files);
+    of attacks by gradient ``.twin_accuracy`` (on the twin, before rounding) and
+    ``.twin_uint8_accuracy``; of those by queries ``.median_queries`` (censored at the limit).
+    ``worst.<threat>.accuracy`` is the worst over all attacks, image by image, if there are
+    several. Other heads put their name before: ``linear.pgd.8.accuracy``. ``checks_failed``
+    counts the signs of weak attacks or masked gradients. Baselines: ``random_noise`` of the
+    same size, ``raw_pixels`` under queries, ``random_encoder`` under gradients.
+    Items, under the same names: ``index`` and ``handled`` of the examined images; for the
+    attacked ones ``<attack>.<threat>.success``, ``.cosine_shift`` and ``.queries``.
     """
 
     def metric_names(self, context: Context) -> tuple[str, ...]:
         """Every metric that it may give here."""
-        kinds = {"pgd": "twin_accuracy", "square": "median_queries"}
-        names = [
-            f"{attack}.{radius:g}.{kind}"
-            for attack, own in kinds.items()
-            for radius in context.options.radii_255
-            for kind in ("accuracy", "cosine_shift", own)
-        ]
-        return ("accuracy", *names)
+        names = []
+        for head in heads_of(context):
+            names += [f"{_prefix(head)}accuracy", f"{_prefix(head)}checks_failed"]
+            for threat in threats_of(context.options):
+                names.append(f"{_prefix(head)}worst.{threat.name}.accuracy")
+                names += [
+                    f"{_prefix(head)}{attack}.{threat.name}.{kind}"
+                    for attack in context.options.attacks
+                    for kind in _kinds(attack)
+                ]
+        return tuple(names)
 
     def run(self, context: Context) -> TaskResult:
         """Attack, verify, and check that the attacks deserve the name."""
-        problem = class_problem(context)
-        if problem:
-            return skipped("robustness", problem)
+        for name in context.options.attacks:
+            attacks.get(name)
+        heads, problem = heads_of(context), class_problem(context)
         warnings: list[str] = []
-        surrogate = attempt("white-box attack", partial(_twin, context), warnings)
-        trial = prepare_trial(context, "served", surrogate=surrogate)
-        warnings += _few_images(trial, context)
-        noise = _at_each_radius([RandomNoise()], trial, context)
-        runs: dict[str, Runs] = {}
-        if surrogate is not None:
-            runs["pgd"] = _at_each_radius(_white_box(context), trial, context)
-        runs["square"] = _at_each_radius([_black_box(context)], trial, context)
-        baselines = {"random_noise": _noise_metrics(trial, noise, runs)}
+        if problem:
+            heads = tuple(head for head in heads if head not in _NEED_LABELS)
+            if not heads:
+                return skipped("robustness", problem)
+            warnings.append(problem)
+        surrogate = None
+        if any(map(needs_gradient, context.options.attacks)):
+            surrogate = attempt("white-box attack", partial(_twin, context), warnings)
+        parts = [_attack_head(context, head, surrogate, warnings) for head in heads]
+        found = [part for part in parts if part is not None]
+        if not found:
+            raise InvalidInput(warnings[-1])
+        return _joined(found, warnings)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The results of one head."""
+
+    metrics: Metrics
+    baselines: Mapping[str, Metrics]
+    cost: Mapping[str, float]
+    items: Mapping[str, npt.NDArray[np.generic]]
+    figures: Mapping[str, Figure]
+
+
+def _attack_head(
+    context: Context, head: str, surrogate: TorchEmbedder | None, warnings: list[str]
+) -> _Part | None:
+    """Attack one decision; None, with a warning, if it cannot be attacked here."""
+    prepare = partial(prepare_trial, context, "served", head=head, surrogate=surrogate)
+    # The one head of a run without others fails as the task does.
+    trial = prepare() if head == "knn" else attempt(f"attack on {head}", prepare, warnings)
+    if trial is None:
+        return None
+    prefix, options, names = _prefix(head), context.options, context.train.class_names
+    warnings += _few_images(trial, context, prefix)
+    wanted = [a for a in options.attacks if surrogate is not None or not needs_gradient(a)]
+    everything = attack_everywhere(trial, wanted, context, warnings)
+    extra = everything.extra
+    if options.attack_checks:
+        extra = check_runs(trial, everything, context)
+    checks = sanity_checks(trial, everything.runs, everything.noise, extra)
+    metrics = _metrics(trial, everything.runs, context) | {"checks_failed": _failed(checks)}
+    baselines = {"random_noise": _noise_metrics(trial, everything)}
+    if head == "knn":
         baselines |= _other_models(context, warnings, with_gradients=surrogate is not None)
-        names = context.train.class_names
-        return TaskResult(
-            "robustness",
-            _metrics(trial, runs, context),
-            baselines,
-            cost=_cost(trial, [noise, *runs.values()]),
-            warnings=(*warnings, *_censored(runs), *weaknesses(trial, runs, noise)),
-            items=_items(trial, runs),
-            figures=attack_figures(trial, runs, noise, names, context.options.grid_rows),
+    warnings += [f"{prefix}{text}" for check in checks for text in check.problems]
+    warnings += _censored(everything.runs, prefix)
+    figures = attack_figures(
+        trial,
+        everything.runs,
+        everything.noise,
+        names,
+        options.grid_rows,
+        options.square_queries,
+    )
+    figures["checks"] = check_table(checks)
+    return _Part(
+        _named(metrics, prefix),
+        {name: _named(each, prefix) for name, each in baselines.items()},
+        _cost(trial, [everything.noise, *everything.runs.values()]),
+        {prefix + name: values for name, values in _items(trial, everything.runs).items()},
+        {
+            prefix + name: figure | {"title": f"{prefix}{figure['title']}"}
+            for name, figure in figures.items()
+        },
+    )
+
+
+def _joined(parts: Sequence[_Part], warnings: list[str]) -> TaskResult:
+    """One result for all heads."""
+    first = parts[0]
+    result = TaskResult("robustness", cost=dict.fromkeys(first.cost, 0.0))
+    for part in parts:
+        baselines = {
+            name: {**result.baselines.get(name, {}), **part.baselines.get(name, {})}
+            for name in (*result.baselines, *part.baselines)
+        }
+        result = replace(
+            result,
+            metrics={**result.metrics, **part.metrics},
+            baselines=baselines,
+            cost={name: result.cost[name] + part.cost[name] for name in result.cost},
+            items={**result.items, **part.items},
+            figures={**result.figures, **part.figures},
         )
+    return replace(result, warnings=tuple(dict.fromkeys(warnings)))
+
+
+def _prefix(head: str) -> str:
+    """The kNN vote is the model's decision unless another is named."""
+    return "" if head == "knn" else f"{head}."
+
+
+def _named(metrics: Metrics, prefix: str) -> Metrics:
+    return {prefix + name: metric for name, metric in metrics.items()}
+
+
+def _kinds(attack: str) -> tuple[str, ...]:
+    """What is reported of an attack."""
+    own = ["twin_accuracy", "twin_uint8_accuracy"] if needs_gradient(attack) else []
+    if attacks.get(attack).needs & {"scores", "decisions"}:
+        own.append("median_queries")
+    return ("accuracy", "cosine_shift", "png_accuracy", "jpeg_accuracy", *own)
 
 
 def _twin(context: Context) -> TorchEmbedder:
@@ -117,73 +219,68 @@ def _digests(bundle: Bundle) -> set[str]:
     return found
 
 
-def _white_box(context: Context) -> list[Attack]:
-    make: Callable[..., Attack] = attacks.get("pgd")
-    steps = context.options.pgd_steps
-    return [make(steps=steps, loss="cosine"), make(steps=steps, loss="class")]
-
-
-def _black_box(context: Context) -> Attack:
-    make: Callable[..., Attack] = attacks.get("square")
-    return make(queries=context.options.square_queries)
-
-
-def _at_each_radius(methods: Sequence[Attack], trial: Trial, context: Context) -> Runs:
-    """Attack at each radius, smallest first."""
-    runs: dict[float, Attacked] = {}
-    radii = sorted(set(context.options.radii_255))
-    if not radii:
-        raise InvalidInput("expected at least one radius to attack at, got none")
-    for done, radius in enumerate(radii):
-        name = type(methods[0]).__name__
-        context.progress(f"{name} at radius {radius:g}", done / len(radii))
-        threat = Threat("linf", radius, context.options.square_queries)
-        runs[radius] = attack_at(trial, methods, threat, seed=context.seed)
-    return runs
-
-
 def _metrics(trial: Trial, runs: Mapping[str, Runs], context: Context) -> Metrics:
     metrics: Metrics = {"accuracy": trial.accuracy(np.zeros(len(trial.clean), bool))}
     for name, outcomes in runs.items():
-        for radius, run in outcomes.items():
-            prefix = f"{name}.{radius:g}"
+        for threat, run in outcomes.items():
+            prefix = f"{name}.{threat}"
             metrics[f"{prefix}.accuracy"] = trial.accuracy(run.outcome.success)
-            if run.twin_success is not None:
-                metrics[f"{prefix}.twin_accuracy"] = trial.accuracy(run.twin_success)
-            if name == "square":
+            for stage, success in run.stages.items():
+                metrics[f"{prefix}.{_STAGES[stage]}"] = trial.accuracy(success)
+            if "median_queries" in _kinds(name):
                 metrics[f"{prefix}.median_queries"] = censored_median(
                     run.outcome.queries, run.outcome.success, context.options.square_queries
                 )
             metrics[f"{prefix}.cosine_shift"] = mean_shift(run.shift)
+    if len(runs) > 1:
+        for threat in dict.fromkeys(t for outcomes in runs.values() for t in outcomes):
+            each = [o[threat].outcome.success for o in runs.values() if threat in o]
+            metrics[f"worst.{threat}.accuracy"] = trial.accuracy(np.any(each, axis=0))
     return metrics
 
 
-def _noise_metrics(trial: Trial, noise: Runs, runs: Mapping[str, Runs]) -> Metrics:
+def _failed(checks: Sequence[Check]) -> Metric:
+    failed = sum(bool(check.problems) for check in checks)
+    return Metric(float(failed), None, len(checks), "checks", higher_is_better=False)
+
+
+def _noise_metrics(trial: Trial, everything: Everything) -> Metrics:
     """Noise under the name of each attack, so that the two stand side by side."""
     metrics: Metrics = {}
-    for name in runs:
-        for radius, run in noise.items():
-            metrics[f"{name}.{radius:g}.accuracy"] = trial.accuracy(run.outcome.success)
-            metrics[f"{name}.{radius:g}.cosine_shift"] = mean_shift(run.shift)
+    for name, outcomes in everything.runs.items():
+        for threat in outcomes:
+            run = everything.noise[threat]
+            metrics[f"{name}.{threat}.accuracy"] = trial.accuracy(run.outcome.success)
+            metrics[f"{name}.{threat}.cosine_shift"] = mean_shift(run.shift)
     return metrics
 
 
 def _other_models(
     context: Context, warnings: list[str], *, with_gradients: bool
 ) -> dict[str, Metrics]:
-    """The same attacks on models that learned nothing, where that is cheap."""
+    """The first attack of each kind on models that learned nothing, where that is cheap."""
     baselines: dict[str, Metrics] = {}
-    pixels = attempt("baseline raw_pixels", partial(_raw_pixels, context), warnings)
-    if pixels is not None:
-        baselines["raw_pixels"] = pixels
-    if with_gradients:
-        random = attempt("baseline random_encoder", partial(_random_encoder, context), warnings)
+    names = context.options.attacks
+    black = [name for name in names if not needs_gradient(name)][:1]
+    white = [name for name in names if needs_gradient(name)][:1]
+    if black:
+        pixels = attempt(
+            "baseline raw_pixels", partial(_raw_pixels, context, black, warnings), warnings
+        )
+        if pixels is not None:
+            baselines["raw_pixels"] = pixels
+    if white and with_gradients:
+        random = attempt(
+            "baseline random_encoder",
+            partial(_random_encoder, context, white, warnings),
+            warnings,
+        )
         if random is not None:
             baselines["random_encoder"] = random
     return baselines
 
 
-def _raw_pixels(context: Context) -> Metrics:
+def _raw_pixels(context: Context, names: Sequence[str], warnings: list[str]) -> Metrics:
     size = len(context.train) * context.embedder("raw_pixels").dim
     if size > RAW_PIXEL_LIMIT:
         raise InvalidInput(
@@ -191,47 +288,49 @@ def _raw_pixels(context: Context) -> Metrics:
             "by queries takes too long, random_noise is the baseline"
         )
     trial = prepare_trial(context, "raw_pixels")
-    runs = {"square": _at_each_radius([_black_box(context)], trial, context)}
+    runs = attack_everywhere(trial, names, context, warnings).runs
     return _metrics(trial, runs, context)
 
 
-def _random_encoder(context: Context) -> Metrics:
+def _random_encoder(context: Context, names: Sequence[str], warnings: list[str]) -> Metrics:
     which: Which = "random_encoder"
     model = context.embedder(which)
     if not isinstance(model, TorchEmbedder):
         raise NotFound("expected an untrained twin with gradients, got one without")
     trial = prepare_trial(context, which, surrogate=model)
-    metrics = _metrics(
-        trial, {"pgd": _at_each_radius(_white_box(context), trial, context)}, context
-    )
-    # It is its own twin: a second number for the same thing would say nothing.
-    return {name: m for name, m in metrics.items() if not name.endswith("twin_accuracy")}
+    runs = attack_everywhere(trial, names, context, warnings).runs
+    metrics = _metrics(trial, runs, context)
+    # It is its own twin: further numbers for the same thing would say nothing.
+    return {name: m for name, m in metrics.items() if ".twin" not in name}
 
 
-def _few_images(trial: Trial, context: Context) -> list[str]:
+def _few_images(trial: Trial, context: Context, prefix: str) -> list[str]:
     examined, wanted = len(trial.positions), context.options.attack_images
     if examined >= wanted:
         return []
-    return [f"{examined} images are examined, not {wanted}: there are no more test images"]
-
-
-def _censored(runs: Mapping[str, Runs]) -> list[str]:
-    radii = [
-        f"{radius:g}"
-        for radius, run in runs["square"].items()
-        if np.count_nonzero(run.outcome.success) * 2 < len(run.outcome.success)
-    ]
-    if not radii:
-        return []
     return [
-        f"square.median_queries is a lower bound at radius {', '.join(radii)}: fewer than half "
-        "of the images were fooled within the limit"
+        f"{prefix}{examined} images are examined, not {wanted}: there are no more test images"
     ]
+
+
+def _censored(runs: Mapping[str, Runs], prefix: str) -> list[str]:
+    found = []
+    for name, outcomes in runs.items():
+        if "median_queries" not in _kinds(name):
+            continue
+        threats = [key for key, run in outcomes.items() if run.outcome.success.mean() < 0.5]
+        if threats:
+            found.append(
+                f"{prefix}{name}.median_queries is a lower bound at radius "
+                f"{', '.join(threats)}: fewer than half of the images were fooled within the "
+                "limit"
+            )
+    return found
 
 
 def _cost(trial: Trial, everything: Sequence[Runs]) -> dict[str, float]:
     """Images and calls of the served model; the attacks' own queries apart."""
-    attacked = [run for runs in everything for run in runs.values()]
+    attacked: list[Attacked] = [run for runs in everything for run in runs.values()]
     outcomes = [run.outcome for run in attacked]
     return {
         "images": len(trial.positions) + sum(run.verified for run in attacked),
@@ -245,15 +344,16 @@ def _items(trial: Trial, runs: Mapping[str, Runs]) -> dict[str, npt.NDArray[np.g
     items: dict[str, npt.NDArray[np.generic]] = {
         "index": trial.positions,
         "handled": trial.handled,
-        "labels": trial.head.labels,
     }
+    if trial.labels is not None:
+        items["labels"] = trial.labels
     for name, outcomes in runs.items():
-        for radius, run in outcomes.items():
-            prefix = f"{name}.{radius:g}"
+        for threat, run in outcomes.items():
+            prefix = f"{name}.{threat}"
             items[f"{prefix}.success"] = run.outcome.success
             items[f"{prefix}.cosine_shift"] = run.shift
-            if run.twin_success is not None:
-                items[f"{prefix}.twin_success"] = run.twin_success
-            if name == "square":
+            for stage, success in run.stages.items():
+                items[f"{prefix}.{stage}_success"] = success
+            if "median_queries" in _kinds(name):
                 items[f"{prefix}.queries"] = run.outcome.queries
     return items

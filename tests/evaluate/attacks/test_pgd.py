@@ -90,7 +90,7 @@ def test_fgsm_is_one_step(toy):
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("loss", ["cosine", "class"])
+@pytest.mark.parametrize("loss", ["cosine", "decision"])
 def test_more_is_found_than_by_random_noise(toy, norm, loss):
     radius = 32 if norm == "linf" else 150
     threat = Threat(norm, radius)
@@ -107,16 +107,16 @@ def test_more_is_found_than_by_random_noise(toy, norm, loss):
         assert np.median(shift) > 2 * np.median(noise_shift)
 
 
-def test_the_class_loss_fools_more_votes_than_the_cosine(toy):
+def test_the_decision_loss_fools_more_votes_than_the_cosine(toy):
     threat = Threat("linf", 24)
-    by_class = run_attack(PGD(20, loss="class"), toy, threat).success.mean()
+    by_class = run_attack(PGD(20, loss="decision"), toy, threat).success.mean()
     by_cosine = run_attack(PGD(20, loss="cosine"), toy, threat).success.mean()
     assert by_class >= by_cosine + 0.1
 
 
 def test_success_grows_with_the_radius(toy):
     rates = [
-        run_attack(PGD(20, loss="class"), toy, Threat("linf", r)).success.mean()
+        run_attack(PGD(20, loss="decision"), toy, Threat("linf", r)).success.mean()
         for r in (2, 16, 64)
     ]
     assert rates[0] < rates[1] < rates[2]
@@ -137,13 +137,13 @@ def test_restarts_never_make_it_worse(toy):
 
 
 def test_results_depend_neither_on_the_batch_nor_on_the_order(toy):
-    method = PGD(4, loss="class")
+    method = PGD(4, loss="decision")
     whole = run_attack(method, toy, Threat("linf", 8))
     order = np.random.default_rng(0).permutation(40)[:15]
     head = KnnHead(toy.head.bank, toy.head.bank_labels, toy.head.labels[order])
     ids = tuple(toy.ids[i] for i in order)
     part = Target(toy.victim, head, toy.images[order], ids, toy.surrogate)
-    other = run_attack(PGD(4, loss="class", batch=4), part, Threat("linf", 8))
+    other = run_attack(PGD(4, loss="decision", batch=4), part, Threat("linf", 8))
     difference = np.abs(other.candidates - whole.candidates[order])
     # Signs of gradients near zero may differ in the last bit with the size of the batch.
     assert (difference > 0.01).mean() < 0.01
@@ -167,7 +167,7 @@ def test_no_queries_are_spent(toy):
     [
         ({"steps": 40, "relative_step": 0.033}, r"expected steps \* relative_step >= 2"),
         ({"steps": 0}, "expected steps, restarts and batch >= 1"),
-        ({"loss": "margin"}, "expected the loss 'cosine' or 'class', got 'margin'"),
+        ({"loss": "margin"}, "expected the loss decision or cosine .* got 'margin'"),
         ({"rule": "adam"}, "expected the rule 'steepest' or 'momentum', got 'adam'"),
     ],
 )
@@ -176,8 +176,8 @@ def test_weak_or_wrong_settings_are_refused(settings, message):
         PGD(**settings)
 
 
-def test_the_class_loss_needs_a_vote(toy):
+def test_losses_of_class_scores_need_classes(toy):
     anchors = CosineHead(toy.victim.embed(toy.images))
     target = Target(toy.victim, anchors, toy.images, toy.ids, toy.surrogate)
-    with pytest.raises(InvalidInput, match=r"expected a kNN head .* got CosineHead"):
-        run_attack(PGD(2, loss="class"), target, Threat("linf", 8))
+    with pytest.raises(InvalidInput, match=r"expected a head with classes .* got CosineHead"):
+        run_attack(PGD(2, loss="cross_entropy"), target, Threat("linf", 8))

@@ -13,7 +13,7 @@ from embedkit.data.dataset import Dataset
 from embedkit.encoders.encoder import build_encoder
 from embedkit.errors import InvalidInput, ModelChanged
 from embedkit.evaluate.context import Context, Options
-from embedkit.evaluate.measurement.trial import prepare_trial
+from embedkit.evaluate.measurement.trial.prepare import prepare_trial
 from embedkit.evaluate.surrogate import TorchEmbedder, twin
 from embedkit.evaluate.tasks.robustness import Robustness
 from embedkit.preprocess import InputSpec
@@ -80,20 +80,25 @@ def test_a_perfect_model_scores_one():
     assert result.baselines["random_noise"]["square.8.accuracy"].value == 1
 
 
-def test_every_metric_is_there_with_interval_and_n(result):
-    expected = {"accuracy"}
+def test_every_metric_is_there_with_interval_and_n(result, context):
+    expected = {"accuracy", "checks_failed"}
     for radius in ("8", "32"):
+        kinds = ("accuracy", "png_accuracy", "jpeg_accuracy", "cosine_shift")
         expected |= {
-            f"pgd.{radius}.accuracy",
+            f"{attack}.{radius}.{kind}" for attack in ("pgd", "square") for kind in kinds
+        }
+        expected |= {
+            f"worst.{radius}.accuracy",
             f"pgd.{radius}.twin_accuracy",
-            f"pgd.{radius}.cosine_shift",
-            f"square.{radius}.accuracy",
+            f"pgd.{radius}.twin_uint8_accuracy",
             f"square.{radius}.median_queries",
-            f"square.{radius}.cosine_shift",
         }
     assert set(result.metrics) == expected
+    assert set(result.metrics) == set(Robustness().metric_names(context))
     assert result.status == "ok"
-    for metric in result.metrics.values():
+    for name, metric in result.metrics.items():
+        if name == "checks_failed":
+            continue
         low, high = metric.ci
         assert low <= metric.value <= high
         assert 0 < metric.n <= 40
@@ -151,7 +156,10 @@ def test_figures_hold_what_the_page_draws(result):
     accuracy = result.figures["accuracy"]
     assert accuracy["x"] == [0.0, 8.0, 32.0]
     assert len(accuracy["series"]) == 3
-    assert set(result.figures["queries"]["series"]) == {"radius 8", "radius 32"}
+    assert set(result.figures["queries"]["series"]) == {
+        "square, radius 8",
+        "square, radius 32",
+    }
     rows = result.figures["attacked"]["rows"]
     assert len(rows) == 3
     assert all(len(row["images"]) == 3 for row in rows)

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from embedkit.evaluate.attack import Outcome, Target
-from embedkit.evaluate.measurement.trial import Attacked, Trial
-from embedkit.evaluate.measurement.trial_report import attack_figures, weaknesses
+from embedkit.evaluate.measurement.trial.attacking import Attacked, Trial
+from embedkit.evaluate.measurement.trial.figures import attack_figures
+from embedkit.evaluate.measurement.trial.sanity import Extra, check_table, sanity_checks
 from embedkit.evaluate.oracle import KnnHead
+from embedkit.evaluate.threat import Threat
 from embedkit.testing import ConstantEmbedder
 from embedkit.types import Usage
 
@@ -30,7 +32,7 @@ def attacked(count, radius, **changes):
     """The first ``count`` images are fooled."""
     success = np.arange(N) < count
     embeddings = np.eye(8, dtype=np.float32)[success.astype(int)]
-    images = np.full((N, 8, 8, 1), 100 + int(radius), np.uint8)
+    images = np.full((N, 8, 8, 1), 100 + min(int(radius), 99), np.uint8)
     outcome = Outcome(
         images,
         success,
@@ -41,17 +43,23 @@ def attacked(count, radius, **changes):
         Usage(),
         False,
     )
-    return Attacked(replace(outcome, **changes), np.zeros(N), N)
+    return Attacked(replace(outcome, **changes), np.zeros(N), N, Threat("linf", radius))
 
 
 def series(*counts, **changes):
     return {
-        radius: attacked(count, radius, **changes)
+        f"{radius:g}": attacked(count, radius, **changes)
         for radius, count in zip((4.0, 8.0, 16.0), counts, strict=True)
     }
 
 
 NOISE = series(0, 1, 0)
+WHITE = Extra(frozenset({"pgd"}))
+
+
+def weaknesses(trial, runs, noise, extra=WHITE):
+    """The findings of all checks."""
+    return [p for check in sanity_checks(trial, runs, noise, extra) for p in check.problems]
 
 
 def test_a_sound_trial_raises_nothing(trial):
@@ -63,15 +71,13 @@ def test_a_sound_trial_raises_nothing(trial):
 def test_white_box_below_black_box_is_noticed(trial):
     runs = {"pgd": series(5, 20, 90), "square": series(5, 30, 80)}
     (warning,) = weaknesses(trial, runs, NOISE)
-    assert "fewer images than the black-box one at radius 8:" in warning
+    assert "fewer images than the black-box one at 8:" in warning
 
 
 def test_a_larger_radius_that_is_weaker_is_noticed(trial):
     runs = {"square": series(5, 30, 20)}
     (warning,) = weaknesses(trial, runs, NOISE)
-    assert warning.startswith(
-        "Square (black box) fooled fewer images at radius 16 than at 8, 20 and 30"
-    )
+    assert warning.startswith("square fooled fewer images at linf 16 than at 8, 20 and 30")
 
 
 def test_zero_gradients_are_noticed(trial):
@@ -84,39 +90,75 @@ def test_zero_gradients_are_noticed(trial):
 def test_an_attack_below_noise_is_noticed(trial):
     runs = {"square": series(0, 0, 3)}
     (warning,) = weaknesses(trial, runs, NOISE)
-    assert "fooled fewer images than random noise at radius 8" in warning
+    assert "fooled fewer images than random noise at linf 8" in warning
 
 
 def test_leaving_the_ball_is_noticed(trial):
     runs = {"square": series(5, 30, 80, distances=np.full(N, 16.5))}
     found = weaknesses(trial, runs, NOISE)
     assert len(found) == 3
-    assert "left the ball of radius 16" in found[-1]
+    assert "left the ball of linf 16" in found[-1]
 
 
 def test_strength_lost_in_transfer_is_noticed(trial):
     pgd = series(5, 30, 80)
-    pgd = {r: replace(run, twin_success=np.arange(N) < 82) for r, run in pgd.items()}
+    pgd = {r: replace(run, stages={"twin": np.arange(N) < 82}) for r, run in pgd.items()}
     found = weaknesses(trial, {"pgd": pgd, "square": series(5, 30, 80)}, NOISE)
     assert len(found) == 2
-    assert "at radius 8 the white-box attack fooled 52% more" in found[1]
+    assert "at linf 8 pgd fooled 52% more" in found[1]
 
 
 def test_curves_are_shares_of_all_images_examined(trial):
     runs = {"square": series(0, 50, 100)}
-    figures: Any = attack_figures(trial, runs, NOISE, ("zero", "one"), rows=2)
-    curve = figures["accuracy"]["series"]["Square (black box)"]
+    figures: Any = attack_figures(trial, runs, NOISE, ("zero", "one"), rows=2, queries=50)
+    curve = figures["accuracy"]["series"]["square"]
     assert figures["accuracy"]["x"] == [0.0, 4.0, 8.0, 16.0]
     np.testing.assert_allclose(curve["y"], [0.8, 0.8, 0.4, 0.0])
     queries = figures["queries"]
     assert queries["x"][-1] == 50
-    assert queries["series"]["radius 8"]["y"][-1] == 0.5
+    assert queries["series"]["square, radius 8"]["y"][-1] == 0.5
 
 
 def test_the_grid_shows_the_most_easily_fooled_first(trial):
     runs = {"square": series(0, 1, 2)}
-    figures: Any = attack_figures(trial, runs, NOISE, ("zero", "one"), rows=3)
+    figures: Any = attack_figures(trial, runs, NOISE, ("zero", "one"), rows=3, queries=50)
     rows = figures["attacked"]["rows"]
     labels = [row["label"] for row in rows]
     assert labels == ["zero: read as one", "zero: read as one", "zero: withstood"]
     assert all(len(row["images"]) == 4 for row in rows)
+
+
+def test_runs_made_for_the_checks_are_looked_at(trial):
+    runs = {"pgd": series(9, 50, 100)}
+    weak, strong = attacked(80, 255.0), attacked(100, 255.0)
+    usual = runs["pgd"]["8"]
+    sound = Extra(
+        frozenset({"pgd"}), 0.0, series(9, 52, 90), strong, ("pgd", usual, attacked(52, 8)), 0.0
+    )
+    assert weaknesses(trial, runs, NOISE, sound) == []
+    for change, message in (
+        ({"flips": 0.02}, "2.0% of the decisions about clean images changed"),
+        ({"one_step": series(9, 60, 90)}, "one step of the gradient"),
+        ({"unbounded": weak}, "with every pixel free 80% of the images were fooled"),
+        ({"longer": ("pgd", usual, attacked(70, 8))}, "it has not converged"),
+        ({"disagreement": 0.2}, "the twin decides 20.0% of the clean images otherwise"),
+    ):
+        (problem,) = weaknesses(trial, runs, NOISE, replace(sound, **change))
+        assert message in problem
+
+
+def test_the_table_lists_every_check_with_its_finding(trial):
+    checks = sanity_checks(trial, {"square": series(0, 0, 3)}, NOISE, Extra(flips=0.0))
+    table: Any = check_table(checks)
+    findings = dict(table["rows"])
+    assert findings["the model decides alike when asked again"] == "passed"
+    assert "random noise" in findings["attacks fool more images than random noise"]
+
+
+def test_stages_are_a_row_of_shares_from_the_twin_to_the_server(trial):
+    run = replace(attacked(50, 8), stages={"twin": np.arange(N) < 60, "png": np.arange(N) < 50})
+    figures: Any = attack_figures(
+        trial, {"pgd": {"8": run}}, {"8": attacked(0, 8)}, ("zero", "one"), rows=1, queries=50
+    )
+    # 100 of the 125 images examined are handled.
+    assert figures["stages"]["rows"] == [["pgd, radius 8", "0.320", "", "0.400", "0.400", ""]]

@@ -1,0 +1,1 @@
+"""Trials of robustness: what is attacked, what is left standing, and whether to believe it."""
