@@ -1,0 +1,66 @@
+"""A recipe's claim is compared with what a server gives."""
+
+import pytest
+
+from embedkit.evaluate.statistics import Metric
+from tools.reproduce import Claim, claims, main
+
+RECIPE = """
+[data]
+source = "digits"
+limit = 200
+[encoder]
+name = "resnet"
+blocks = [1, 1]
+width = 4
+[objective]
+name = "simclr"
+[projection]
+hidden = 16
+dim = 8
+[schedule]
+epochs = 1
+batch_size = 100
+[expected]
+"knn.top1" = 0.5
+"knn.top1.interval" = {interval}
+minutes = 1
+"""
+
+
+def test_claims_are_metrics_and_their_intervals():
+    found = claims(
+        {"knn.top1": 0.8, "knn.top1.interval": [0.7, 0.9], "linear.top1": 0.9, "mb": 1}
+    )
+    assert found == [Claim("knn.top1", 0.8, (0.7, 0.9)), Claim("linear.top1", 0.9)]
+
+
+@pytest.mark.parametrize(
+    ("claim", "value", "agrees"),
+    [
+        (Claim("knn.top1", 0.8, (0.7, 0.9)), 0.71, True),
+        (Claim("knn.top1", 0.8, (0.7, 0.9)), 0.69, False),
+        # Without an interval, that of the metric decides.
+        (Claim("knn.top1", 0.8), 0.81, True),
+        (Claim("knn.top1", 0.8), 0.83, False),
+    ],
+)
+def test_a_claim_agrees_within_its_interval(claim, value, agrees):
+    metric = Metric(value, (value - 0.02, value + 0.02), 100)
+    assert claim.agrees(metric) is agrees
+    assert ("DIFFERS" in claim.verdict(metric)) is not agrees
+
+
+@pytest.mark.parametrize(("interval", "code"), [("[0.0, 1.0]", 0), ("[1.01, 1.02]", 1)])
+def test_a_recipe_is_trained_served_and_compared(tmp_path, capsys, interval, code):
+    path = tmp_path / "small.toml"
+    path.write_text(RECIPE.format(interval=interval))
+    assert main([str(path), "--out", str(tmp_path / "out"), "--device", "cpu"]) == code
+    assert "knn.top1" in capsys.readouterr().out
+
+
+def test_a_recipe_without_claims_has_nothing_to_compare(tmp_path, capsys):
+    path = tmp_path / "bare.toml"
+    path.write_text(RECIPE.partition("[expected]")[0])
+    assert main([str(path)]) == 2
+    assert "states no score" in capsys.readouterr().err
