@@ -174,7 +174,9 @@ def preset(name: str, channels: int, image_px: int) -> list[dict[str, object]]:
     Args:
         name: ``simclr`` (Chen et al., 2020, appendices A and B.9: images up to 64 px get half
             the colour strength and no blur), ``standard`` (mild crop and flip, for supervised
-            training) or ``characters`` (small shifts, turns and scalings without mirroring).
+            training), ``characters`` (small shifts, turns and scalings without mirroring) or
+            ``crop`` (Moutakanni et al., 2024: a window of 7/8 of each side, always the same
+            size, and nothing else; what is left if no invariance is to be built in by hand).
         channels: 1 or 3; grey images get brightness and contrast alone.
         image_px: Shorter side of the images in pixels.
 
@@ -187,9 +189,15 @@ def preset(name: str, channels: int, image_px: int) -> list[dict[str, object]]:
         turns = {"rotate_deg": 12.0, "translate": 0.08, "zoom": [0.85, 1.15], "shear_deg": 8.0}
         whole = {"area": [1.0, 1.0], "ratio": [1.0, 1.0], "flip": 0.0}
         return [{"name": "geometric", **whole, **turns}]
+    if name == "crop":
+        # Brought to 256 pixels, of which 224 are shown: no zoom that differs between views.
+        window = [(224 / 256) ** 2] * 2
+        return [{"name": "geometric", "area": window, "ratio": [1.0, 1.0], "flip": 0.0}]
     if name == "simclr":
         return _simclr(channels, image_px)
-    raise InvalidInput(f"expected the preset simclr, standard or characters, got {name!r}")
+    raise InvalidInput(
+        f"expected the preset simclr, standard, characters or crop, got {name!r}"
+    )
 
 
 def _simclr(channels: int, image_px: int) -> list[dict[str, object]]:

@@ -90,7 +90,7 @@ def test_views_need_at_least_one():
         views(_images(), build_augmentation([]), 0, torch.Generator())
 
 
-@pytest.mark.parametrize("name", ["simclr", "standard", "characters"])
+@pytest.mark.parametrize("name", ["simclr", "standard", "characters", "crop"])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("image_px", [8, 28, 32, 96, 224])
 def test_presets_can_be_built_run_and_written_to_a_file(name, channels, image_px):
@@ -126,8 +126,19 @@ def test_characters_preset_never_mirrors():
     assert preset("characters", 1, 8)[0]["flip"] == 0.0
 
 
+def test_crop_preset_moves_a_window_of_one_size():
+    """On a ramp the window is a shorter ramp: its slope is the zoom, its start the place."""
+    ramp = torch.linspace(0, 1, 64, dtype=torch.float64).expand(50, 1, 64, 64)
+    pipeline = build_augmentation(preset("crop", 1, 64))
+    cropped = pipeline(ramp.contiguous(), torch.Generator().manual_seed(0))
+    steps = cropped[:, 0, :, 40] - cropped[:, 0, :, 20]
+    torch.testing.assert_close(steps, torch.full_like(steps, 20 / 63 * 224 / 256))
+    starts = cropped[:, 0, 32, 32]
+    assert starts.std() > 0.02
+
+
 def test_unknown_preset_is_refused():
     with pytest.raises(
-        InvalidInput, match="expected the preset simclr, standard or characters"
+        InvalidInput, match="expected the preset simclr, standard, characters or crop"
     ):
         preset("simclr2", 3, 32)

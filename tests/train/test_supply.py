@@ -11,8 +11,9 @@ from embedkit.perturb.adversary import Adversary
 from embedkit.perturb.augmentation import build_augmentation
 from embedkit.preprocess import InputSpec
 from embedkit.train.batch import Loss, Transformed
-from embedkit.train.images import TrainingImages
-from embedkit.train.learner import Learner, State
+from embedkit.train.images import TrainingImages, load_images
+from embedkit.train.learner import Learner, State, build_state
+from embedkit.train.loop import train
 from embedkit.train.objective import NEEDS, build_objective
 from embedkit.train.settings import ViewsSection
 from embedkit.train.supply import Augment, Supply, augment_of
@@ -192,6 +193,30 @@ def test_small_crops_that_nobody_compares_are_refused(small):
         InvalidInput, match=r"views\.local = 2, got 'simclr'; use dino, msn, swav"
     ):
         augment_of(recipe, build_objective("simclr", {}), SPEC)
+
+
+@pytest.mark.parametrize("name", ["simclr", "supcon"])
+def test_mixed_images_need_an_objective_that_takes_mixed_labels(small, name):
+    recipe = small(objective={"name": name}, augmentation=[{"name": "cutmix"}])
+    wanted = f"mixed labels .* got '{name}'; use cross_entropy, trades, vat, well_classified"
+    with pytest.raises(InvalidInput, match=wanted):
+        augment_of(recipe, build_objective(name, {}), SPEC)
+
+
+def test_mixed_labels_arrive_with_the_mixed_images(small, tmp_path):
+    augmentation = [{"name": "geometric"}, {"name": "mixup"}, {"name": "cutmix", "p": 1.0}]
+    recipe = small(objective={"name": "cross_entropy"}, augmentation=augmentation)
+    objective = build_objective("cross_entropy", {})
+    images = load_images(recipe, objective, torch.device("cpu"))
+    state = build_state(recipe, objective, images, torch.device("cpu"))
+    supply = Supply(objective, images, augment_of(recipe, objective, images.spec))
+    indices, generator = torch.arange(8), torch.Generator().manual_seed(0)
+    drawn = supply.draw(state.learner, indices, generator)
+    targets = supply.batch(state, drawn, indices, generator, 0.0).targets
+    assert targets.shape == (1, 8, 10)
+    torch.testing.assert_close(targets.sum(dim=2), torch.ones(1, 8))
+    assert (targets > 0).sum(dim=2).max() >= 2
+    assert train(recipe, tmp_path / "run", device="cpu").steps == 8
 
 
 def test_none_are_an_empty_tensor(state, rng):
