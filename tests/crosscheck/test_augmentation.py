@@ -116,8 +116,8 @@ def test_boxes_of_cutmix_are_as_large(vision: ModuleType):
 
     kornia keeps its boxes whole, so they are larger than the paper's, which the border cuts.
     """
-    n = 3000
-    pixels = ((torch.arange(n) + 1.0) / (n + 1)).view(-1, 1, 1, 1).expand(n, 1, 16, 16)
+    n = 2000
+    pixels = ((torch.arange(n) + 1.0) / (n + 1)).view(-1, 1, 1, 1).expand(n, 1, 64, 64)
     pixels = pixels.contiguous()
     mixed = CutMix(p=1.0)(pixels, torch.Generator().manual_seed(0))
     share = (mixed != pixels).float().mean(dim=(1, 2, 3))
