@@ -1,9 +1,10 @@
 """The same vectors in other engines, in one run: ``python -m tools.bench_peers index``.
 
 usearch and qdrant-edge run in a process of their own on core 0, on one thread, without any
-server; pgvector and milvus-lite are servers on core 0 that are asked from core 1, as embedkit
-is. Each has a virtual environment of its own, which is thrown away at the end (``--venvs DIR``
-keeps it); one that cannot be installed or started is left out, with the reason.
+server, and so does embedkit's store in a second row of each kind; pgvector and milvus-lite are
+servers on core 0 that are asked from core 1, as embedkit is in the first row. Each has a
+virtual environment of its own, which is thrown away at the end (``--venvs DIR`` keeps it); one
+that cannot be installed or started is left out, with the reason.
 
 The figure is queries per second at the fastest setting that reaches a recall: all engines find
 different things at the same setting.
@@ -12,6 +13,7 @@ different things at the same setting.
 import argparse
 import json
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -41,6 +43,8 @@ PEERS = (
     Peer("milvus-lite", "index_milvus.py", ("milvus-lite", "pymilvus")),
 )
 _SCRIPTS = Path(__file__).resolve().parent / "peers"
+_ALONE = ("usearch", "qdrant-edge")
+_OURS, _INSIDE = "index_embedkit.py", " in process"
 _EFFORTS = (16, 32, 64, 128, 256)
 _IN_FLIGHT = {1: 1, 64: 4}
 _STOP_S = 60.0
@@ -74,7 +78,9 @@ def main(arguments: Sequence[str]) -> None:
 
 
 @contextmanager
-def engine(peer: Peer, python: str, files: tuple[Path, Path], k: int) -> Iterator[BareIndex]:
+def engine(
+    peer: Peer, python: str, files: tuple[Path, Path], k: int, kind: str = ""
+) -> Iterator[BareIndex]:
     """Build a peer's index in a process of its own.
 
     Args:
@@ -82,12 +88,14 @@ def engine(peer: Peer, python: str, files: tuple[Path, Path], k: int) -> Iterato
         python: Of its environment.
         files: Stored vectors and queries, ``.npy``.
         k: Neighbours per query.
+        kind: Of the collection, for embedkit's own store.
 
     Raises:
         Unavailable: If it ends instead of answering, with the end of what it said.
     """
     command = [python, str(_SCRIPTS / peer.script), *map(str, files), str(k)]
     environment = {"ENGINE_CORES": "0", "CALLER_CORES": "1", "OMP_NUM_THREADS": "1"}
+    environment |= {"KIND": kind, "PYTHONPATH": str(_SCRIPTS.parents[1])}
     pipe = subprocess.PIPE
     with tempfile.TemporaryDirectory(prefix="peer-") as home:
         log = Path(home) / "log"
@@ -120,21 +128,34 @@ def _compare(
     true = truth(vectors, options.k)
     for name in options.kind:
         yield from _ours(name, vectors, true, options, folder)
+        peer, efforts = Peer(f"embedkit {name}{_INSIDE}", _OURS, ()), kind_named(name).values
+        with engine(peer, sys.executable, files, options.k, name) as index:
+            yield from _rows(peer.name, index, efforts, (n, dim), true, options)
     for peer, python in pythons.items():
         try:
             with engine(peer, python, files, options.k) as index:
-                for value in _EFFORTS:
-                    found = recall(_filled(index.search(value), options.k), true)
-                    for batch in _IN_FLIGHT:
-                        rates = [
-                            index.measure(value, batch, options.seconds).queries_per_s
-                            for _ in range(options.rounds)
-                        ]
-                        yield _row(peer.name, (n, dim), (value, batch), found, rates) | {
-                            "build_s": index.build_s
-                        }
+                yield from _rows(peer.name, index, _EFFORTS, (n, dim), true, options)
         except Unavailable as error:
             skipped[f"{peer.name}, {n} x {dim}"] = str(error)
+
+
+def _rows(
+    name: str,
+    index: BareIndex,
+    efforts: Sequence[int],
+    shape: tuple[int, int],
+    true: Ids,
+    options: argparse.Namespace,
+) -> Iterator[dict[str, Any]]:
+    """Every setting of an index in a process of its own."""
+    for value in efforts:
+        found = recall(_filled(index.search(value), options.k), true)
+        for batch in _IN_FLIGHT:
+            rates = [
+                index.measure(value, batch, options.seconds).queries_per_s
+                for _ in range(options.rounds)
+            ]
+            yield _row(name, shape, (value, batch), found, rates) | {"build_s": index.build_s}
 
 
 def _ours(
@@ -212,18 +233,22 @@ def _print_table(rows: list[dict[str, Any]], least: float, skipped: dict[str, st
         if row["recall"] >= least:
             key = row["engine"], (row["n"], row["dim"], row["batch"])
             best[key] = max(best.get(key, 0.0), row["queries_per_s"]["median"])
-    print(f"\nqueries per second at recall >= {least}, and embedkit's best over each")
+    print(f"\nqueries per second at recall >= {least}, and embedkit's best over each,")
+    print("in process where that one is")
     print("| engine |", " | ".join(f"{n} x {d}, batch {b}" for n, d, b in cases), "|")
     print("|---|" + "---|" * len(cases))
-    ours = {
-        case: max((v for (e, c), v in best.items() if c == case and "embedkit" in e), default=0)
-        for case in cases
-    }
     for name in dict.fromkeys(row["engine"] for row in rows):
         cells = []
         for case in cases:
             rate = best.get((name, case))
-            over = "" if "embedkit" in name or not rate else f" ({ours[case] / rate:.1f}x)"
+            ours = max(
+                rate
+                for (engine_, other), rate in [*best.items(), (("embedkit", case), 0.0)]
+                if other == case
+                and engine_.startswith("embedkit")
+                and engine_.endswith(_INSIDE) == (name in _ALONE)
+            )
+            over = "" if "embedkit" in name or not rate else f" ({ours / rate:.2f}x)"
             cells.append("-" if rate is None else f"{rate:.0f}{over}")
         print(f"| {name} |", " | ".join(cells), "|")
     for name, reason in skipped.items():
