@@ -35,5 +35,6 @@ def command(kind: str | None, as_json: bool) -> None:
         return
     for name, entries in found.items():
         click.echo(f"{name}:")
+        width = max([16, *map(len, entries)])
         for entry, summary in entries.items():
-            click.echo(f"  {entry:<16} {summary}")
+            click.echo(f"  {entry:<{width}} {summary}")
