@@ -126,8 +126,8 @@ class Ensemble(Protocol):
     needs: ClassVar[frozenset[Need]]
     norms: ClassVar[frozenset[str]]
 
-    def members(self, head: VictimHead) -> tuple[Attack, ...]:
-        """The attacks against such a head, in their order; at least one."""
+    def members(self, head: VictimHead, norm: str) -> tuple[Attack, ...]:
+        """The attacks against such a head under a norm, in their order; at least one."""
         ...
 
 
@@ -250,7 +250,12 @@ def run_attack(method: Method, target: Target, threat: Threat, *, seed: int = 0)
 
 def _run_in_turn(method: Ensemble, target: Target, threat: Threat, seed: int) -> Outcome:
     """Each member attacks what the victim itself says is still standing."""
-    first, *others = method.members(target.head)
+    if threat.norm not in method.norms:
+        raise InvalidInput(
+            f"expected a norm of {sorted(method.norms)} for {type(method).__name__}, got "
+            f"{threat.norm!r}"
+        )
+    first, *others = method.members(target.head, threat.norm)
     worst = run_attack(first, target, threat, seed=seed)
     for member in others:
         rows = np.flatnonzero(~worst.success)

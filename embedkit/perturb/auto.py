@@ -116,7 +116,7 @@ def auto_ascend(
                 _where(halved, best, pixels),
                 _where(halved, best_gradient, gradient),
             )
-    return Ascent(kept.pixels, kept.values, kept.gradient_norms)
+    return Ascent(kept.pixels, kept.values, kept.gradient_norms, kept.margins)
 
 
 @dataclass

@@ -63,11 +63,20 @@ class Ascent:
         values: Loss of each of these, (n,).
         gradient_norms: Largest l2 norm of the gradient met on the way, (n,). Zero means that
             the search never had a direction, so its result says nothing about robustness.
+        margins: At most 0 where a goal beside the loss was reached, (n,); None without one.
     """
 
     pixels: Tensor
     values: Tensor
     gradient_norms: Tensor
+    margins: Tensor | None = None
+
+    @property
+    def margins_or_inf(self) -> Tensor:
+        """The margins; infinite where there is no goal."""
+        if self.margins is None:
+            return torch.full_like(self.values, torch.inf)
+        return self.margins
 
     def better(self, other: "Ascent") -> "Ascent":
         """Return the better of two searches, image by image."""

@@ -1,6 +1,6 @@
 """What every attack promises, by name."""
 
-from dataclasses import FrozenInstanceError, dataclass, replace
+from dataclasses import FrozenInstanceError, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from embedkit.preprocess import InputSpec
 NAMES = attacks.names()
 RADII = {"linf": 32, "l2": 160, "patch": 4}
 QUERIES = 60
+FEW = {"steps": 8, "places": 2}
 
 
 @pytest.fixture(params=NAMES)
@@ -28,7 +29,11 @@ def name(request):
 
 @pytest.fixture
 def method(name):
-    return attacks.get(name)()
+    """The attack with few steps and places, which is enough on a toy."""
+    kind = attacks.get(name)
+    known = {field.name for field in fields(kind)}
+    few = {} if name == "universal" else FEW
+    return kind(**{key: value for key, value in few.items() if key in known})
 
 
 @pytest.fixture(params=["linf", "l2", "patch"])
@@ -54,6 +59,20 @@ def target():
     right = np.flatnonzero(head.decide(model.embed(images[500:])) == labels[500:])[:24]
     head = replace(head, labels=labels[500:][right])
     return Target(model, head, images[500:][right], tuple(map(str, right)), model)
+
+
+@pytest.fixture(scope="module")
+def seen():
+    """Outcomes by attack and threat, each computed once."""
+    return {}
+
+
+@pytest.fixture
+def outcome(seen, method, threat, target):
+    key = type(method), threat
+    if key not in seen:
+        seen[key] = run_attack(method, target, threat)
+    return seen[key]
 
 
 @dataclass
@@ -89,11 +108,10 @@ def test_it_declares_what_it_needs(method):
 def test_it_is_a_frozen_value(method):
     with pytest.raises((FrozenInstanceError, AttributeError)):
         method.anything = 1
-    assert method == type(method)()
+    assert method == replace(method)
 
 
-def test_it_stays_in_the_threat_and_in_range(method, threat, target):
-    outcome = run_attack(method, target, threat)
+def test_it_stays_in_the_threat_and_in_range(outcome, threat, target):
     delta = outcome.adversarial.astype(int) - target.images
     if threat.norm == "patch":
         size = 1 + np.array([max(map(np.ptp, np.nonzero(d.any(axis=2)))) for d in delta])
@@ -105,8 +123,7 @@ def test_it_stays_in_the_threat_and_in_range(method, threat, target):
     np.testing.assert_allclose(outcome.distances.max(), size.max())
 
 
-def test_success_is_what_the_victim_says(method, threat, target):
-    outcome = run_attack(method, target, threat)
+def test_success_is_what_the_victim_says(outcome, target):
     decided = target.head.decide(target.victim.embed(outcome.adversarial))
     assert np.array_equal(outcome.success, decided != target.head.labels)
 
@@ -117,15 +134,16 @@ def test_it_never_reports_a_false_success(method, threat, target):
     assert not run_attack(method, stubborn, threat).success.any()
 
 
-def test_it_counts_and_respects_queries(method, threat, target):
-    outcome = run_attack(method, target, threat)
+def test_it_counts_and_respects_queries(outcome, method):
     assert outcome.usage.images == outcome.queries.sum()
     assert outcome.queries.max() <= QUERIES
-    asks = bool(method.needs & {"scores", "decisions"})
-    assert (outcome.queries.min() > 0) == asks
+    if not method.needs & {"scores", "decisions"}:
+        assert outcome.queries.max() == 0
+    elif "gradient" not in method.needs:
+        assert outcome.queries.min() > 0
 
 
-def test_it_beats_random_noise(method, threat, target):
+def test_it_beats_random_noise(outcome, threat, target):
     rng = np.random.default_rng(0)
     signs = 255 * rng.choice([-1.0, 1.0], (20, *target.images.shape))
     if threat.norm == "patch":
@@ -139,18 +157,18 @@ def test_it_beats_random_noise(method, threat, target):
         return float((margins <= 0).mean())
 
     by_noise = np.mean([fooled(one) for one in signs])
-    assert run_attack(method, target, threat).success.mean() > by_noise + 0.1
+    assert outcome.success.mean() > by_noise + 0.1
 
 
-def test_it_repeats_and_depends_on_the_seed(method, threat, target):
-    first, again = (run_attack(method, target, threat, seed=3) for _ in range(2))
+def test_it_repeats_and_depends_on_the_seed(outcome, method, threat, target):
+    first, again = outcome, run_attack(method, target, threat)
     other = run_attack(method, target, threat, seed=4)
     assert np.array_equal(first.adversarial, again.adversarial)
     if getattr(method, "is_random", True):
         assert not np.array_equal(first.adversarial, other.adversarial)
 
 
-def test_it_leaves_the_originals_alone(method, threat, target):
-    before = target.images.copy()
-    run_attack(method, target, threat)
-    assert np.array_equal(target.images, before)
+def test_it_leaves_the_originals_alone(outcome, target):
+    digits = np.round(load_digits().images * (255 / 16)).astype(np.uint8)[..., None]
+    assert len(outcome.success) == len(target.images)
+    assert np.array_equal(target.images, digits[500:][[int(i) for i in target.ids]])

@@ -1,16 +1,27 @@
 """What the white-box attacks share: starts keyed by image, and their results as candidates."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from embedkit.evaluate.attack import Found
+from embedkit.errors import InvalidInput
+from embedkit.evaluate.attack import Found, Problem
+from embedkit.evaluate.measurement.victim.losses import (
+    PixelJudge,
+    batches,
+    unit_pixels,
+)
+from embedkit.perturb.auto import auto_ascend
 from embedkit.perturb.gradient import Ascent, Norm, random_start
 from embedkit.perturb.randomness import Keys
 
-__all__ = ["found_by", "random_starts"]
+__all__ = ["auto_search", "ball_of", "check_counts", "found_by", "random_starts"]
+
+Rows = npt.NDArray[np.int64]
 
 
 def random_starts(
@@ -38,3 +49,81 @@ def found_by(parts: Iterable[Ascent]) -> Found:
     pixels = [a.pixels.permute(0, 2, 3, 1).cpu().numpy() for a in ascents]
     norms = [a.gradient_norms.double().cpu().numpy() for a in ascents]
     return Found(np.concatenate(pixels) * 255, np.concatenate(norms))
+
+
+def ball_of(problem: Problem) -> tuple[Norm, float]:
+    """Norm and radius of a problem's ball, in pixel units of [0, 1].
+
+    Raises:
+        InvalidInput: If the threat is a patch.
+    """
+    threat = problem.threat
+    if threat.norm == "patch":
+        raise InvalidInput("expected the norm linf or l2, got a patch")
+    return threat.norm, threat.radius_255 / 255
+
+
+def check_counts(**counts: int) -> None:
+    """Refuse settings below 1.
+
+    Raises:
+        InvalidInput: Names them all.
+    """
+    if min(counts.values()) < 1:
+        names, values = ", ".join(counts), ", ".join(map(str, counts.values()))
+        raise InvalidInput(f"expected {names} >= 1, got {values}")
+
+
+def auto_search(
+    problem: Problem,
+    judges: Iterable[Callable[[Rows], PixelJudge]],
+    *,
+    steps: int,
+    restarts: int,
+    batch: int,
+) -> Found:
+    """Climb with Auto-PGD under several losses in turn, each on what the last ones left.
+
+    An image that the twin is fooled by is not searched for again; of the others the search with
+    the largest loss counts, or the last one where losses differ.
+
+    Args:
+        problem: With a surrogate; linf or l2.
+        judges: From the rows of a batch to their loss; at least one.
+        steps: Gradient steps per search.
+        restarts: Starts per loss.
+        batch: Images that climb together.
+    """
+    norm, radius = ball_of(problem)
+    makers = list(judges)
+    parts = []
+    for rows in batches(len(problem.images), batch):
+        best: Ascent | None = None
+        for number in range(restarts * len(makers)):
+            left = np.arange(len(rows))
+            if best is not None:
+                left = np.flatnonzero((best.margins_or_inf > 0).cpu().numpy())
+            if not len(left):
+                break
+            images = unit_pixels(problem, rows[left])
+            start = random_starts(problem.keys[rows[left]], number, images, norm, radius)
+            judge = makers[number // restarts](rows[left])
+            found = auto_ascend(judge, images, start, norm, radius, steps)
+            best = found if best is None else _merged(best, found, left, number % restarts == 0)
+        assert best is not None
+        parts.append(best)
+    return found_by(parts)
+
+
+def _merged(best: Ascent, found: Ascent, left: Rows, is_new_loss: bool) -> Ascent:
+    """Put better results in their places; values of different losses cannot be compared."""
+    places = torch.tensor(left, device=best.values.device)
+    margins = found.margins_or_inf
+    better = (margins <= 0) | is_new_loss | (found.values > best.values[places])
+    taken = places[better]
+    pixels, values, norms = (t.clone() for t in (best.pixels, best.values, best.gradient_norms))
+    every = best.margins_or_inf.clone()
+    pixels[taken], values[taken] = found.pixels[better], found.values[better]
+    every[taken] = margins[better]
+    norms[places] = torch.maximum(norms[places], found.gradient_norms)
+    return replace(best, pixels=pixels, values=values, gradient_norms=norms, margins=every)

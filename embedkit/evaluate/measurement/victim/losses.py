@@ -28,8 +28,10 @@ __all__ = [
     "PixelJudge",
     "batches",
     "class_logits",
+    "class_margins",
     "dlr",
     "judge_of",
+    "labels_of",
     "surrogate_of",
     "targeted_dlr",
     "unit_pixels",
@@ -199,7 +201,6 @@ def _of_logits(head: VictimHead, rows: Rows, device: torch.device, loss: LossNam
 
     def judge(z: Tensor) -> Judged:
         logits, deciding = logits_of(z)
-        own, other = _own_and_best_other(deciding, labels)
         if loss == "dlr":
             values = dlr(logits, labels)
         elif loss == "cross_entropy":
@@ -207,9 +208,15 @@ def _of_logits(head: VictimHead, rows: Rows, device: torch.device, loss: LossNam
         else:
             smooth_own, smooth_other = _own_and_best_other(logits, labels)
             values = smooth_other - smooth_own
-        return Judged(values, torch.where(own == other, 0.0, own - other))
+        return Judged(values, class_margins(deciding, labels))
 
     return judge
+
+
+def class_margins(logits: Tensor, labels: Tensor) -> Tensor:
+    """Logit of the label minus the largest other one, (n,); two that are infinite are equal."""
+    own, other = _own_and_best_other(logits, labels)
+    return torch.where(own == other, 0.0, own - other)
 
 
 def labels_of(head: VictimHead) -> npt.NDArray[np.int64]:

@@ -1,0 +1,99 @@
+"""Auto-PGD on the difference of logits ratio, untargeted or towards each other class."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from embedkit.errors import InvalidInput
+from embedkit.evaluate.attack import Found, Need, Problem, attacks
+from embedkit.evaluate.measurement.victim.climbing import auto_search, check_counts
+from embedkit.evaluate.measurement.victim.losses import (
+    Judged,
+    PixelJudge,
+    class_logits,
+    class_margins,
+    judge_of,
+    labels_of,
+    surrogate_of,
+    targeted_dlr,
+    unit_pixels,
+)
+
+__all__ = ["APGDDifferenceOfLogits"]
+
+
+@attacks.register("apgd_dlr")
+@dataclass(frozen=True)
+class APGDDifferenceOfLogits:
+    """APGD-DLR (Croce and Hein 2020): a loss that no scaling of the logits can flatten.
+
+    Attributes:
+        steps: Gradient steps per start and target.
+        targets: Classes that are aimed at one after another, the likeliest first, as in
+            AutoAttack (9 there); at most one less than there are. 0 is the untargeted loss.
+        restarts: Independent starts, each for the images that are still standing on the twin.
+        batch: Images that climb together.
+
+    Raises:
+        InvalidInput: If a setting is out of range, or there are fewer than 3 classes, 4 for
+            targets.
+    """
+
+    steps: int = 100
+    targets: int = 0
+    restarts: int = 1
+    batch: int = 256
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"gradient"})
+    norms: ClassVar[frozenset[str]] = frozenset({"linf", "l2"})
+
+    def __post_init__(self) -> None:
+        check_counts(steps=self.steps, restarts=self.restarts, batch=self.batch)
+        if self.targets < 0:
+            raise InvalidInput(f"expected targets >= 0, got {self.targets}")
+
+    def run(self, problem: Problem) -> Found:
+        """Climb on the surrogate, batch by batch."""
+        classes = _clean_logits(problem, np.arange(1)).shape[1]
+        least = 4 if self.targets else 3
+        if classes < least:
+            raise InvalidInput(
+                f"expected at least {least} classes for this loss, got {classes}; take apgd_ce"
+            )
+        judges: list[Callable[[npt.NDArray[np.int64]], PixelJudge]] = [
+            partial(judge_of, problem, loss="dlr")
+        ]
+        if self.targets:
+            ranks = range(min(self.targets, classes - 1))
+            judges = [partial(_towards, problem, rank) for rank in ranks]
+        return auto_search(
+            problem, judges, steps=self.steps, restarts=self.restarts, batch=self.batch
+        )
+
+
+def _towards(problem: Problem, rank: int, rows: npt.NDArray[np.int64]) -> PixelJudge:
+    """The targeted loss towards the other class of this rank at the clean image, from 0."""
+    surrogate = surrogate_of(problem)
+    device = surrogate.encoder.mean.device
+    logits_of = class_logits(problem.head, device)
+    labels = torch.tensor(labels_of(problem.head)[rows], device=device)
+    others = _clean_logits(problem, rows).scatter(1, labels[:, None], -torch.inf)
+    targets = others.sort(dim=1, descending=True, stable=True).indices[:, rank]
+
+    def judge(pixels: torch.Tensor) -> Judged:
+        logits, deciding = logits_of(surrogate.embed_pixels(pixels))
+        return Judged(targeted_dlr(logits, labels, targets), class_margins(deciding, labels))
+
+    return judge
+
+
+def _clean_logits(problem: Problem, rows: npt.NDArray[np.int64]) -> torch.Tensor:
+    surrogate = surrogate_of(problem)
+    logits_of = class_logits(problem.head, surrogate.encoder.mean.device)
+    with torch.no_grad():
+        return logits_of(surrogate.embed_pixels(unit_pixels(problem, rows)))[0]
