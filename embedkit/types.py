@@ -301,12 +301,14 @@ class Usage:
         calls: Calls made.
         bytes_sent: Payload bytes sent.
         retries: Calls repeated after a retryable failure.
+        cache_hits: Questions answered from memory, without a call.
     """
 
     images: int = 0
     calls: int = 0
     bytes_sent: int = 0
     retries: int = 0
+    cache_hits: int = 0
 
 
 @runtime_checkable

@@ -153,6 +153,10 @@ class Outcome:
         usage: Totals of the attack's own queries.
         exhausted: Whether a method was cut off at the query limit.
         gradient_norms: As in ``Found``.
+        needed: Queries until the first image inside the threat that fooled the victim, (n,),
+            and where there was none all ``queries``; None if every query was needed.
+        nearest: Distance of the nearest image that fooled the victim, inside the threat or not,
+            (n,), +inf where none did; None of attacks that ask nothing.
     """
 
     adversarial: Images
@@ -164,6 +168,13 @@ class Outcome:
     usage: Usage
     exhausted: bool
     gradient_norms: Scores | None = None
+    needed: npt.NDArray[np.int64] | None = None
+    nearest: Scores | None = None
+
+    @property
+    def queries_needed(self) -> npt.NDArray[np.int64]:
+        """Queries until success, (n,); of an image that was not fooled, all it was given."""
+        return self.queries if self.needed is None else self.needed
 
 
 def worst_of(first: Outcome, second: Outcome) -> Outcome:
@@ -174,6 +185,7 @@ def worst_of(first: Outcome, second: Outcome) -> Outcome:
     take = second.success & ~first.success
     images = take[:, None, None, None]
     norms = [n for n in (first.gradient_norms, second.gradient_norms) if n is not None]
+    nearest = [n for n in (first.nearest, second.nearest) if n is not None]
     return Outcome(
         np.where(images, second.adversarial, first.adversarial),
         first.success | second.success,
@@ -186,9 +198,12 @@ def worst_of(first: Outcome, second: Outcome) -> Outcome:
             first.usage.calls + second.usage.calls,
             first.usage.bytes_sent + second.usage.bytes_sent,
             first.usage.retries + second.usage.retries,
+            first.usage.cache_hits + second.usage.cache_hits,
         ),
         first.exhausted or second.exhausted,
         np.max(norms, axis=0) if norms else None,
+        np.where(first.success, first.queries_needed, first.queries + second.queries_needed),
+        np.min(nearest, axis=0) if nearest else None,
     )
 
 
@@ -297,6 +312,8 @@ def _spread(part: Outcome, rows: npt.NDArray[np.int64], whole: Outcome) -> Outco
         part.usage,
         part.exhausted,
         None if norms is None else filled(norms, np.full(n, -np.inf)),
+        filled(part.queries_needed, np.zeros(n, np.int64)),
+        None if part.nearest is None else filled(part.nearest, np.full(n, np.inf)),
     )
 
 
@@ -315,7 +332,7 @@ def _oracle(method: Attack, target: Target, threat: Threat) -> Oracle | None:
         target.victim,
         target.head,
         target.images,
-        limit=threat.query_limit,
+        threat=threat,
         answers="scores" if "scores" in asked else "decisions",
     )
 
@@ -330,15 +347,25 @@ def _verified(
         )
     adversarial = threat.quantise(found.candidates, target.images)
     embeddings = target.victim.embed(adversarial)
-    margins = target.head.margins(embeddings, np.arange(len(adversarial)))
-    return Outcome(
+    success = np.asarray(target.head.margins(embeddings, np.arange(len(adversarial))) <= 0)
+    outcome = Outcome(
         adversarial,
-        np.asarray(margins <= 0),
+        success,
         threat.distances(adversarial, target.images),
         threat.project(found.candidates, target.images),
         embeddings,
-        np.zeros(len(adversarial), np.int64) if oracle is None else oracle.meter.per_image,
-        Usage() if oracle is None else oracle.meter.usage,
+        np.zeros(len(adversarial), np.int64),
+        Usage(),
         exhausted,
         found.gradient_norms,
+    )
+    if oracle is None:
+        return outcome
+    queries, first = oracle.meter.per_image, oracle.first_success
+    return replace(
+        outcome,
+        queries=queries,
+        usage=oracle.meter.usage,
+        needed=np.where(success & (first > 0), first, queries),
+        nearest=oracle.nearest,
     )

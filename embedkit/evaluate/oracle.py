@@ -6,19 +6,18 @@ head that turns an embedding into the answer the attacker sees.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from embedkit.errors import BudgetExhausted, InvalidInput
+from embedkit.errors import InvalidInput
+from embedkit.evaluate.measurement.asking.meter import Indices, QueryMeter
+from embedkit.evaluate.threat import Threat
 from embedkit.measures.knn import nearest, unit
-from embedkit.types import Embedder, Embeddings, Images, Labels, Metered, Scores, Usage
+from embedkit.types import Embedder, Embeddings, Images, Labels, Scores
 
 __all__ = ["CosineHead", "Indices", "KnnHead", "Oracle", "QueryMeter", "VictimHead"]
-
-Indices = Annotated[npt.NDArray[np.int64], "m"]
-"""Which of the attacked images each row of a query belongs to."""
 
 
 class VictimHead(Protocol):
@@ -144,73 +143,30 @@ class CosineHead:
         return np.asarray((anchors * embeddings).sum(axis=1) - self.threshold)
 
 
-class QueryMeter:
-    """Counts what a victim is asked, per attacked image and in total.
-
-    Args:
-        victim: The embedder asked.
-        count: Number of attacked images.
-        limit: Images that may be sent per attacked image; None is unlimited.
-    """
-
-    def __init__(self, victim: Embedder, count: int, limit: int | None = None) -> None:
-        self.limit = limit
-        self.per_image = np.zeros(count, dtype=np.int64)
-        self._victim = victim
-        self._calls = 0
-        self._bytes = 0
-        self._before = victim.usage if isinstance(victim, Metered) else None
-
-    def embed(self, images: Images, indices: Indices) -> Embeddings:
-        """Ask the victim, after counting one query for each row.
-
-        Raises:
-            BudgetExhausted: If that would take any image over the limit; nothing is sent then.
-        """
-        asked = np.bincount(indices, minlength=len(self.per_image))
-        if self.limit is not None and (self.per_image + asked).max(initial=0) > self.limit:
-            raise BudgetExhausted(
-                f"expected at most {self.limit} queries per image, got a query number "
-                f"{(self.per_image + asked).max()}"
-            )
-        self.per_image += asked
-        self._calls += 1
-        self._bytes += images.nbytes
-        return self._victim.embed(images)
-
-    @property
-    def usage(self) -> Usage:
-        """Totals; calls, bytes and retries are the victim's own where it counts them."""
-        images = int(self.per_image.sum())
-        if self._before is None or not isinstance(self._victim, Metered):
-            return Usage(images, self._calls, self._bytes)
-        now, before = self._victim.usage, self._before
-        return Usage(
-            images,
-            now.calls - before.calls,
-            now.bytes_sent - before.bytes_sent,
-            now.retries - before.retries,
-        )
-
-
 class Oracle:
-    """The victim as an attacker sees it.
+    """The victim as an attacker sees it; images may be asked about from several threads.
 
     The oracle remembers the best image of each that it was shown, so that an attack which runs
-    out of queries in the middle of its work has lost nothing.
+    out of queries in the middle of its work has lost nothing, and what it says of distances and
+    queries is its own account and not the attack's.
 
     Args:
         victim: The served model.
         head: How it decides.
         originals: The images under attack, (n, h, w, c); what is remembered before any query.
-        limit: Queries per image; None is unlimited.
+        threat: What the attacker may do; None bounds neither distance nor queries.
         answers: ``scores`` or ``decisions``, whichever the attack declared.
 
     Attributes:
         meter: The counts so far.
-        best: Image with the lowest margin that was asked about, (n, h, w, c); for an oracle of
-            decisions the last one that fooled the victim.
+        best: Image asked about, (n, h, w, c). Of scores, the one inside the threat with the
+            lowest margin; of decisions, the nearest that fooled the victim, inside the threat
+            or not (the last one without a threat).
         best_margins: Their margins, (n,); +inf before the first query.
+        nearest: Distance of the nearest image that fooled the victim, inside the threat or
+            not, (n,) in the unit of the threat's size; +inf where none did.
+        first_success: Number of the query that first fooled the victim from inside the threat,
+            (n,), counted from 1; 0 where none did.
     """
 
     def __init__(
@@ -219,13 +175,20 @@ class Oracle:
         head: VictimHead,
         originals: Images,
         *,
-        limit: int | None = None,
+        threat: Threat | None = None,
         answers: str = "scores",
     ) -> None:
-        self.meter = QueryMeter(victim, len(originals), limit)
+        limit = None if threat is None else threat.query_limit
+        # Searches by score draw at random and never come back; bisections do.
+        remember = answers == "decisions"
+        self.meter = QueryMeter(victim, len(originals), limit, remember=remember)
         self.best = originals.copy()
         self.best_margins = np.full(len(originals), np.inf)
+        self.nearest = np.full(len(originals), np.inf)
+        self.first_success = np.zeros(len(originals), np.int64)
+        self._originals = originals
         self._head = head
+        self._threat = threat
         self._answers = answers
 
     def margins(self, images: Images, indices: Indices) -> Scores:
@@ -252,10 +215,38 @@ class Oracle:
         return np.asarray(self._ask(images, indices) <= 0)
 
     def _ask(self, images: Images, indices: Indices) -> Scores:
+        before = self.meter.per_image[indices]
         margins = self._head.margins(self.meter.embed(images, indices), indices)
         seen = margins if self._answers == "scores" else np.sign(margins)
-        for row, index in enumerate(indices):
-            if seen[row] <= self.best_margins[index]:
+        better = seen <= self.best_margins[indices]
+        rows = np.flatnonzero(better | (margins <= 0))
+        if len(rows):
+            self._note(images, indices, rows, seen, before)
+        return margins
+
+    def _note(
+        self, images: Images, indices: Indices, rows: Indices, seen: Scores, before: Indices
+    ) -> None:
+        """Keep what is best, nearest and first among the rows that may be."""
+        owners = indices[rows]
+        if self._threat is None:
+            distances = np.zeros(len(rows))
+            radius = 0.0
+        else:
+            distances = self._threat.distances(images[rows], self._originals[owners])
+            radius = self._threat.size
+        for row, index, distance in zip(rows, owners, distances, strict=True):
+            nearer, fooled = distance <= self.nearest[index], seen[row] <= 0
+            inside = distance <= radius
+            take = inside and seen[row] <= self.best_margins[index]
+            if self._answers != "scores":
+                take = nearer and fooled
+            if take:
                 self.best[index] = images[row]
                 self.best_margins[index] = seen[row]
-        return margins
+            if fooled and nearer:
+                self.nearest[index] = distance
+            if fooled and inside and not self.first_success[index]:
+                earlier = int(np.count_nonzero(indices[:row] == index))
+                sent = int(self.meter.per_image[index])
+                self.first_success[index] = min(int(before[row]) + earlier + 1, sent)

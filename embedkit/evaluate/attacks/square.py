@@ -8,6 +8,8 @@ import numpy.typing as npt
 
 from embedkit.errors import InvalidInput
 from embedkit.evaluate.attack import Found, Need, Problem, attacks
+from embedkit.evaluate.measurement.asking.lanes import Search, drive, lanes_of
+from embedkit.evaluate.oracle import Indices
 from embedkit.perturb.randomness import uniforms
 from embedkit.types import Images
 
@@ -59,24 +61,33 @@ class Square:
             raise InvalidInput("expected an oracle that answers with scores, got none")
         limit = problem.threat.query_limit
         queries = self.queries if limit is None else min(self.queries, limit)
+        best = problem.images.copy()
+        lanes = lanes_of(len(best))
+        drive(
+            problem.oracle.margins,
+            [self._search(problem, rows, queries, best) for rows in lanes],
+        )
+        return Found(best.astype(np.float32))
+
+    def _search(self, problem: Problem, lane: Indices, queries: int, best: Images) -> Search:
+        """The search for the images of one lane; ``best`` is where their results go."""
         radius = int(problem.threat.radius_255)
-        originals = problem.images
+        originals, keys = problem.images, problem.keys
         height, width, channels = originals.shape[1:]
-        rows = np.arange(len(originals))
-        best = stripes(originals, uniforms(problem.keys, 0, width * channels), radius)
-        margins = problem.oracle.margins(best, rows)
+        best[lane] = stripes(originals[lane], uniforms(keys[lane], 0, width * channels), radius)
+        margins = np.full(len(originals), np.inf)
+        margins[lane] = yield best[lane], lane
         for step in range(1, queries):
-            rows = np.flatnonzero(margins > 0)
+            rows = lane[margins[lane] > 0]
             if not len(rows):
-                break
+                return
             side = patch_side(step - 1, queries, self.area, (height, width))
-            draws = uniforms(problem.keys[rows], step, 2 + channels)
+            draws = uniforms(keys[rows], step, 2 + channels)
             tried = patched(originals[rows], best[rows], draws, side, radius)
-            asked = problem.oracle.margins(tried, rows)
+            asked = yield tried, rows
             won = asked < margins[rows]
             best[rows[won]] = tried[won]
             margins[rows[won]] = asked[won]
-        return Found(best.astype(np.float32))
 
 
 def patch_side(step: int, queries: int, area: float, size: tuple[int, int]) -> int:

@@ -1,0 +1,128 @@
+"""Searches that ask, and a driver that keeps the model busy while they think.
+
+A search is a generator: it yields images to ask about and is sent the answers. The images under
+attack are split into lanes, each a search of its own; while the model works on the question of
+one lane, the next question of the other is made. Every image belongs to one lane and draws from
+its own key, so results do not depend on how the calls happen to overlap.
+"""
+
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedkit.evaluate.oracle import Indices, Oracle
+from embedkit.types import Images
+
+__all__ = ["Flags", "Search", "Solo", "drive", "lanes_of", "together"]
+
+Flags = npt.NDArray[np.bool_]
+
+Question = tuple[Images, Indices]
+Search = Generator[Question, npt.NDArray[Any], None]
+"""Yields images (m, h, w, c) with the attacked image of each (m,); is sent m answers."""
+
+Solo = Generator[Images, Flags, None]
+"""A search about one image: yields images (m, h, w, c), is sent whether each fooled, (m,)."""
+
+_LANES = 2
+# Fewer images than this per lane would make batches that the model is not busy with.
+_LANE_IMAGES = 64
+_QUESTION_BYTES = 2**25
+
+
+def lanes_of(count: int) -> list[npt.NDArray[np.int64]]:
+    """Split the images 0 to ``count`` - 1 into lanes: two, or one where there are few."""
+    lanes = _LANES if count >= _LANES * _LANE_IMAGES else 1
+    return np.array_split(np.arange(count), lanes)
+
+
+def drive(
+    ask: Callable[[Images, Indices], npt.NDArray[Any]], searches: Sequence[Search]
+) -> None:
+    """Run searches to their ends, with one question of each on its way.
+
+    Args:
+        ask: Called with one question; with several searches, from as many threads.
+        searches: What asks.
+
+    Raises:
+        BudgetExhausted: If a question was refused; the others end where they are.
+    """
+    if len(searches) == 1:
+        _run(ask, searches[0])
+        return
+    with ThreadPoolExecutor(len(searches)) as pool:
+        waiting: dict[Future[npt.NDArray[Any]], Search] = {}
+        for search in searches:
+            question = next(search, None)
+            if question is not None:
+                waiting[pool.submit(ask, *question)] = search
+        while waiting:
+            done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in done:
+                search = waiting.pop(future)
+                question = _next(search, future.result())
+                if question is not None:
+                    waiting[pool.submit(ask, *question)] = search
+
+
+def _run(ask: Callable[[Images, Indices], npt.NDArray[Any]], search: Search) -> None:
+    question = next(search, None)
+    while question is not None:
+        question = _next(search, ask(*question))
+
+
+def _next(search: Search, answers: npt.NDArray[Any]) -> Question | None:
+    try:
+        return search.send(answers)
+    except StopIteration:
+        return None
+
+
+def together(oracle: Oracle, solos: dict[int, Solo]) -> Search:
+    """Ask the questions of many single searches in common calls.
+
+    A search ends when its image has fooled the victim from inside the threat, or when it asks
+    for more than it has left.
+
+    Args:
+        oracle: Who knows what has succeeded and what is left.
+        solos: By the image's index.
+    """
+    pending: dict[int, Images] = {}
+    for index, solo in solos.items():
+        first = next(solo, None)
+        if first is not None:
+            pending[index] = first
+    while pending:
+        chosen = _affordable(oracle, pending)
+        if not chosen:
+            return
+        counts = [len(pending[index]) for index in chosen]
+        images = np.concatenate([pending.pop(index) for index in chosen])
+        answers = yield images, np.repeat(chosen, counts)
+        for index, part in zip(chosen, np.split(answers, np.cumsum(counts)[:-1]), strict=True):
+            if oracle.first_success[index]:
+                continue
+            try:
+                pending[index] = solos[index].send(part)
+            except StopIteration:
+                continue
+
+
+def _affordable(oracle: Oracle, pending: dict[int, Images]) -> list[int]:
+    """The next images to ask about, as many as one question holds; the too dear are dropped."""
+    chosen, size = [], 0
+    for index in list(pending):
+        images = pending[index]
+        if len(images) > oracle.meter.left(np.array([index]))[0]:
+            del pending[index]
+            continue
+        if chosen and size + images.nbytes > _QUESTION_BYTES:
+            break
+        chosen.append(index)
+        size += images.nbytes
+    return chosen
