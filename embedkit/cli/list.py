@@ -9,6 +9,7 @@ from embedkit.registry import Registry
 REGISTRIES = {
     "objectives": Registry[object]("embedkit.train.objectives", "objective"),
     "augmentations": Registry[object]("embedkit.perturb.augmentations", "augmentation"),
+    "presets": Registry[object]("embedkit.perturb.presets", "preset"),
     "encoders": Registry[object](
         "embedkit.encoders", "encoder", exclude=("encoder", "heads", "description")
     ),

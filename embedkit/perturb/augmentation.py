@@ -24,7 +24,6 @@ __all__ = [
     "augmentations",
     "build_augmentation",
     "mixed_views",
-    "preset",
     "views",
 ]
 
@@ -166,53 +165,3 @@ def mixed_views(
         mixed.reshape(count, *pixels.shape),
         shares.reshape(count, *targets.shape),
     )
-
-
-def preset(name: str, channels: int, image_px: int) -> list[dict[str, object]]:
-    """Return the augmentations of a published recipe, for ``build_augmentation``.
-
-    Args:
-        name: ``simclr`` (Chen et al., 2020, appendices A and B.9: images up to 64 px get half
-            the colour strength and no blur), ``standard`` (mild crop and flip, for supervised
-            training), ``characters`` (small shifts, turns and scalings without mirroring) or
-            ``crop`` (Moutakanni et al., 2024: a window of 7/8 of each side, always the same
-            size, and nothing else; what is left if no invariance is to be built in by hand).
-        channels: 1 or 3; grey images get brightness and contrast alone.
-        image_px: Shorter side of the images in pixels.
-
-    Raises:
-        InvalidInput: If the name is unknown.
-    """
-    if name == "standard":
-        return [{"name": "geometric", "area": [0.6, 1.0]}]
-    if name == "characters":
-        turns = {"rotate_deg": 12.0, "translate": 0.08, "zoom": [0.85, 1.15], "shear_deg": 8.0}
-        whole = {"area": [1.0, 1.0], "ratio": [1.0, 1.0], "flip": 0.0}
-        return [{"name": "geometric", **whole, **turns}]
-    if name == "crop":
-        # Brought to 256 pixels, of which 224 are shown: no zoom that differs between views.
-        window = [(224 / 256) ** 2] * 2
-        return [{"name": "geometric", "area": window, "ratio": [1.0, 1.0], "flip": 0.0}]
-    if name == "simclr":
-        return _simclr(channels, image_px)
-    raise InvalidInput(
-        f"expected the preset simclr, standard, characters or crop, got {name!r}"
-    )
-
-
-def _simclr(channels: int, image_px: int) -> list[dict[str, object]]:
-    small = image_px <= 64
-    strength = 0.5 if small else 1.0
-    # A fifth of an 8 px image is under 4 px wide: too little to recognise anything by.
-    least_area = 0.5 if image_px < 16 else 0.2 if small else 0.08
-    colour: dict[str, object] = {"brightness": 0.8 * strength, "contrast": 0.8 * strength}
-    if channels == 3:
-        colour |= {"saturation": 0.8 * strength, "hue": 0.2 * strength, "greyscale": 0.2}
-    specs: list[dict[str, object]] = [
-        {"name": "geometric", "area": [least_area, 1.0]},
-        {"name": "colour", "p": 0.8, **colour},
-    ]
-    if not small:
-        radius_px = max(1, round(0.05 * image_px))
-        specs.append({"name": "blur", "sigma_px": [0.1, 2.0], "radius_px": radius_px, "p": 0.5})
-    return specs

@@ -8,7 +8,8 @@ from torch.nn import functional
 
 from embedkit.errors import InvalidInput
 from embedkit.perturb.adversary import Adversary
-from embedkit.perturb.augmentation import Pipeline, build_augmentation, preset, views
+from embedkit.perturb.augmentation import Pipeline, build_augmentation, views
+from embedkit.perturb.preset import preset
 from embedkit.preprocess import InputSpec
 from embedkit.train.objective import Objective, objectives
 from embedkit.train.recipe import Recipe

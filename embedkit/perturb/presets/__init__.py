@@ -1,0 +1,1 @@
+"""One preset per module; the file name is its name."""
