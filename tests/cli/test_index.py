@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -264,3 +265,61 @@ def test_duplicates_offset_and_verify(run: Run, photos: Path) -> None:
     after = ok(run("search", "a", image, "--json", "--offset", "1", "-k", "1"))
     assert json.loads(after)["id"] == "red/copy.jpg"
     assert "11 vectors and their index agree" in ok(run("verify", "a"))
+
+
+def lines_of(result: Result) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in ok(result).splitlines()]
+
+
+def test_groups_of_hits_and_how_hard_to_try(run: Run, photos: Path) -> None:
+    ok(run("create", "c", "--model", "pixels"))
+    ok(run("add", "c", str(photos)))
+    image = str(photos / "red" / "0.jpg")
+    plain = lines_of(run("search", "c", image, "--json"))
+    groups = lines_of(
+        run("search", "c", image, "--group-by", "label", "--group-size", "2", "--json")
+    )
+    reds, blues = plain[:2], [h for h in plain if h["id"].startswith("blue")][:2]
+    assert [(h["group"], h["id"]) for h in groups] == [
+        *(("red", h["id"]) for h in reds),
+        *(("blue", h["id"]) for h in blues),
+    ]
+    table = ok(run("search", "c", image, "--group-by", "label", "-k", "1")).splitlines()
+    assert table[0].split()[:4] == ["#", "group", "score", "id"]
+    assert table[1].split()[:4] == ["1", "red", "1.0000", "red/0.jpg"]
+    assert len(table) == 2
+    same = lines_of(run("search", "c", image, "--nprobe", "3", "--json"))
+    assert [h["id"] for h in same] == [h["id"] for h in plain]
+    refused = run("search", "c", image, "--ef", "9")
+    assert isinstance(refused.exception, InvalidInput)
+    assert "it is for hnsw" in str(refused.exception)
+    assert refused.exception.exit_code == 2
+    ok(run("search", "c", image, "--recall-target", "0.9"))
+    for wrong in (
+        ["--recall-target", "0"],
+        ["--nprobe", "0"],
+        ["--group-size", "2"],
+        ["--group-by", "label", "--offset", "1"],
+        ["--group-by", "label", "--threshold", "0.5"],
+    ):
+        assert run("search", "c", image, *wrong).exit_code == 2, wrong
+
+
+def test_records_by_id_and_at_random(run: Run, photos: Path) -> None:
+    ok(run("create", "c", "--model", "pixels"))
+    ok(run("add", "c", str(photos)))
+    (one,) = lines_of(run("get", "c", "red/1.jpg", "--json", "--vectors"))
+    assert (one["id"], one["payload"]["label"]) == ("red/1.jpg", "red")
+    assert np.linalg.norm(one["vector"]) == pytest.approx(1, abs=1e-5)
+    some = run("get", "c", "blue/0.jpg", "nobody")
+    assert some.exit_code == 1
+    assert "not in c: nobody" in some.stderr
+    assert [line.split()[0] for line in some.stdout.splitlines()] == ["id", "blue/0.jpg"]
+    drawn = lines_of(run("sample", "c", "--n", "4", "--seed", "3", "--json"))
+    assert len({r["id"] for r in drawn}) == 4
+    assert lines_of(run("sample", "c", "-n", "4", "--seed", "3", "--json")) == drawn
+    assert "vector" not in drawn[0]
+    reds = ok(run("sample", "c", "--n", "99", "--filter", "label = 'red'"))
+    assert len(reds.splitlines()) == 6
+    for wrong in (["get", "c"], ["get", "c", "a", "--vectors"], ["sample", "c", "--n", "0"]):
+        assert run(*wrong).exit_code == 2, wrong

@@ -5,6 +5,7 @@ import click
 from embedkit.cli.index.collections import compact, create, drop, list_all, stats, verify
 from embedkit.cli.index.content import add, delete
 from embedkit.cli.index.recall import recall
+from embedkit.cli.index.records import get, sample
 from embedkit.cli.index.search import duplicates, search
 from embedkit.cli.index.transfer import export, load
 
@@ -15,6 +16,8 @@ _COMMANDS = (
     add,
     search,
     duplicates,
+    get,
+    sample,
     delete,
     export,
     load,

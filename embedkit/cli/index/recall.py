@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from embedkit.cli.connection import Target, connected
+from embedkit.cli.index.effort import effort
 from embedkit.errors import NotFound
 
 if TYPE_CHECKING:
@@ -20,9 +21,7 @@ __all__ = ["recall"]
 @click.option("-k", type=click.IntRange(1), default=10, help="Neighbours per query.")
 @click.option("--queries", type=click.IntRange(1), default=100, help="Vectors to search for.")
 @click.option("--seed", default=0, help="Of their choice.")
-@click.option("--nprobe", type=click.IntRange(1), help="Clusters to look through.")
-@click.option("--ef", type=click.IntRange(1), help="Candidates that a graph keeps.")
-@click.option("--recall-target", type=click.FloatRange(0, 1, min_open=True), help="Of each.")
+@effort
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @connected()
 def recall(

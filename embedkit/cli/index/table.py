@@ -1,8 +1,9 @@
 """Tables on the terminal."""
 
 import sys
+from collections.abc import Mapping, Sequence
 
-__all__ = ["print_table"]
+__all__ = ["print_table", "row_of"]
 
 
 def print_table(headings: list[str], rows: list[list[str]], *, right: set[str]) -> None:
@@ -21,3 +22,8 @@ def print_table(headings: list[str], rows: list[list[str]], *, right: set[str]) 
     # A file or a pipe gets whole lines; a terminal folds them.
     console = Console() if sys.stdout.isatty() else Console(width=10_000)
     console.print(table)
+
+
+def row_of(payload: Mapping[str, object] | None, keys: Sequence[str]) -> list[str]:
+    """The cells of a payload under its keys; empty where it has none."""
+    return [str((payload or {}).get(key, "")) for key in keys]
