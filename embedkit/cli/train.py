@@ -47,7 +47,7 @@ def command(
     from embedkit.runtime.local import load
     from embedkit.train.loop import train
     from embedkit.train.recipe import Recipe
-    from embedkit.train.run.console import reporting
+    from embedkit.train.monitor.console import reporting
 
     if strict:
         overrides = (*overrides, "data.strict=true")

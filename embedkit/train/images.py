@@ -23,7 +23,7 @@ class TrainingImages:
 
     Attributes:
         images: (n, h, w, c) uint8 on the training device.
-        labels: (n,) int64 on the same device, or None.
+        labels: (n,) int64 on the same device if the objective needs them, or None.
         spec: Size and channels of the images.
         class_names: One per class; empty without labels.
         digest: Content digest of the data set.
@@ -32,6 +32,7 @@ class TrainingImages:
         skipped: Number of files that could not be read.
         embeddings: By each bundle that the objective names, (n, d) float32 on that device.
         embedder_digests: Of the same bundles.
+        classes: (n,) int64 wherever the data has labels, for measures alone, or None.
     """
 
     images: torch.Tensor
@@ -44,6 +45,7 @@ class TrainingImages:
     skipped: int = 0
     embeddings: tuple[torch.Tensor, ...] = ()
     embedder_digests: tuple[str, ...] = ()
+    classes: Targets | None = None
     _order: dict[int, torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -109,7 +111,14 @@ def load_images(recipe: Recipe, objective: Objective, device: torch.device) -> T
         mean,
         std,
         len(dataset.skipped),
+        classes=_classes(dataset, device),
     )
+
+
+def _classes(dataset: Dataset, device: torch.device) -> Targets | None:
+    if dataset.labels is None:
+        return None
+    return torch.from_numpy(dataset.labels.astype(np.int64)).to(device)
 
 
 def _labels(dataset: Dataset, recipe: Recipe) -> Targets:

@@ -12,6 +12,7 @@ from embedkit.errors import Cancelled, InvalidInput, MissingDependency
 from embedkit.train.images import TrainingImages, load_images, seed_of
 from embedkit.train.learner import State, build_state
 from embedkit.train.monitor import Measures, Monitor, Report
+from embedkit.train.monitor.watch import Watch
 from embedkit.train.objective import Objective, Taught, build_objective
 from embedkit.train.optim import average, rate_at, set_learning_rate
 from embedkit.train.recipe import Recipe
@@ -99,8 +100,8 @@ def _train(run: _Run, report: Report | None) -> RunResult:
         state = build_state(recipe, run.objective, run.images, run.device)
         monitor = _monitor(run, state, report)
         gradient = Gradient.prepare(recipe, state, run.processes)
-        with interruptible() as is_interrupted:
-            _steps(run, gradient, monitor, is_interrupted)
+        with interruptible() as is_interrupted, _watch(run, monitor, state.step) as watch:
+            _steps(run, gradient, watch, is_interrupted)
     return run.processes.first(lambda: _finish(run, state, monitor), run.folder.finished)
 
 
@@ -157,6 +158,12 @@ def _monitor(run: _Run, state: State, report: Report | None) -> Monitor:
     return monitor
 
 
+def _watch(run: _Run, monitor: Monitor, step: int) -> Watch:
+    """The monitor with what it looks at and writes to, on the process that writes."""
+    images, is_first = run.images, run.processes.is_first
+    return Watch.open(run.recipe, monitor, images, run.folder.path, step, writes=is_first)
+
+
 def _warmup(run: _Run) -> int:
     """Steps until the learning rate is at its peak."""
     return min(round(run.recipe.schedule.warmup_epochs * run.steps_per_epoch), run.steps)
@@ -166,28 +173,30 @@ def _warmup(run: _Run) -> int:
 
 
 def _steps(
-    run: _Run, gradient: Gradient, monitor: Monitor, is_interrupted: Callable[[], bool]
+    run: _Run, gradient: Gradient, watch: Watch, is_interrupted: Callable[[], bool]
 ) -> None:
     """Take all steps that are left."""
-    state = gradient.state
+    state, monitor = gradient.state, watch.monitor
     settings = run.recipe.run
     checkpoint_steps = settings.checkpoint_steps or run.steps_per_epoch
     while state.step < run.steps:
         done = _step(run, gradient)
         is_last = state.step == run.steps
-        if state.step % settings.log_steps == 0 or is_last:
+        if state.step % settings.log_steps == 0 or is_last or watch.is_due(state.step):
             monitor.record(
                 state.step,
                 done.found.loss,
                 features=done.found.features,
                 grad_norm=done.grad_norm,
                 lr=done.lr,
+                knn=watch.look(state.final().encoder, state.step),
             )
         stops = run.processes.any(is_interrupted()) and not is_last
         if state.step % checkpoint_steps == 0 or is_last or stops:
             state.seconds = monitor.elapsed()
             if run.processes.is_first:
                 run.folder.save(state, run.images, monitor.warnings)
+                watch.write_page()
         if stops:
             raise Cancelled(
                 f"interrupted at step {state.step} of {run.steps}; the checkpoint is written, "

@@ -252,6 +252,10 @@ class RunSection:
             memory grows with this number and not with the batch, for one more forward pass; 0
             runs on all. Batch norm then sees this many images.
         compile: Whether ``torch.compile`` is used on the network.
+        probe_steps: Steps between two looks at some of the images, for the online kNN (where
+            there are labels) and the maps in the report; 0 looks at none.
+        probe_images: How many are looked at.
+        writers: Where each line of the metrics goes too: ``tensorboard``, ``wandb``.
     """
 
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -261,9 +265,14 @@ class RunSection:
     checkpoint_steps: int = 0
     gradient_cache: int = added(0)
     compile: bool = added(False)
+    probe_steps: int = added(0)
+    probe_images: int = added(1000)
+    writers: tuple[Literal["tensorboard", "wandb"], ...] = added(())
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        _check(self.probe_steps >= 0, "run.probe_steps to be at least 0", self.probe_steps)
+        _check(self.probe_images >= 2, "run.probe_images to be at least 2", self.probe_images)
         _check(0 <= self.ema < 1, "run.ema in [0, 1)", self.ema)
         _check(self.log_steps >= 1, "run.log_steps to be at least 1", self.log_steps)
         _check(

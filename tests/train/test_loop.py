@@ -66,6 +66,7 @@ def test_a_run_leaves_what_its_folder_promises(small, tmp_path):
         "encoder.safetensors",
         "encoder.json",
         "run.json",
+        "report.html",
     }
     assert result.steps == STEPS
     assert result.images == 70
@@ -383,7 +384,7 @@ def test_unknown_names_are_refused_with_a_suggestion(small, tmp_path):
         ({"objective": {"name": "simclr", "temperatur": 1}}, "did you mean 'temperature'"),
         ({"encoder": {"name": "resnet", "widht": 4}}, "did you mean 'width'"),
         ({"augmentation": [{"name": "geometrik"}]}, "did you mean 'geometric'"),
-        ({"augmentation": "simclrr"}, "preset simclr"),
+        ({"augmentation": "simclrr"}, "unknown preset 'simclrr'; did you mean 'simclr'"),
         ({"input": {"heigth": 8}}, "did you mean 'height'"),
     ):
         with pytest.raises(InvalidInput, match=message):

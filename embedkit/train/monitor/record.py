@@ -70,6 +70,8 @@ class Progress:
         eta_s: Time left, at the rate so far.
         measures: Geometry of the batch's embeddings.
         warning: What looks wrong, or empty; said once.
+        knn: Share of a few training images whose class their neighbours tell, if it was just
+            measured; see ``Probe``.
     """
 
     step: int
@@ -84,10 +86,13 @@ class Progress:
     eta_s: float
     measures: Measures
     warning: str = ""
+    knn: float | None = None
 
     def to_json(self) -> str:
         """One line of JSON without a line break."""
         values = {k: v for k, v in vars(self).items() if k != "measures"}
+        if self.knn is None:
+            del values["knn"]
         return json.dumps({**values, **vars(self.measures)})
 
 
@@ -147,7 +152,14 @@ class Monitor:
         return self.seconds + time.perf_counter() - self._began
 
     def record(
-        self, step: int, loss: Loss, *, features: Projections, grad_norm: float, lr: float
+        self,
+        step: int,
+        loss: Loss,
+        *,
+        features: Projections,
+        grad_norm: float,
+        lr: float,
+        knn: float | None = None,
     ) -> None:
         """Write the line of the step that was just done.
 
@@ -157,6 +169,7 @@ class Monitor:
             features: Of its batch, (v, b, f).
             grad_norm: Before clipping.
             lr: Learning rate of the step.
+            knn: If it was just measured.
         """
         now = time.perf_counter()
         rate = (step - self._previous_step) / max(now - self._previous, 1e-9)
@@ -175,6 +188,7 @@ class Monitor:
             eta_s=round((self.steps - step) / overall, 1),
             measures=measures,
             warning=self._warning(measures, step),
+            knn=knn,
         )
         self._previous, self._previous_step = now, step
         self.last = progress

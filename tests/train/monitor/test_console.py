@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 from embedkit.train.monitor import Measures, Progress
-from embedkit.train.run.console import describe, reporting
+from embedkit.train.monitor.console import describe, reporting
 
 MEASURES = Measures(0.25, -1.5, 12.5, 0.125, 64)
 PROGRESS = Progress(

@@ -81,7 +81,7 @@ def test_a_partial_collapse_is_noticed_after_the_warm_up(tmp_path, steps, warns)
 )
 def test_a_run_that_does_not_learn_is_warned_about_and_a_recipe_is_not(tmp_path, extra, warns):
     recipe = Recipe.load(
-        Path(__file__).parents[2] / "recipes" / "digits.toml",
+        Path(__file__).parents[3] / "recipes" / "digits.toml",
         [
             "data.limit=640",
             "schedule.epochs=4",
