@@ -88,7 +88,7 @@ class Stubborn:
     digest: str = "sha256:stubborn"
 
     def embed(self, images):
-        return self.clean[: len(images)]
+        return np.resize(self.clean, (len(images), self.dim))
 
 
 def test_each_file_registers_its_own_name(name):

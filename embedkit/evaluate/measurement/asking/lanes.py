@@ -8,6 +8,7 @@ its own key, so results do not depend on how the calls happen to overlap.
 
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from embedkit.evaluate.oracle import Indices, Oracle
 from embedkit.types import Images
 
-__all__ = ["Flags", "Search", "Solo", "drive", "lanes_of", "together"]
+__all__ = ["Flags", "Search", "Solo", "drive", "each_alone", "lanes_of"]
 
 Flags = npt.NDArray[np.bool_]
 
@@ -82,23 +83,44 @@ def _next(search: Search, answers: npt.NDArray[Any]) -> Question | None:
         return None
 
 
-def together(oracle: Oracle, solos: dict[int, Solo]) -> Search:
-    """Ask the questions of many single searches in common calls.
+def each_alone(
+    oracle: Oracle, count: int, queries: int, search: Callable[[int, Callable[[], int]], Solo]
+) -> None:
+    """Search about each image alone, with the questions of all in common calls.
 
     A search ends when its image has fooled the victim from inside the threat, or when it asks
     for more than it has left.
 
     Args:
-        oracle: Who knows what has succeeded and what is left.
-        solos: By the image's index.
+        oracle: Who answers, by decisions.
+        count: Number of images.
+        queries: Most queries per image; the oracle's own limit caps them.
+        search: Makes the search of an image, from its index and a function that says how many
+            queries that image has left.
     """
+
+    def left(index: int) -> int:
+        owner = np.array([index])
+        spent = int(oracle.meter.per_image[index])
+        return min(queries - spent, int(oracle.meter.left(owner)[0]))
+
+    def lane(rows: npt.NDArray[np.int64]) -> Search:
+        return _together(
+            oracle, {int(i): search(int(i), partial(left, int(i))) for i in rows}, left
+        )
+
+    drive(oracle.fooled, [lane(rows) for rows in lanes_of(count)])
+
+
+def _together(oracle: Oracle, solos: dict[int, Solo], left: Callable[[int], int]) -> Search:
+    """One search that asks the questions of many, by the image's index."""
     pending: dict[int, Images] = {}
     for index, solo in solos.items():
         first = next(solo, None)
         if first is not None:
             pending[index] = first
     while pending:
-        chosen = _affordable(oracle, pending)
+        chosen = _affordable(pending, left)
         if not chosen:
             return
         counts = [len(pending[index]) for index in chosen]
@@ -113,16 +135,16 @@ def together(oracle: Oracle, solos: dict[int, Solo]) -> Search:
                 continue
 
 
-def _affordable(oracle: Oracle, pending: dict[int, Images]) -> list[int]:
+def _affordable(pending: dict[int, Images], left: Callable[[int], int]) -> list[int]:
     """The next images to ask about, as many as one question holds; the too dear are dropped."""
-    chosen, size = [], 0
-    for index in list(pending):
-        images = pending[index]
-        if len(images) > oracle.meter.left(np.array([index]))[0]:
+    chosen: list[int] = []
+    size = 0
+    for index, images in list(pending.items()):
+        if len(images) > left(index):
             del pending[index]
-            continue
-        if chosen and size + images.nbytes > _QUESTION_BYTES:
+        elif chosen and size + images.nbytes > _QUESTION_BYTES:
             break
-        chosen.append(index)
-        size += images.nbytes
+        else:
+            chosen.append(index)
+            size += images.nbytes
     return chosen
