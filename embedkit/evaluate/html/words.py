@@ -105,6 +105,11 @@ ABOUT = {
         "most the radius (or, l2, all together; or, patch, one square). Every success was "
         "confirmed by the served model on 8-bit pixels.",
     ),
+    "certified": (
+        "Certified",
+        "How far an image may be changed with certainty that the decision stays, if the model "
+        "answers with the majority over many noisy copies. The single answer is not certified.",
+    ),
     "parity": (
         "Parity",
         "Whether the served model is the model that was trained: in numbers and in decisions.",
@@ -128,6 +133,7 @@ HEADLINES = {
     "ood": r".*\.auroc",
     "retrieval": r"map|map_at_r|recall_at_1|search_recall_at_10",
     "robustness": r"accuracy|(pgd|square|auto)\.[^.]+\.accuracy|checks_failed",
+    "certified": r"(knn|linear)\.[^.]+\.([^.]+\.certified|smoothed)_accuracy",
     "parity": r"(torch|local)_vs_served\.(max_abs_error|knn_flips)",
 }
 """Metrics of the summary by task, as patterns; of other tasks the first metric is taken."""
@@ -240,9 +246,16 @@ _GLOSSARY = {
         "fewer than half were"
     ),
     "cosine_shift": "mean of 1 - cosine between an image's clean and attacked embedding",
+    "smoothed_accuracy": "share of images on which the majority over noisy copies is right",
+    "certified_accuracy": "the same, and certain to stay so within the L2 distance",
+    "abstained": "share of images for which too few noisy copies agree",
+    "mean_radius_255": "mean certain L2 distance; wrong and undecided images count 0",
+    "output_shift": "mean bound on how far a smoothed embedding moves; 2 is no bound at all",
     "max_abs_error": "largest difference of one coordinate of an embedding",
     "min_cosine": "smallest cosine between the two embeddings of one image",
     "knn_flips": "test images that the two give different classes",
+    "neighbour_overlap": "share of the ten nearest training images that both find",
+    "auroc_change": "AUROC of the knn detector with the second of the two, less the first",
 }
 
 

@@ -1,0 +1,1 @@
+"""Whether models that should be one are one: in numbers, in decisions, and in any batch."""
