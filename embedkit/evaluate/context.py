@@ -55,6 +55,12 @@ class Options:
             ``mnist_c``, ``system``.
         corruption_images: Test images that are corrupted, a seeded choice; 0 takes all.
         severities: Severities, 1 to 5.
+        certified_images: Test images that are certified, the first ones of a seeded order.
+        certified_sigmas_255: Standard deviations of the noise in steps of 1/255.
+        certified_radii_255: L2 distances that are asked about, in steps of 1/255.
+        certified_select: Noisy copies that choose what is certified.
+        certified_estimate: Further noisy copies that certify it.
+        certified_alpha: Probability that one certificate is wrong.
         latency_calls: Timed calls per size of call.
         drift_streams: Streams of images that are drawn of each set, to see whether and when
             a change is noticed.
@@ -84,6 +90,12 @@ class Options:
     corruptions: tuple[str, ...] = ("common",)
     corruption_images: int = 200
     severities: tuple[int, ...] = (1, 2, 3, 4, 5)
+    certified_images: int = 40
+    certified_sigmas_255: tuple[float, ...] = (32.0,)
+    certified_radii_255: tuple[float, ...] = (8.0, 16.0, 32.0)
+    certified_select: int = 200
+    certified_estimate: int = 500
+    certified_alpha: float = 0.001
     latency_calls: int = 100
     drift_streams: int = 40
     map_points: int = 1000

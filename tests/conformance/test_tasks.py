@@ -42,6 +42,11 @@ EXPECTED = {
         Expected("served.brier", 0, 0.75),
         Expected("linear.scaled.brier", 0, 0.75),
     ],
+    "certified": [
+        Expected("knn.32.smoothed_accuracy", 1, 0.25),
+        Expected("linear.32.smoothed_accuracy", 1, 0.25),
+        Expected("knn.32.8.certified_accuracy", 1, 0.25),
+    ],
     "centroid": [Expected("top1", 1, 0.25)],
     "classify": [Expected("top1", 1, 0.25)],
     "clustering": [
@@ -126,6 +131,10 @@ def context(embedder):
             corruptions=("gaussian_blur", "jpeg_recode"),
             corruption_images=40,
             severities=(1, 5),
+            certified_images=80,
+            certified_radii_255=(8.0,),
+            certified_select=20,
+            certified_estimate=40,
         ),
     )
 
