@@ -46,12 +46,14 @@ class Schedule:
         rule: ``steepest`` (sign for linf, unit gradient for l2), or ``momentum``, which
             accumulates gradients of unit l1 norm before that (MI-FGSM, Dong 2018).
         decay: Decay of the momentum, at least 0; 0 equals ``steepest``.
+        keep: The ``best`` iterate of each image, or the ``last`` as published attacks have it.
     """
 
     steps: int
     step_size: float
     rule: Rule = "steepest"
     decay: float = 1.0
+    keep: Literal["best", "last"] = "best"
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,10 @@ def ascend(
         moved = pixels + schedule.step_size * steepest(velocity, norm)
         pixels = into_ball(images, moved - images, norm, radius)
     with torch.no_grad():
-        best, best_values = _better(best, best_values, pixels, loss(pixels))
+        values = loss(pixels)
+    if schedule.keep == "last":
+        return Ascent(pixels, values, gradient_norms)
+    best, best_values = _better(best, best_values, pixels, values)
     return Ascent(best, best_values, gradient_norms)
 
 

@@ -40,6 +40,7 @@ class PGD:
         restarts: Independent starts; the best over all is kept.
         batch: Images that climb together.
         start: ``random`` in the ball, or ``clean``, which makes the search deterministic.
+        keep: The ``best`` iterate, or the ``last`` one, as other implementations have it.
 
     Raises:
         InvalidInput: If the steps cannot cross the ball (steps * relative_step < 2, or 1 from
@@ -53,6 +54,7 @@ class PGD:
     restarts: int = 1
     batch: int = 256
     start: Literal["random", "clean"] = "random"
+    keep: Literal["best", "last"] = "best"
 
     needs: ClassVar[frozenset[Need]] = frozenset({"gradient"})
     norms: ClassVar[frozenset[str]] = frozenset({"linf", "l2"})
@@ -67,8 +69,11 @@ class PGD:
             raise InvalidInput(f"expected the loss {' or '.join(LOSSES)}, got {self.loss!r}")
         if self.rule not in ("steepest", "momentum"):
             raise InvalidInput(f"expected the rule 'steepest' or 'momentum', got {self.rule!r}")
-        if self.start not in ("random", "clean"):
-            raise InvalidInput(f"expected the start 'random' or 'clean', got {self.start!r}")
+        if self.start not in ("random", "clean") or self.keep not in ("best", "last"):
+            raise InvalidInput(
+                "expected the start 'random' or 'clean' and keep 'best' or 'last', got "
+                f"{self.start!r} and {self.keep!r}"
+            )
         if self.start == "clean" and (self.loss == "cosine" or self.restarts > 1):
             raise InvalidInput(
                 "expected a random start for the loss 'cosine' and for restarts, got a clean "
@@ -92,7 +97,7 @@ class PGD:
         images = unit_pixels(problem, rows)
         norm, radius = problem.threat.norm, problem.threat.radius_255 / 255
         assert norm != "patch"
-        schedule = Schedule(self.steps, self._relative_step * radius, self.rule)
+        schedule = Schedule(self.steps, self._relative_step * radius, self.rule, keep=self.keep)
         judge = judge_of(problem, rows, self.loss)
         best: Ascent | None = None
         for restart in range(self.restarts):
