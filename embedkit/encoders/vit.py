@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from embedkit.encoders.encoder import Backbone, Encoded, Hidden, encoders
-from embedkit.encoders.transformer import Block, initialise, sincos
+from embedkit.encoders.transformer import Block, imitate, initialise, sincos
 from embedkit.errors import InvalidInput
 from embedkit.preprocess import InputSpec
 
@@ -40,6 +40,8 @@ class ViT:
             (Darcet et al., 2024).
         positions: ``sincos`` (fixed, needs ``dim`` divisible by 4) or ``learned``.
         pooling: Features are the class token (``cls``) or the ``mean`` of the patch tokens.
+        initial: Weights of the attention before training: ``random``, or ``mimetic``, close to
+            what training makes of them, which helps most where there are few images.
     """
 
     preset: Literal["nano", "tiny", "small"] = "tiny"
@@ -51,6 +53,7 @@ class ViT:
     registers: int = 0
     positions: Literal["sincos", "learned"] = "sincos"
     pooling: Literal["cls", "mean"] = "cls"
+    initial: Literal["random", "mimetic"] = "random"
 
     def __post_init__(self) -> None:
         """Fill what was left open from the preset, so that a stored config is complete."""
@@ -99,6 +102,8 @@ class _ViT(Backbone):
         self.feature_dim = dim
         self.has_tokens = True
         self.apply(initialise)
+        if shape.initial == "mimetic":
+            self.apply(imitate)
 
     def forward(self, pixels: torch.Tensor, hidden: Hidden | None = None) -> Encoded:
         x = self.norm(self.blocks(self._embed(pixels, hidden)))
