@@ -9,6 +9,11 @@ import click
 
 from embedkit.cli.connection import Target, connected
 from embedkit.cli.eval.attacks import AttackOptions, attack_options, attack_settings
+from embedkit.cli.eval.certified import (
+    CertifiedOptions,
+    certified_options,
+    certified_settings,
+)
 from embedkit.cli.eval.data import Data, Wanted, load
 from embedkit.errors import InvalidInput, ModelMismatch
 
@@ -28,7 +33,7 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 _SUITE = "classify,knn,linear,ood,robustness,parity"
 
 
-class Options(Wanted, AttackOptions):
+class Options(Wanted, AttackOptions, CertifiedOptions):
     """The options of the command, as click hands them over."""
 
     model: str
@@ -113,6 +118,7 @@ class Options(Wanted, AttackOptions):
     default=200,
     help="Test images to corrupt; 0 takes all.",
 )
+@certified_options
 @click.option("--cache", type=_FOLDER, help="Folder of embeddings.  [default: OUT/cache]")
 @click.option(
     "--retry-s", type=click.FloatRange(0), default=10.0, help="Seconds to retry a call."
@@ -168,6 +174,7 @@ def _context(
     settings = Settings(
         probe_images=options["probe_images"],
         **attack_settings(options),
+        **certified_settings(options),
         corruptions=options["corruption"],
         corruption_images=options["corruption_images"],
         detectors=_detectors(options["detector"]),

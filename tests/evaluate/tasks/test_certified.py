@@ -25,6 +25,15 @@ def test_radius_of_an_encoder_that_reads_the_brightness(make_context):
     assert result.cost == {"images": 12, "queries": 12 * 90}
 
 
+@pytest.mark.parametrize(("kind", "share"), [("perfect", 1.0), ("constant", 0.25)])
+def test_an_encoder_that_knows_all_and_one_that_knows_none(make_context, request, kind, share):
+    embedder = request.getfixturevalue(kind)
+    options = Options(**{**OPTIONS.__dict__, "certified_images": 80})
+    result = Certified().run(make_context(served=embedder, options=options))
+    for head in ("knn", "linear"):
+        assert result.metrics[f"{head}.32.8.certified_accuracy"].value == share
+
+
 def test_certificates_do_not_depend_on_which_other_images_are_certified(make_context):
     few = Certified().run(make_context(options=OPTIONS))
     more = Options(**{**OPTIONS.__dict__, "certified_images": 20})
