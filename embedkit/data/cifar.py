@@ -8,13 +8,13 @@ from embedkit.data.dataset import Dataset
 from embedkit.data.splits import choose_split
 from embedkit.errors import InvalidInput
 
-__all__ = ["load_cifar10"]
+__all__ = ["CLASSES", "load_cifar10"]
 
 _FILES = {
     "train": tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
     "test": ("test_batch.bin",),
 }
-_CLASSES = (
+CLASSES = (
     "airplane",
     "automobile",
     "bird",
@@ -26,6 +26,7 @@ _CLASSES = (
     "ship",
     "truck",
 )
+"""Names of the ten classes, in order."""
 _SUBFOLDER = "cifar-10-batches-bin"
 _RECORD_BYTES = 1 + 3 * 32 * 32
 
@@ -59,7 +60,7 @@ def load_cifar10(path: Path, split: str | None = None) -> Dataset:
     planes = records[:, 1:].reshape(-1, 3, 32, 32)
     images = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
     ids = tuple(f"{chosen}/{index}" for index in range(len(images)))
-    return Dataset("cifar10", images, labels, _CLASSES, ids)
+    return Dataset("cifar10", images, labels, CLASSES, ids)
 
 
 def _records(file: Path) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from embedkit.data.cifar import load_cifar10
+from embedkit.data.cifar_c import load_cifar_c
 from embedkit.data.dataset import Dataset, Skipped
 from embedkit.data.digits import load_digits_split
 from embedkit.data.folder import load_folder
@@ -19,8 +20,8 @@ from embedkit.errors import InvalidInput, NotFound
 __all__ = ["Dataset", "Skipped", "align_labels", "load_dataset"]
 
 _EXPECTED = (
-    "digits, a folder of images, FILE.npz, FILE.zip, FILE.csv, idx:DIR or cifar10:DIR, "
-    "each with :SPLIT after it where it has splits"
+    "digits, a folder of images, FILE.npz, FILE.zip, FILE.csv, idx:DIR, cifar10:DIR or "
+    "cifar10c:DIR, each with :SPLIT after it where it has splits"
 )
 _FILES: dict[str, Callable[..., Dataset]] = {
     ".npz": load_npz,
@@ -30,6 +31,7 @@ _FILES: dict[str, Callable[..., Dataset]] = {
 _FOLDERS: dict[str, Callable[[Path, str | None], Dataset]] = {
     "idx": load_idx,
     "cifar10": load_cifar10,
+    "cifar10c": load_cifar_c,
 }
 
 
@@ -38,8 +40,9 @@ def load_dataset(text: str, *, strict: bool = False) -> Dataset:
 
     Args:
         text: ``digits``, a folder (class sub-folders or flat), ``FILE.npz``, ``FILE.zip``,
-            ``FILE.csv``, ``idx:DIR`` or ``cifar10:DIR``; ``:test`` after it chooses a split,
-            without one it is ``train`` or the only one.
+            ``FILE.csv``, ``idx:DIR``, ``cifar10:DIR`` or ``cifar10c:DIR``; ``:test`` after it
+            chooses a split (``:fog/3`` a corruption and its severity), without one it is
+            ``train`` or the only one.
         strict: Whether one unreadable image file is an error; else it is left out, logged as a
             warning and listed in ``Dataset.skipped``.
 
