@@ -100,14 +100,14 @@ def _contrast(pixels: Tensor, strength: Tensor) -> Tensor:
 
 def _sharpness(pixels: Tensor, strength: Tensor) -> Tensor:
     """Distance from the smoothed image times ``1 + strength``; the border stays as it is."""
-    channels, height, width = pixels.shape[1:]
-    if min(height, width) < 3:
+    if min(pixels.shape[2:]) < 3:
         return pixels.clone()
-    kernel = pixels.new_ones(3, 3)
-    kernel[1, 1] = 5
-    weights = (kernel / kernel.sum()).expand(channels, 1, 3, 3)
+    # All nine neighbours weigh 1 and the centre 5, of 13: sums take a fifth of the time of
+    # a depthwise convolution.
+    rows = pixels[:, :, :-2] + pixels[:, :, 1:-1] + pixels[:, :, 2:]
+    nine = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
     smooth = pixels.clone()
-    smooth[:, :, 1:-1, 1:-1] = functional.conv2d(pixels, weights, groups=channels)
+    smooth[:, :, 1:-1, 1:-1] = (nine + 4 * pixels[:, :, 1:-1, 1:-1]) / 13
     return _away(pixels, smooth, strength)
 
 
@@ -136,16 +136,18 @@ def _auto_contrast(pixels: Tensor, strength: Tensor) -> Tensor:
 def _equalize(pixels: Tensor, strength: Tensor) -> Tensor:
     """Every channel gets an even histogram of 256 levels, as Pillow does it."""
     b, c, h, w = pixels.shape
-    levels = (pixels * 255).round().long().reshape(b * c, h * w)
-    counts = torch.zeros(b * c, 256, dtype=torch.long, device=pixels.device)
-    counts.scatter_add_(1, levels, torch.ones_like(levels))
+    # Channel k of the batch counts from 256 k up, so that one count does for all.
+    channel = torch.arange(b * c, device=pixels.device).unsqueeze(1)
+    levels = (pixels * 255).round().to(torch.int32).reshape(b * c, h * w) + 256 * channel
+    counts = torch.bincount(levels.flatten(), minlength=256 * b * c).view(b * c, 256)
     # Pillow's step: all pixels but those of the highest level that occurs, over 255.
-    top = levels.amax(dim=1, keepdim=True)
+    top = levels.amax(dim=1, keepdim=True) - 256 * channel
     step = (h * w - counts.gather(1, top)) // 255
     before = counts.cumsum(dim=1) - counts
-    table = (before + step // 2) // step.clamp(min=1)
-    even = table.clamp_(max=255).gather(1, levels)
-    return torch.where(step > 0, even, levels).view(b, c, h, w).to(pixels.dtype) / 255
+    even = ((before + step // 2) // step.clamp(min=1)).clamp_(max=255)
+    same = torch.arange(256, device=pixels.device)
+    table = torch.where(step > 0, even, same).to(pixels.dtype) / 255
+    return table.flatten()[levels].view(b, c, h, w)
 
 
 _FUNCTIONS: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
