@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import embedkit
@@ -81,7 +82,12 @@ def main() -> None:
     """Train and attack everything; print the table and the result as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--data", default="digits", help="a DATA string with train and test")
-    parser.add_argument("--limit", type=int, default=0, help="training images; 0 takes all")
+    parser.add_argument(
+        "--limit",
+        type=int,
+        default=0,
+        help="training images, and images of the bank; 0 takes all",
+    )
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--width", type=int, default=16, help="channels of the first stage")
     parser.add_argument("--stem", default="small", help="of the ResNet: small or half")
@@ -135,6 +141,8 @@ def _measure(variant: Variant, seed: int, options: argparse.Namespace) -> dict[s
         done = train(_recipe(variant, seed, options), folder / "run", device="cpu")
         bundle = export_run(folder / "run", name="robust", models=folder / "models")
         data, test = load_dataset(options.data), load_dataset(f"{options.data}:test")
+        if options.limit:
+            data = data.subset(np.arange(options.limit))
         settings = Options(
             attack_images=options.attacked,
             pgd_steps=20,
