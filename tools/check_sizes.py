@@ -18,6 +18,7 @@ PLURAL = {
     "tasks",
     "attacks",
     "corruptions",
+    "studies",
     "services",
     "proto",
 }

@@ -9,18 +9,21 @@ import numpy.typing as npt
 
 from embedkit.data.dataset import Dataset
 from embedkit.evaluate.context import CHUNK, Context, Which
-from embedkit.evaluate.measurement.certificates import Certificates, certificate_metrics
-from embedkit.evaluate.measurement.checks import class_problem
-from embedkit.evaluate.measurement.partial import attempt
-from embedkit.evaluate.measurement.pixels.views import per_image_rngs
-from embedkit.evaluate.measurement.rows import probe_rows
-from embedkit.evaluate.measurement.smoothing import (
+from embedkit.evaluate.measurement.certified.certificates import (
+    Certificates,
+    certificate_metrics,
+)
+from embedkit.evaluate.measurement.certified.smoothing import (
     Ball,
     certify_decision,
     certify_output,
     enclosing_ball,
     noisy,
 )
+from embedkit.evaluate.measurement.checks import class_problem
+from embedkit.evaluate.measurement.partial import attempt
+from embedkit.evaluate.measurement.pixels.views import per_image_rngs
+from embedkit.evaluate.measurement.rows import probe_rows
 from embedkit.evaluate.statistics import Metrics
 from embedkit.evaluate.task import Figure, TaskResult, tasks
 from embedkit.measures.knn import nearest, vote

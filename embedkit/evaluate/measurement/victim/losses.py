@@ -29,6 +29,7 @@ __all__ = [
     "batches",
     "class_logits",
     "class_margins",
+    "cross_entropy",
     "dlr",
     "judge_of",
     "labels_of",
@@ -145,6 +146,17 @@ def class_logits(head: VictimHead, device: torch.device) -> Logits:
     )
 
 
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Minus the log probability of the label, (n,), as log(1 + sum_j exp(l_j - l_y)).
+
+    In this form nothing cancels: of an image whose probability is 1 to the last bit the usual
+    form has rounding errors for a gradient, and an attack goes nowhere.
+    """
+    own = logits.gather(1, labels[:, None])[:, 0]
+    others = logits.scatter(1, labels[:, None], -torch.inf).logsumexp(dim=1)
+    return torch.nn.functional.softplus(others - own)
+
+
 def dlr(logits: Tensor, labels: Tensor) -> Tensor:
     """Difference of logits ratio (Croce and Hein 2020, eq. 6), (n,); needs c >= 3.
 
@@ -204,7 +216,7 @@ def _of_logits(head: VictimHead, rows: Rows, device: torch.device, loss: LossNam
         if loss == "dlr":
             values = dlr(logits, labels)
         elif loss == "cross_entropy":
-            values = logits.logsumexp(dim=1) - logits.gather(1, labels[:, None])[:, 0]
+            values = cross_entropy(logits, labels)
         else:
             smooth_own, smooth_other = _own_and_best_other(logits, labels)
             values = smooth_other - smooth_own

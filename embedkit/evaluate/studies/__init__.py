@@ -1,0 +1,1 @@
+"""Studies: questions that can only be answered by training encoders for them."""
