@@ -50,7 +50,11 @@ class _Part:
 
     def named(self, slots: Slots) -> list[str]:
         """The names of slots that are in here."""
-        places = np.searchsorted(self.slots[: self.count], slots)
+        first, last = int(self.slots[0]), int(self.slots[self.count - 1])
+        if last - first + 1 == self.count:
+            places = slots - first
+        else:
+            places = np.searchsorted(self.slots[: self.count], slots)
         starts = np.where(places > 0, self.ends[places - 1], 0).tolist()
         ends = self.ends[places].tolist()
         text = self.text

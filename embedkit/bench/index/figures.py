@@ -67,7 +67,8 @@ def point_figures(
         bare_rates.append(_mean(turn, "queries_per_s"))
         cpu_us = served.server_cpu_s / (served.calls * load.batch) * 1e6
         by_cpu.append(_mean(turn, "cpu_us") / cpu_us)
-        over.append(float(np.median(served.latencies_s)) * 1e3 - _mean(turn, "p50_ms"))
+        if len(served.latencies_s):
+            over.append(float(np.median(served.latencies_s)) * 1e3 - _mean(turn, "p50_ms"))
     codes: dict[str, int] = {}
     for turn in turns:
         for code, count in turn.served.codes.items():
@@ -87,7 +88,7 @@ def point_figures(
         ),
         "codes": codes,
     }
-    if load.in_flight == 1:
+    if load.in_flight == 1 and over:
         figures["over_bare_ms"] = spread(over)
     return figures
 

@@ -95,10 +95,10 @@ def index(**options: Unpack[Options]) -> None:
         check_suffix(options["plot"])
     plan = _plan(options)
     results = run(plan, lambda line: click.echo(line, err=True))
-    print_indexes(results, Console())
     if options["out"] is not None:
         text = json.dumps(report(plan, results), indent=1)
         options["out"].write_text(text + "\n", encoding="utf-8")
+    print_indexes(results, Console())
     if options["plot"] is not None:
         plot(results, options["plot"])
 

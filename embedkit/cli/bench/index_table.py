@@ -65,7 +65,8 @@ def _table(*columns: str) -> Table:
 def _point(point: dict[str, Any]) -> list[str]:
     knob = f"{point['knob']}={point['value']} " if point["knob"] else ""
     efficiency = point["efficiency"]
-    over = point.get("over_bare_ms")
+    # Empty where calls took longer than all rounds.
+    latency, over = point["latency_ms"], point.get("over_bare_ms")
     return [
         f"{knob}batch={point['batch']} x{point['in_flight']}",
         f"{point['recall']:.4f}",
@@ -73,8 +74,7 @@ def _point(point: dict[str, Any]) -> list[str]:
         f"{point['queries_per_s']['median']:.0f}",
         f"{efficiency['median']:.2f} [{efficiency['min']:.2f}-{efficiency['max']:.2f}]",
         f"{point['cpu_efficiency']['median']:.2f}",
-        f"{point['latency_ms']['p50']:.2f}",
-        f"{point['latency_ms']['p99']:.2f}",
+        *(f"{latency[p]:.2f}" if p in latency else "-" for p in ("p50", "p99")),
         "" if over is None else f"{over['median']:+.2f}",
     ]
 

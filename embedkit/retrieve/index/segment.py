@@ -31,6 +31,7 @@ _FEW = 4096
 # A graph walks through what a filter leaves out; below this share, comparing all is cheaper.
 _GRAPH_SHARE = 0.1
 _ROWS_AT_ONCE = 8192
+_SMALL_MARGIN = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,20 +124,21 @@ class Segment:
         self, queries: Embeddings, k: int, chosen: Selection, effort: int, source: Source
     ) -> tuple[Neighbours, npt.NDArray[np.bool_]]:
         """The best of what FAISS finds, and for which queries that is as many as k."""
-        # Codes need the width that was measured; vectors what FAISS's rounding may exchange.
-        wide = k + MARGIN if self.spec.holds_vectors else int(np.ceil(k * self.curve.width))
-        wide = min(wide, chosen.count)
         effort = min(effort, self.engine.most)
+        is_exact = (
+            self.spec.holds_vectors and self.spec.kind != "hnsw" and effort >= self.engine.most
+        )
+        # Codes need the width that was measured; vectors what FAISS's rounding may exchange,
+        # which hardly matters where more may be missed.
+        wide = k + (MARGIN if is_exact else _SMALL_MARGIN)
+        wide = min(max(wide, int(np.ceil(k * self.curve.width))), chosen.count)
         found = self.engine.search(queries, wide, effort, chosen.selector())
         missing = found.position < 0
         # What stands in for a missing one must be there; -inf keeps it out.
         positions = np.where(missing, found.position.max(), found.position)
         scores = self._scores(queries, positions, source)
         scores[missing] = -np.inf
-        is_exact = self.spec.holds_vectors and self.spec.kind != "hnsw"
-        near = Neighbours.ranked(
-            self.slots[positions], scores, k, exact=is_exact and effort >= self.engine.most
-        )
+        near = Neighbours.ranked(self.slots[positions], scores, k, exact=is_exact)
         return near, ~missing[:, k - 1]
 
     def _scores(
