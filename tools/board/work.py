@@ -180,16 +180,19 @@ def _trained(
     bundles = tuple(str(bundle_of(row, plan.seed, folder)) for row in entry.teachers)
     recipe = entry.recipe(plan.seed, source=images.source, bundles=bundles)
     _forget_other(run, plan)
+    is_whole = not (run / "run" / "recipe.toml").exists()
     began = time.process_time()
     result = train(recipe, run / "run", resume=True, device="cpu", load_bundle=load)
     training = {
         "seconds": result.seconds,
-        "cpu_seconds": round(time.process_time() - began, 1),
         "images_per_s": result.images_per_s,
         "steps": result.steps,
         "loss": round(result.loss, 4),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
+    if is_whole:
+        # Of a run that goes on after a kill, this process sees only the end.
+        training["cpu_seconds"] = round(time.process_time() - began, 1)
     (run / "run" / "checkpoint.pt").unlink(missing_ok=True)
     path = bundle_of(entry.name, plan.seed, folder)
     shutil.rmtree(path.parent, ignore_errors=True)
