@@ -70,6 +70,14 @@ def labels(target):
     return torch.tensor(target.head.labels)
 
 
+@pytest.fixture(scope="module")
+def sure(classifier, pixels, labels):
+    """Whether the network is too sure of an image for the usual form of the cross-entropy."""
+    with torch.no_grad():
+        loss = torch.nn.functional.cross_entropy(classifier(pixels), labels, reduction="none")
+    return loss < 1e-2
+
+
 def found(method, target, threat):
     """Pixels of a method before rounding, (n, c, h, w) in [0, 1]."""
     keys = keys_of(target.ids, 0)
@@ -83,8 +91,14 @@ def standing(classifier, pixels, labels):
         return int((classifier(pixels).argmax(dim=1) == labels).sum())
 
 
-def share_of_equal_pixels(first, second):
-    return float(((first - second).abs() <= 1e-5).double().mean())
+def share_of_equal_pixels(first, second, sure):
+    """Of the images whose loss is large enough for the peers' gradients.
+
+    Of the others these are rounding errors, because their cross-entropy subtracts two numbers
+    that are equal to the last bit; ours does not.
+    """
+    assert (~sure).sum() >= 20
+    return float(((first - second).abs() <= 1e-5)[~sure].double().mean())
 
 
 def foolbox_model(classifier):
@@ -100,25 +114,24 @@ def art_classifier(classifier):
     )
 
 
-def test_fgsm_is_foolboxs(classifier, target, pixels, labels):
+def test_fgsm_is_foolboxs(classifier, target, pixels, labels, sure):
     foolbox, model = foolbox_model(classifier)
     attack = foolbox.attacks.LinfFastGradientAttack(random_start=False)
     theirs = attack.run(model, pixels, labels, epsilon=8 / 255)
     ours = found(FGSM("cross_entropy"), target, Threat("linf", 8))
-    # A gradient of rounding size may have either sign.
-    assert share_of_equal_pixels(ours, theirs) > 0.9999
+    assert share_of_equal_pixels(ours, theirs, sure) > 0.9999
 
 
-def test_fgsm_is_arts(classifier, target, pixels, labels):
+def test_fgsm_is_arts(classifier, target, pixels, labels, sure):
     evasion = pytest.importorskip("art.attacks.evasion")
     attack = evasion.FastGradientMethod(art_classifier(classifier), eps=8 / 255)
     theirs = torch.tensor(attack.generate(pixels.numpy(), labels.numpy()))
     ours = found(FGSM("cross_entropy"), target, Threat("linf", 8))
-    assert share_of_equal_pixels(ours, theirs) > 0.9999
+    assert share_of_equal_pixels(ours, theirs, sure) > 0.9999
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_pgd_from_the_clean_image_is_foolboxs(classifier, target, pixels, labels, norm):
+def test_pgd_from_the_clean_image_is_foolboxs(classifier, target, pixels, labels, sure, norm):
     foolbox, model = foolbox_model(classifier)
     kind = {
         "linf": "LinfProjectedGradientDescentAttack",
@@ -130,10 +143,10 @@ def test_pgd_from_the_clean_image_is_foolboxs(classifier, target, pixels, labels
     pgd = PGD(3, "cross_entropy", relative_step=0.4, start="clean", keep="last")
     ours = found(pgd, target, Threat(norm, radius))
     # Every step after a differing sign differs too, for that image.
-    assert share_of_equal_pixels(ours, theirs) > 0.99
+    assert share_of_equal_pixels(ours, theirs, sure) > 0.99
 
 
-def test_pgd_from_the_clean_image_is_arts(classifier, target, pixels, labels):
+def test_pgd_from_the_clean_image_is_arts(classifier, target, pixels, labels, sure):
     evasion = pytest.importorskip("art.attacks.evasion")
     attack = evasion.ProjectedGradientDescent(
         art_classifier(classifier),
@@ -146,7 +159,7 @@ def test_pgd_from_the_clean_image_is_arts(classifier, target, pixels, labels):
     )
     theirs = torch.tensor(attack.generate(pixels.numpy(), labels.numpy()))
     pgd = PGD(3, "cross_entropy", relative_step=0.4, start="clean", keep="last")
-    assert share_of_equal_pixels(found(pgd, target, Threat("linf", 8)), theirs) > 0.99
+    assert share_of_equal_pixels(found(pgd, target, Threat("linf", 8)), theirs, sure) > 0.99
 
 
 @pytest.mark.parametrize(
