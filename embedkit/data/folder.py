@@ -7,10 +7,10 @@ from pathlib import Path
 
 from embedkit.data.dataset import Dataset
 from embedkit.data.files import MAX_FILE_BYTES, ImageFile, collect
-from embedkit.data.tree import lay_out
+from embedkit.data.tree import Layout, lay_out
 from embedkit.errors import BadImage, InvalidInput
 
-__all__ = ["load_folder", "read_regular_file"]
+__all__ = ["list_folder", "load_folder", "read_regular_file"]
 
 
 def load_folder(path: Path, split: str | None = None, *, strict: bool = False) -> Dataset:
@@ -29,6 +29,22 @@ def load_folder(path: Path, split: str | None = None, *, strict: bool = False) -
         InvalidInput: If the split is missing, nothing is readable, or under ``strict`` a file
             is bad.
     """
+    files, layout = list_folder(path, split)
+    return collect(
+        Path(os.path.abspath(path)).name,
+        files,
+        class_names=layout.class_names,
+        strict=strict,
+        outside=layout.outside,
+    )
+
+
+def list_folder(path: Path, split: str | None = None) -> tuple[list[ImageFile], Layout]:
+    """The files of a folder that may hold images, in order, and how they are laid out.
+
+    Raises:
+        InvalidInput: If the split is missing, or there are no files.
+    """
     relative = [
         os.path.relpath(os.path.join(folder, name), path).replace(os.sep, "/")
         for folder, _, names in os.walk(path)
@@ -41,13 +57,7 @@ def load_folder(path: Path, split: str | None = None, *, strict: bool = False) -
         ImageFile(member, label, partial(read_regular_file, path / member))
         for member, label in layout.members
     ]
-    return collect(
-        Path(os.path.abspath(path)).name,
-        files,
-        class_names=layout.class_names,
-        strict=strict,
-        outside=layout.outside,
-    )
+    return files, layout
 
 
 def read_regular_file(path: Path) -> bytes:

@@ -17,7 +17,7 @@ from embedkit.data.npz import load_npz
 from embedkit.data.zip import load_zip
 from embedkit.errors import InvalidInput, NotFound
 
-__all__ = ["Dataset", "Skipped", "align_labels", "load_dataset"]
+__all__ = ["Dataset", "Skipped", "align_labels", "load_dataset", "path_and_split"]
 
 _EXPECTED = (
     "digits, a folder of images, FILE.npz, FILE.zip, FILE.csv, idx:DIR, cifar10:DIR or "
@@ -62,9 +62,9 @@ def load_dataset(text: str, *, strict: bool = False) -> Dataset:
     if scheme == "digits":
         return load_digits_split(rest or None)
     if scheme in _FOLDERS and rest:
-        folder, split = _path_and_split(rest)
+        folder, split = path_and_split(rest)
         return _FOLDERS[scheme](folder, split)
-    path, split = _path_and_split(text)
+    path, split = path_and_split(text)
     if path.is_dir():
         return load_folder(path, split, strict=strict)
     loader = _FILES.get(path.suffix.lower())
@@ -73,7 +73,7 @@ def load_dataset(text: str, *, strict: bool = False) -> Dataset:
     return loader(path, split, strict=strict)
 
 
-def _path_and_split(text: str) -> tuple[Path, str | None]:
+def path_and_split(text: str) -> tuple[Path, str | None]:
     """An existing path, and what follows its last colon where the whole is no path itself."""
     whole = Path(text)
     if text and whole.exists():

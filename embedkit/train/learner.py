@@ -14,7 +14,7 @@ from embedkit.encoders.heads import projection_head
 from embedkit.encoders.weights import load_weights
 from embedkit.errors import InvalidInput
 from embedkit.train.batch import ImageIndices, Mask, Projections, Sizes, Tokens
-from embedkit.train.images import TrainingImages, seed_of
+from embedkit.train.images import Groups, TrainingImages, seed_of
 from embedkit.train.objective import Objective, Prepared
 from embedkit.train.optim import build_optimiser
 from embedkit.train.recipe import Recipe
@@ -141,6 +141,7 @@ class State:
         step: Steps done.
         seconds: Time spent on them, over all starts of the run.
         metrics_bytes: Length of ``metrics.jsonl`` after them.
+        groups: What batches are made of now; None draws them freely.
     """
 
     learner: Learner
@@ -150,6 +151,7 @@ class State:
     step: int = 0
     seconds: float = 0.0
     metrics_bytes: int = 0
+    groups: Groups | None = None
 
     def to_dict(self) -> dict[str, object]:
         """Everything, as tensors and plain values; the global torch generators included."""
@@ -161,6 +163,7 @@ class State:
             "seconds": self.seconds,
             "metrics_bytes": self.metrics_bytes,
             "generators": _generators(),
+            "groups": None if self.groups is None else tuple(self.groups),
         }
 
     def load_dict(self, values: dict[str, object]) -> None:
@@ -173,6 +176,8 @@ class State:
         self.step = int(values["step"])  # type: ignore[call-overload]
         self.seconds = float(values["seconds"])  # type: ignore[arg-type]
         self.metrics_bytes = int(values["metrics_bytes"])  # type: ignore[call-overload]
+        groups = values.get("groups")
+        self.groups = None if groups is None else Groups(*groups)  # type: ignore[misc]
         _set_generators(values["generators"])  # type: ignore[arg-type]
 
     def final(self) -> Learner:

@@ -21,9 +21,11 @@ from embedkit.train.run.divergence import diverged
 from embedkit.train.run.folder import RunFolder, RunResult, versions
 from embedkit.train.run.interrupt import interruptible
 from embedkit.train.run.memory import kept_memory
+from embedkit.train.run.selection import select_images
 from embedkit.train.scale.gradient import Found, Gradient
 from embedkit.train.scale.processes import Processes, joined
 from embedkit.train.supply import Supply, augment_of
+from embedkit.train.supply.groups import regroup
 
 __all__ = ["train"]
 
@@ -120,7 +122,8 @@ def _prepare(
     objective = build_objective(recipe.objective.name, recipe.objective.arguments)
     where = _device(device, processes)
     processes.check(recipe.schedule.batch_size)
-    images = embed_all(load_images(recipe, objective, where), objective, load_bundle)
+    images = select_images(load_images(recipe, objective, where), recipe, load_bundle)
+    images = embed_all(images, objective, load_bundle)
     supply = Supply(objective, images, augment_of(recipe, objective, images.spec))
     per_epoch = len(images) // recipe.schedule.batch_size // recipe.schedule.accumulate
     steps = per_epoch * recipe.schedule.epochs
@@ -180,6 +183,7 @@ def _steps(
     settings = run.recipe.run
     checkpoint_steps = settings.checkpoint_steps or run.steps_per_epoch
     while state.step < run.steps:
+        _group(run, state)
         done = _step(run, gradient)
         is_last = state.step == run.steps
         if state.step % settings.log_steps == 0 or is_last or watch.is_due(state.step):
@@ -202,6 +206,14 @@ def _steps(
                 f"interrupted at step {state.step} of {run.steps}; the checkpoint is written, "
                 "continue with --resume"
             )
+
+
+def _group(run: _Run, state: State) -> None:
+    """Cluster the images anew if it is time; never before the encoder has learned something."""
+    settings = run.recipe.sampling
+    every = settings.refresh_epochs * run.steps_per_epoch
+    if settings.batches != "shuffled" and state.step and state.step % every == 0:
+        state.groups = run.processes.same(regroup(run.recipe, state, run.images))
 
 
 def _step(run: _Run, gradient: Gradient) -> _Done:
@@ -232,7 +244,10 @@ def _loss(run: _Run, state: State, number: int) -> Found:
     recipe = run.recipe
     number += state.step * recipe.schedule.accumulate
     indices = run.images.indices(
-        number, batch_size=recipe.schedule.batch_size, seed=recipe.seed
+        number,
+        batch_size=recipe.schedule.batch_size,
+        seed=recipe.seed,
+        groups=state.groups,
     )
     generator = torch.Generator(run.device).manual_seed(seed_of(recipe.seed, "step", number))
     drawn = run.supply.draw(state.learner, indices, generator)

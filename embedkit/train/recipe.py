@@ -14,6 +14,7 @@ from embedkit.train.settings import (
     OptimiserSection,
     ProjectionSection,
     RunSection,
+    SamplingSection,
     ScheduleSection,
     ViewsSection,
     written,
@@ -28,6 +29,7 @@ class Recipe:
 
     Attributes:
         data: Training images.
+        sampling: Which images are used, and which share a batch; all, shuffled by default.
         encoder: Encoder and its arguments.
         objective: What is minimised, and its arguments.
         input: Fields of ``InputSpec``; empty takes height, width and channels from the data.
@@ -47,6 +49,7 @@ class Recipe:
     objective: Named
     input: Mapping[str, object] = field(default_factory=dict)
     augmentation: str | tuple[Mapping[str, object], ...] = "simclr"
+    sampling: SamplingSection = field(default_factory=SamplingSection)
     views: ViewsSection = field(default_factory=ViewsSection)
     projection: ProjectionSection = field(default_factory=ProjectionSection)
     optimiser: OptimiserSection = field(default_factory=OptimiserSection)
@@ -109,10 +112,10 @@ class Recipe:
                 table[name] = dict(value) if isinstance(value, Mapping) else written(value)
         if not isinstance(self.augmentation, str):
             table["augmentation"] = [dict(step) for step in self.augmentation]
-        if views := written(self.views):
-            table["views"] = views
-        for name in ("projection", "optimiser", "schedule", "run"):
-            table[name] = written(getattr(self, name))
+        for name in ("sampling", "views", "projection", "optimiser", "schedule", "run"):
+            # Sections that older recipes do not have are empty where they are all default.
+            if values := written(getattr(self, name)):
+                table[name] = values
         if self.expected:
             table["expected"] = dict(self.expected)
         return table
@@ -129,6 +132,7 @@ class Recipe:
 
 _SECTIONS: dict[str, type] = {
     "data": DataSection,
+    "sampling": SamplingSection,
     "views": ViewsSection,
     "projection": ProjectionSection,
     "optimiser": OptimiserSection,

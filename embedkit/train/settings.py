@@ -15,6 +15,7 @@ __all__ = [
     "OptimiserSection",
     "ProjectionSection",
     "RunSection",
+    "SamplingSection",
     "ScheduleSection",
     "ViewsSection",
     "written",
@@ -53,15 +54,56 @@ class DataSection:
         source: A DATA string: ``digits``, a folder, ``FILE.npz``, ...; its train split.
         limit: Use only the first images, this many; 0 uses all.
         strict: Refuse data with an unreadable file, instead of leaving the file out.
+        stream: Read images as training goes on, from a folder or FILE.npy that need not fit
+            into memory; the normalisation is then that of 4,096 of the images.
+        stream_mb: Megabytes of decoded images that wait for their turn.
     """
 
     source: str
     limit: int = 0
     strict: bool = False
+    stream: bool = added(False)
+    stream_mb: int = added(256)
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         _check(self.limit >= 0, "data.limit to be at least 0", self.limit)
+        _check(self.stream_mb >= 1, "data.stream_mb to be at least 1", self.stream_mb)
+
+
+@dataclass(frozen=True)
+class SamplingSection:
+    """Which images are trained on, and which of them share a batch.
+
+    Attributes:
+        batches: ``shuffled``; ``hard_negatives`` (NGAME: whole small clusters of similar
+            images) or ``distinct_clusters`` (G-SimCLR: images of different clusters), by the
+            encoder's own features. The first ``refresh_epochs`` are shuffled.
+        refresh_epochs: Epochs between two clusterings.
+        cluster_images: Images of a cluster of ``hard_negatives``.
+        clusters: Of ``distinct_clusters``, and of the subset ``similar``.
+        subset: ``all`` images; of each cluster those most ``similar`` to the others (SAS);
+            ``k_centre``, so that no image is far from one of them; or ``random``.
+        subset_share: How many of them.
+        proxy: Bundle folder of the finished model by whose embeddings they are chosen.
+    """
+
+    batches: Literal["shuffled", "hard_negatives", "distinct_clusters"] = added("shuffled")
+    refresh_epochs: int = added(5)
+    cluster_images: int = added(8)
+    clusters: int = added(64)
+    subset: Literal["all", "similar", "k_centre", "random"] = added("all")
+    subset_share: float = added(0.8)
+    proxy: str = added("")
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        counts = (self.refresh_epochs, self.clusters)
+        _check(min(counts) >= 1, "sampling.refresh_epochs and clusters above 0", counts)
+        size = self.cluster_images
+        _check(size >= 2, "sampling.cluster_images to be at least 2", size)
+        share = self.subset_share
+        _check(0 < share <= 1, "sampling.subset_share in (0, 1]", share)
 
 
 @dataclass(frozen=True)

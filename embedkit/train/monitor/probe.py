@@ -13,8 +13,9 @@ from embedkit.errors import BundleDamaged
 from embedkit.measures.knn import unit, weighted_knn
 from embedkit.train.images import TrainingImages, seed_of
 from embedkit.train.run.checkpoint import write_file
+from embedkit.train.supply.features import embed_some
 
-__all__ = ["Maps", "Probe", "common_plane", "embed_some"]
+__all__ = ["Maps", "Probe", "common_plane"]
 
 _NEIGHBOURS, _TEMPERATURE = 20, 0.07
 _QUERIES = 0.2
@@ -23,37 +24,6 @@ _MAPPED = 400
 """Images that a map shows: more would hide each other."""
 _KEPT = 16
 """Maps that are kept; of more, every second one goes."""
-_AT_A_TIME = 256
-
-
-@torch.no_grad()
-def embed_some(
-    encoder: Encoder, images: TrainingImages, indices: torch.Tensor
-) -> npt.NDArray[np.float32]:
-    """Features of some images as they are, by the encoder as it will be served.
-
-    Running statistics and random generators are left as they were.
-
-    Args:
-        encoder: In any mode; left in it.
-        images: All training images.
-        indices: (m,) positions among them.
-
-    Returns:
-        (m, f) float32, not normalised.
-    """
-    modes = {module: module.training for module in encoder.modules()}
-    encoder.eval()
-    try:
-        parts = [
-            encoder.encode(encoder.to_unit(images.images[some])).features.float().cpu()
-            for some in torch.split(indices, _AT_A_TIME)
-        ]
-    finally:
-        for module, training in modes.items():
-            module.training = training
-    found: npt.NDArray[np.float32] = torch.cat(parts).numpy()
-    return found
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,17 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from embedkit.errors import InvalidInput
 from embedkit.train.images import TrainingImages
 from embedkit.train.objective import Distilling, Objective
-from embedkit.types import Embedder
+from embedkit.types import Embedder, Embeddings
 
-__all__ = ["LoadBundle", "embed_all"]
+__all__ = ["LoadBundle", "embed_all", "embed_pixels"]
+
+_AT_A_TIME = 1024
 
 LoadBundle = Callable[[str], Embedder]
 """Opens a bundle folder, in a session or as a twin."""
@@ -43,9 +46,18 @@ def embed_all(
             "got none; pass load_bundle=embedkit.load"
         )
     embedders = [load_bundle(bundle) for bundle in objective.bundles]
-    pixels, device = images.images.cpu().numpy(), images.images.device
+    device = images.images.device
     return replace(
         images,
-        embeddings=tuple(torch.from_numpy(e.embed(pixels)).to(device) for e in embedders),
+        embeddings=tuple(
+            torch.from_numpy(embed_pixels(images, e)).to(device) for e in embedders
+        ),
         embedder_digests=tuple(e.digest for e in embedders),
     )
+
+
+def embed_pixels(images: TrainingImages, embedder: Embedder) -> Embeddings:
+    """What a model says of all images as they are, a few at a time."""
+    everything = torch.arange(len(images), device=images.images.device)
+    parts = torch.split(everything, _AT_A_TIME)
+    return np.concatenate([embedder.embed(images.images[p].cpu().numpy()) for p in parts])

@@ -18,6 +18,7 @@ import torch
 from torch import distributed, nn
 
 from embedkit.errors import Cancelled, InvalidInput
+from embedkit.train.images import Groups
 from embedkit.train.learner import Learner, Network, Part, State, Viewed, Way
 from embedkit.train.scale.sync_norm import synchronise_norms
 
@@ -76,6 +77,14 @@ class Processes:
         votes = torch.tensor([int(value)], device=_device())
         distributed.all_reduce(votes, op=distributed.ReduceOp.MIN)
         return bool(votes.item())
+
+    def same(self, groups: Groups) -> Groups:
+        """The first process's groups, on all: rounding may have told them apart."""
+        if self.size > 1:
+            clusters = groups.clusters.to(_device())
+            distributed.broadcast(clusters, 0)
+            groups = groups._replace(clusters=clusters.cpu())
+        return groups
 
     def attach(self, state: State) -> None:
         """Let the state's networks run on this process's share of every batch.

@@ -14,8 +14,9 @@ from embedkit.preprocess import InputSpec
 from embedkit.train.images import load_images
 from embedkit.train.loop import train
 from embedkit.train.monitor.charts import line_chart, thinned
-from embedkit.train.monitor.probe import Maps, Probe, common_plane, embed_some
+from embedkit.train.monitor.probe import Maps, Probe, common_plane
 from embedkit.train.objective import build_objective
+from embedkit.train.supply.features import embed_some
 
 CPU = torch.device("cpu")
 

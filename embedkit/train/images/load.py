@@ -1,7 +1,6 @@
 """The training images: in memory as uint8, in an order that depends on seed and epoch alone."""
 
-import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -11,10 +10,17 @@ from embedkit.errors import InvalidInput
 from embedkit.preprocess import InputSpec
 from embedkit.registry import configure
 from embedkit.train.batch import ImageIndices, Targets
+from embedkit.train.images.lazy import LazyDataset, open_lazily
+from embedkit.train.images.order import Groups, ImageOrder, seed_of
+from embedkit.train.images.stream import Stream
 from embedkit.train.objective import Objective
 from embedkit.train.recipe import Recipe
+from embedkit.train.settings import DataSection
 
-__all__ = ["TrainingImages", "load_images", "seed_of"]
+__all__ = ["TrainingImages", "load_images"]
+
+_MEASURED = 4096
+"""Images of a stream that mean and deviation are taken of, evenly spaced."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +28,7 @@ class TrainingImages:
     """What a run is trained on.
 
     Attributes:
-        images: (n, h, w, c) uint8 on the training device.
+        images: (n, h, w, c) uint8 on the training device, or read as they are needed.
         labels: (n,) int64 on the same device if the objective needs them, or None.
         spec: Size and channels of the images.
         class_names: One per class; empty without labels.
@@ -35,7 +41,7 @@ class TrainingImages:
         classes: (n,) int64 wherever the data has labels, for measures alone, or None.
     """
 
-    images: torch.Tensor
+    images: torch.Tensor | Stream
     labels: Targets | None
     spec: InputSpec
     class_names: tuple[str, ...]
@@ -46,12 +52,16 @@ class TrainingImages:
     embeddings: tuple[torch.Tensor, ...] = ()
     embedder_digests: tuple[str, ...] = ()
     classes: Targets | None = None
-    _order: dict[int, torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _order: dict[tuple[int, int], ImageOrder] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def indices(self, step: int, *, batch_size: int, seed: int) -> ImageIndices:
+    def indices(
+        self, step: int, *, batch_size: int, seed: int, groups: Groups | None = None
+    ) -> ImageIndices:
         """Which images make up the batch of one step.
 
         Every epoch is a new permutation of all images, cut into whole batches; it depends on
@@ -61,20 +71,41 @@ class TrainingImages:
             step: 0-based over the whole run.
             batch_size: At most the number of images.
             seed: Of the run.
+            groups: Clusters that say which images share a batch; None draws them freely.
         """
         epoch, position = divmod(step, len(self) // batch_size)
-        if epoch not in self._order:
+        key = (epoch, -1 if groups is None else groups.step)
+        if key not in self._order:
             generator = torch.Generator().manual_seed(seed_of(seed, "order", epoch))
             self._order.clear()
-            self._order[epoch] = torch.randperm(len(self), generator=generator)
-        batch = self._order[epoch][position * batch_size : (position + 1) * batch_size]
-        return batch.to(self.images.device)
+            self._order[key] = (
+                torch.randperm(len(self), generator=generator)
+                if groups is None
+                else groups.order(batch_size, generator)
+            )
+        rest = torch.split(self._order[key][position * batch_size :], batch_size)
+        if isinstance(self.images, Stream):
+            # What is left of the epoch; the last, partial batch is never asked for.
+            self.images.expect([batch for batch in rest if len(batch) == batch_size])
+        return rest[0].to(self.images.device)
 
+    def part(self, rows: torch.Tensor, digest: str) -> "TrainingImages":
+        """Some of the images.
 
-def seed_of(seed: int, purpose: str, number: int) -> int:
-    """A generator seed, below 2**63, that is unrelated for every purpose and number."""
-    digest = hashlib.sha256(f"{seed}/{purpose}/{number}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+        Args:
+            rows: (m,) positions.
+            digest: Of the part.
+        """
+        rows = rows.to(self.images.device)
+        images = self.images
+        return replace(
+            self,
+            images=images.part(rows) if isinstance(images, Stream) else images[rows],
+            labels=None if self.labels is None else self.labels[rows],
+            classes=None if self.classes is None else self.classes[rows],
+            digest=digest,
+            _order={},
+        )
 
 
 def load_images(recipe: Recipe, objective: Objective, device: torch.device) -> TrainingImages:
@@ -89,9 +120,7 @@ def load_images(recipe: Recipe, objective: Objective, device: torch.device) -> T
         InvalidInput: If the images do not fit the recipe or the objective; says what to change.
         NotFound: If there is no such data.
     """
-    dataset = load_dataset(recipe.data.source, strict=recipe.data.strict)
-    if recipe.data.limit:
-        dataset = dataset.subset(np.arange(min(recipe.data.limit, len(dataset))))
+    dataset = _open(recipe.data)
     batch_size = recipe.schedule.batch_size
     if len(dataset) < batch_size:
         raise InvalidInput(
@@ -100,28 +129,45 @@ def load_images(recipe: Recipe, objective: Objective, device: torch.device) -> T
         )
     labels = _labels(dataset, recipe) if objective.needs & {"labels", "targets"} else None
     spec = _spec(dataset, recipe)
-    images = dataset.arrays(spec)
-    mean, std = _statistics(images)
+    images: torch.Tensor | Stream
+    if isinstance(dataset, LazyDataset):
+        images = Stream(dataset, spec, device, megabytes=recipe.data.stream_mb)
+        some = torch.linspace(0, len(dataset) - 1, min(len(dataset), _MEASURED)).round().long()
+        mean, std = _statistics(images[some].cpu().numpy())
+    else:
+        pixels = dataset.arrays(spec)
+        images, (mean, std) = torch.from_numpy(pixels).to(device), _statistics(pixels)
     return TrainingImages(
-        torch.from_numpy(images).to(device),
+        images,
         None if labels is None else labels.to(device),
         spec,
         dataset.class_names,
         dataset.digest,
         mean,
         std,
-        len(dataset.skipped),
+        0 if isinstance(dataset, LazyDataset) else len(dataset.skipped),
         classes=_classes(dataset, device),
     )
 
 
-def _classes(dataset: Dataset, device: torch.device) -> Targets | None:
+def _open(settings: DataSection) -> Dataset | LazyDataset:
+    """The data, whole or to be read later, as far as it is used."""
+    if settings.stream:
+        lazy = open_lazily(settings.source)
+        return lazy.first(settings.limit) if 0 < settings.limit < len(lazy) else lazy
+    dataset = load_dataset(settings.source, strict=settings.strict)
+    if settings.limit:
+        dataset = dataset.subset(np.arange(min(settings.limit, len(dataset))))
+    return dataset
+
+
+def _classes(dataset: Dataset | LazyDataset, device: torch.device) -> Targets | None:
     if dataset.labels is None:
         return None
     return torch.from_numpy(dataset.labels.astype(np.int64)).to(device)
 
 
-def _labels(dataset: Dataset, recipe: Recipe) -> Targets:
+def _labels(dataset: Dataset | LazyDataset, recipe: Recipe) -> Targets:
     name, source = recipe.objective.name, recipe.data.source
     if dataset.labels is None:
         raise InvalidInput(
@@ -137,7 +183,7 @@ def _labels(dataset: Dataset, recipe: Recipe) -> Targets:
     return torch.from_numpy(dataset.labels.astype(np.int64))
 
 
-def _spec(dataset: Dataset, recipe: Recipe) -> InputSpec:
+def _spec(dataset: Dataset | LazyDataset, recipe: Recipe) -> InputSpec:
     """The recipe's input; what it leaves open comes from the images."""
     values = dict(recipe.input)
     size = ("height", "width", "channels")
