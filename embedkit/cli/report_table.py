@@ -20,10 +20,11 @@ def print_report(report: Report, console: Console) -> None:
     """Print the metrics, the warnings, the gates and what made the run invalid."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("metric")
-    for heading in ("value", "95 % interval", "n", *BASELINES):
+    baselines = _baselines(report)
+    for heading in ("value", "95 % interval", "n", *baselines):
         table.add_column(heading.replace("_", " "), justify="right")
     for result in report.results:
-        for row in _rows(result):
+        for row in _rows(result, baselines):
             table.add_row(*row)
     # On a narrow terminal a line may wrap, but no name and no number is cut.
     unlimited = console.options.update(max_width=1000)
@@ -44,12 +45,18 @@ def print_report(report: Report, console: Console) -> None:
         console.print(Text(f"the run is invalid: {problem}", "bold red"))
 
 
-def _rows(result: TaskResult) -> Iterator[list[str | Text]]:
+def _baselines(report: Report) -> tuple[str, ...]:
+    """Those of every evaluation, or of a study, which has its own."""
+    found = {name for result in report.results for name in result.baselines}
+    return BASELINES if not found or found & {*BASELINES} else tuple(sorted(found))
+
+
+def _rows(result: TaskResult, baselines: tuple[str, ...]) -> Iterator[list[str | Text]]:
     """One row per metric, or one that says why there is none."""
     if result.status != "ok":
         yield [result.task, Text(result.status, _COLOUR[result.status])]
     for name, metric in result.metrics.items():
-        beside = [result.baselines.get(b, {}).get(name) for b in BASELINES]
+        beside = [result.baselines.get(b, {}).get(name) for b in baselines]
         yield [
             f"{result.task}.{name}",
             _number(metric),

@@ -15,9 +15,19 @@ from embedkit.evaluate.context import Context
 from embedkit.evaluate.gate import GateResult
 from embedkit.evaluate.junit import to_junit
 from embedkit.evaluate.task import TaskResult
+from embedkit.preprocess import InputSpec
 from embedkit.runtime.environment import code_digest
+from embedkit.types import Embedder
 
-__all__ = ["ITEMS", "SCHEMA_VERSION", "Report", "Subject", "describe_run", "write_report"]
+__all__ = [
+    "ITEMS",
+    "SCHEMA_VERSION",
+    "Report",
+    "Subject",
+    "describe_run",
+    "study_report",
+    "write_report",
+]
 
 SCHEMA_VERSION = 1
 ITEMS = "items"
@@ -114,15 +124,38 @@ def describe_run(
         "test": _describe(context.test),
         "ood": {name: _describe(dataset) for name, dataset in context.ood.items()},
     }
-    run = {
-        "started": started,
-        "seed": context.seed,
-        "suite": list(suite),
-        "options": asdict(context.options),
-        "code": {"version": _version("embedkit") or "unknown", "digest": code_digest()},
-        "versions": {"python": platform.python_version(), **_versions()},
-    }
+    run = _describe_run(started, context.seed, suite, asdict(context.options))
     return model, data, run
+
+
+def study_report(
+    result: TaskResult,
+    subject: tuple[Subject, Embedder],
+    data: tuple[Dataset, Dataset],
+    run: tuple[str, int, Mapping[str, object]],
+) -> Report:
+    """Return the report of a study, which trained the models that it measured.
+
+    Args:
+        result: What it found.
+        subject: The model that the metrics are about.
+        data: Training and test images.
+        run: When it started, its seed and its settings.
+    """
+    about, model = subject
+    started, seed, settings = run
+    stated = getattr(model, "input", None)
+    return Report(
+        {
+            **asdict(about),
+            "digest": model.digest,
+            "dim": int(model.dim),
+            "input": stated.to_dict() if isinstance(stated, InputSpec) else {},
+        },
+        {"train": _describe(data[0]), "test": _describe(data[1]), "ood": {}},
+        _describe_run(started, seed, (result.task,), settings),
+        (result,),
+    )
 
 
 def write_report(report: Report, folder: str | Path) -> None:
@@ -147,6 +180,19 @@ def write_report(report: Report, folder: str | Path) -> None:
     from embedkit.evaluate.html import render
 
     _replace(root / "report.html", render(values))
+
+
+def _describe_run(
+    started: str, seed: int, suite: tuple[str, ...], options: Mapping[str, object]
+) -> dict[str, object]:
+    return {
+        "started": started,
+        "seed": seed,
+        "suite": list(suite),
+        "options": dict(options),
+        "code": {"version": _version("embedkit") or "unknown", "digest": code_digest()},
+        "versions": {"python": platform.python_version(), **_versions()},
+    }
 
 
 def _describe(dataset: Dataset) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""``embedkit eval``: evaluate a served model, or compare the reports of two models."""
+"""``embedkit eval``: evaluate a served model, compare reports, or train for a study."""
 
 import click
 
@@ -8,6 +8,8 @@ _LINES = {
     "run": "Evaluate a served model; the word itself may be left out.",
     "compare": "Paired tests between the reports of two models.",
     "seeds": "Mean and spread over the reports of several training runs.",
+    "backdoor": "Train with and without poisoned images; does the trigger work?",
+    "membership": "Train with and without canaries; can it be told?",
 }
 
 
@@ -24,10 +26,14 @@ class _RunByDefault(click.Group):
             from embedkit.cli.eval.run import command as run
 
             return run
-        if cmd_name in _LINES:
+        if cmd_name in ("compare", "seeds"):
             from embedkit.cli.eval import compare
 
             return compare.compare if cmd_name == "compare" else compare.seeds
+        if cmd_name in ("backdoor", "membership"):
+            from embedkit.cli.eval import studies
+
+            return studies.backdoor if cmd_name == "backdoor" else studies.membership
         return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from embedkit.errors import InvalidInput
+
 if TYPE_CHECKING:
-    from embedkit.evaluate.measurement.comparison import Comparison
+    from embedkit.evaluate.measurement.comparison import Comparison, Stored
     from embedkit.evaluate.statistics import Spread
 
 __all__ = ["compare", "seeds"]
@@ -20,7 +22,18 @@ _REPORT = click.Path(path_type=Path)
 @click.argument("first", metavar="A.json", type=_REPORT)
 @click.argument("second", metavar="B.json", type=_REPORT)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def compare(first: Path, second: Path, as_json: bool) -> None:
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write a page that shows the differences.",
+)
+@click.option(
+    "--images", metavar="DATA", help="The test images of both; the page shows those that flip."
+)
+def compare(
+    first: Path, second: Path, as_json: bool, page: Path | None, images: str | None
+) -> None:
     """Compare two models image by image: is B better than A?
 
     Both reports must be over the same test images. Right and wrong answers are compared by
@@ -29,11 +42,28 @@ def compare(first: Path, second: Path, as_json: bool) -> None:
     """
     from embedkit.evaluate.measurement.comparison import compare_reports, read_report
 
-    found = compare_reports(read_report(first), read_report(second))
+    if images is not None and page is None:
+        raise InvalidInput("expected --html FILE with --images, got none")
+    reports = read_report(first), read_report(second)
+    found = compare_reports(*reports)
+    if page is not None:
+        _write_page(page, reports, found, images)
     if as_json:
         click.echo(json.dumps(_as_values(found), indent=1))
         return
     _print_comparison(found)
+
+
+def _write_page(
+    page: Path, reports: "tuple[Stored, Stored]", found: "Comparison", images: str | None
+) -> None:
+    from embedkit.data.source import load_dataset
+    from embedkit.evaluate.html import render_comparison
+    from embedkit.evaluate.measurement.flips import find_flips
+
+    flips = [] if images is None else find_flips(*reports, load_dataset(images))
+    page.write_text(render_comparison(*reports, found, flips), encoding="utf-8")
+    click.echo(f"page: {page}", err=True)
 
 
 @click.command(name="seeds")

@@ -46,6 +46,7 @@ class Options(Wanted, AttackOptions, CertifiedOptions):
     gate: tuple[str, ...]
     seed: int
     probe_images: int
+    baselines: bool
     corruption: tuple[str, ...]
     corruption_images: int
     cache: Path | None
@@ -103,6 +104,12 @@ class Options(Wanted, AttackOptions, CertifiedOptions):
     type=click.IntRange(0),
     default=10_000,
     help="Training images of the linear probe; 0 takes all.",
+)
+@click.option(
+    "--baselines/--no-baselines",
+    default=True,
+    help="Measure raw pixels and an untrained encoder too; raw pixels of many training images "
+    "take longer than the model.",
 )
 @attack_options
 @click.option(
@@ -178,6 +185,7 @@ def _context(
         corruptions=options["corruption"],
         corruption_images=options["corruption_images"],
         detectors=_detectors(options["detector"]),
+        baselines=options["baselines"],
     )
     return Context(
         served,

@@ -110,6 +110,16 @@ ABOUT = {
         "How far an image may be changed with certainty that the decision stays, if the model "
         "answers with the majority over many noisy copies. The single answer is not certified.",
     ),
+    "backdoor": (
+        "Backdoor",
+        "Whether an encoder that was trained on a few poisoned images takes whatever carries "
+        "their trigger for the attacker's class, beside one that was trained on clean images.",
+    ),
+    "membership": (
+        "Membership",
+        "Whether it can be told from the embeddings of an image if the encoder was trained on "
+        "it. What counts is how many can be told with hardly any false alarm.",
+    ),
     "parity": (
         "Parity",
         "Whether the served model is the model that was trained: in numbers and in decisions.",
@@ -134,6 +144,8 @@ HEADLINES = {
     "retrieval": r"map|map_at_r|recall_at_1|search_recall_at_10",
     "robustness": r"accuracy|(pgd|square|auto)\.[^.]+\.accuracy|checks_failed",
     "certified": r"(knn|linear)\.[^.]+\.([^.]+\.certified|smoothed)_accuracy",
+    "backdoor": r"(knn|linear)\.(accuracy|success|control)",
+    "membership": r".*\.(auroc|tpr_at_fpr_1e-2)",
     "parity": r"(torch|local)_vs_served\.(max_abs_error|knn_flips)",
 }
 """Metrics of the summary by task, as patterns; of other tasks the first metric is taken."""
@@ -251,6 +263,15 @@ _GLOSSARY = {
     "abstained": "share of images for which too few noisy copies agree",
     "mean_radius_255": "mean certain L2 distance; wrong and undecided images count 0",
     "output_shift": "mean bound on how far a smoothed embedding moves; 2 is no bound at all",
+    "success": "share of other classes' images that the trigger turns into the target class",
+    "control": "the same with a trigger at other frequencies, which no training image has",
+    "success_gain": "success less that of the clean model",
+    "accuracy_change": "accuracy less that of the clean model",
+    "psnr_db": "how little the trigger changes an image; above 30 is hard to see",
+    "tpr_at_fpr_1e-2": "share of trained-on images told at 1 % false alarms",
+    "tpr_at_fpr_1e-3": "share of trained-on images told at 0.1 % false alarms",
+    "fpr_at_fpr_1e-2": "false alarms at that threshold, with their own interval",
+    "fpr_at_fpr_1e-3": "false alarms at that threshold, with their own interval",
     "max_abs_error": "largest difference of one coordinate of an embedding",
     "min_cosine": "smallest cosine between the two embeddings of one image",
     "knn_flips": "test images that the two give different classes",

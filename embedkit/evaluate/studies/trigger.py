@@ -19,7 +19,7 @@ _TO_YCBCR = np.array(
         [0.701 / 1.402, -0.587 / 1.402, -0.114 / 1.402],
     ]
 )
-"""Full-range YCbCr of JPEG, without the offset of 128, which a change of colour does not see."""
+"""Full-range YCbCr of JPEG, without the offset of 128: changes do not see it."""
 
 CONTROL = (7, 23)
 """Frequencies of a trigger of the same strength that no training image has."""
