@@ -66,6 +66,8 @@ class Options:
             a change is noticed.
         map_points: Test images in the 2-D map.
         grid_rows: Test images in a picture grid.
+        baselines: Whether the baselines are measured too; with many training images, raw
+            pixels take longer than the model.
     """
 
     attack_images: int = 200
@@ -100,6 +102,7 @@ class Options:
     drift_streams: int = 40
     map_points: int = 1000
     grid_rows: int = 8
+    baselines: bool = True
 
 
 def _silent(message: str, done: float) -> None:
@@ -193,6 +196,8 @@ class Context:
         """
         if which == "served":
             return self.served
+        if which in BASELINES and not self.options.baselines:
+            raise NotFound(f"expected the baseline {which}, got a run without baselines")
         if which == "raw_pixels":
             return RawPixels(self.spec)
         if which == "random_encoder":
