@@ -1,4 +1,4 @@
-"""A victim whose boundary is a plane, so that every attack's optimum is known in closed form."""
+"""A victim whose boundary is a plane, so that every attack's optimum is known exactly."""
 
 from dataclasses import dataclass, field
 

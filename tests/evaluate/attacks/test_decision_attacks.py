@@ -1,4 +1,4 @@
-"""HopSkipJump, RayS, boundary and Bayesian optimisation on planes, where the answer is known."""
+"""HopSkipJump, RayS, boundary and Bayesian optimisation where the answer is known."""
 
 import numpy as np
 import pytest
