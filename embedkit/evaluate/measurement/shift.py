@@ -11,7 +11,7 @@ from embedkit.evaluate.context import Context, Which
 from embedkit.measures.knn import Neighbours, nearest, vote
 from embedkit.types import Images
 
-__all__ = ["Case", "Shift", "follow"]
+__all__ = ["Case", "Follower", "Shift", "follow"]
 
 Case = tuple[str, int]
 """A corruption and a severity."""
@@ -34,55 +34,69 @@ class Shift:
     wrong: npt.NDArray[np.bool_] | None
 
 
-def follow(
-    context: Context,
-    which: Which,
-    clean: Dataset,
-    cases: Sequence[Case],
-    spoilt: Callable[[Case], Images],
-    *,
-    bank: Dataset,
-    with_classes: bool,
-) -> tuple[Shift, dict[Case, Shift]]:
-    """Embed the clean images and every corrupted version of them.
+class Follower:
+    """Compares what one model makes of changed images with what it made of the clean ones.
 
     Args:
         context: The models.
         which: The model.
         clean: The images, at the model's size.
-        cases: What is done to them.
-        spoilt: The images of a case.
         bank: Training images that vote.
         with_classes: Whether both sets have classes to vote for.
-
-    Returns:
-        The clean images compared with themselves, and each case.
     """
-    train = context.embeddings(which, bank)
-    before = context.embeddings(which, clean)
-    k = min(_NEIGHBOURS, len(train))
-    kept = nearest(train, before, k)[0][:, :_OVERLAP]
 
-    def shift(data: Dataset) -> Shift:
-        z = context.embeddings(which, data)
-        rows, cosines = nearest(train, z, k)
+    def __init__(
+        self, context: Context, which: Which, clean: Dataset, bank: Dataset, with_classes: bool
+    ) -> None:
+        self.which = which
+        self._context = context
+        self._clean = clean
+        self._bank = bank
+        self._with_classes = with_classes
+        self._train = context.embeddings(which, bank)
+        self._before = context.embeddings(which, clean)
+        self._k = min(_NEIGHBOURS, len(self._train))
+        self._kept = nearest(self._train, self._before, self._k)[0][:, :_OVERLAP]
+
+    def shift(self, changed: Dataset) -> Shift:
+        """Compare changed versions of the images, in the same order."""
+        z = self._context.embeddings(self.which, changed)
+        rows, cosines = nearest(self._train, z, self._k)
         wrong = None
-        if with_classes:
+        if self._with_classes:
             predicted = vote(
-                np.asarray(bank.labels)[rows],
+                np.asarray(self._bank.labels)[rows],
                 cosines,
                 temperature=_TEMPERATURE,
-                classes=len(bank.class_names),
+                classes=len(self._bank.class_names),
             )
-            wrong = predicted != clean.labels
-        drift = 1 - np.sum(z.astype(np.float64) * before, axis=1)
-        return Shift(drift.clip(0, 2), _overlap(kept, rows[:, :_OVERLAP]), wrong)
+            wrong = predicted != self._clean.labels
+        drift = 1 - np.sum(z.astype(np.float64) * self._before, axis=1)
+        return Shift(drift.clip(0, 2), _overlap(self._kept, rows[:, :_OVERLAP]), wrong)
 
-    found: dict[Case, Shift] = {}
+    def clean(self) -> Shift:
+        """The clean images compared with themselves."""
+        return self.shift(self._clean)
+
+
+def follow(
+    followers: Sequence[Follower],
+    cases: Sequence[Case],
+    spoilt: Callable[[Case], Images],
+    progress: Callable[[str, float], None],
+) -> list[dict[Case, Shift]]:
+    """Make each case's images once and let every follower compare them.
+
+    Returns:
+        What each follower found, by case.
+    """
+    found: list[dict[Case, Shift]] = [{} for _ in followers]
     for index, case in enumerate(cases):
-        context.progress(f"{which}: {case[0]} {case[1]}", index / len(cases))
-        found[case] = shift(Dataset(f"{case[0]} {case[1]}", spoilt(case)))
-    return shift(clean), found
+        progress(f"{case[0]} {case[1]}", index / len(cases))
+        changed = Dataset(f"{case[0]} {case[1]}", spoilt(case))
+        for follower, shifts in zip(followers, found, strict=True):
+            shifts[case] = follower.shift(changed)
+    return found
 
 
 def _overlap(before: Neighbours, after: Neighbours) -> npt.NDArray[np.float64]:

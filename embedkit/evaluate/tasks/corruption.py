@@ -14,7 +14,7 @@ from embedkit.evaluate.measurement.checks import class_problem
 from embedkit.evaluate.measurement.figures import image_grid
 from embedkit.evaluate.measurement.means import mean_metric
 from embedkit.evaluate.measurement.partial import attempt
-from embedkit.evaluate.measurement.shift import Case, Shift, follow
+from embedkit.evaluate.measurement.shift import Case, Follower, Shift, follow
 from embedkit.evaluate.statistics import Metric, Metrics, wilson
 from embedkit.evaluate.task import Figure, TaskResult, tasks
 from embedkit.types import Images
@@ -100,41 +100,41 @@ class CorruptionRobustness:
         part = _part(context)
         images = part.arrays(context.spec)
 
-        def spoilt(case: Case) -> Images:
-            seed = context.seed
-            return corrupt(images, *case, ids=part.ids, seed=seed, constants=constants)
+        def spoilt(case: Case, count: int | None = None) -> Images:
+            ids, seed = part.ids[:count], context.seed
+            return corrupt(images[:count], *case, ids=ids, seed=seed, constants=constants)
 
         problem = class_problem(context)
         warnings = [f"no errors: {problem}"] if problem else []
         clean = Dataset("clean", images, part.labels, part.class_names)
-        follow_all = partial(follow, context, clean=clean, cases=cases, spoilt=spoilt)
-        unspoilt, found = follow_all(
-            which="served", bank=context.train, with_classes=not problem
-        )
-        metrics = _metrics(found, names)
-        items = _items(found) | {"ids": np.array(part.ids)}
+        served = Follower(context, "served", clean, context.train, not problem)
+        reference = None if problem else _alexnet(context, names)
+        followers = [served]
+        if not problem and reference is None:
+            work = partial(Follower, context, "raw_pixels", clean, _bank(context), True)
+            pixels = attempt("mce and relative_mce", work, warnings)
+            followers += [] if pixels is None else [pixels]
+        found = follow(followers, cases, spoilt, context.progress)
+        metrics = _metrics(found[0], names)
+        items = _items(found[0]) | {"ids": np.array(part.ids)}
+        unspoilt = served.clean()
         if unspoilt.wrong is not None:
             metrics["clean_error"] = _error(unspoilt.wrong[np.newaxis])
             items |= {"labels": np.asarray(part.labels), "clean_wrong": unspoilt.wrong}
-            reference = _alexnet(context, names)
-            if reference is None:
-                work = partial(
-                    follow_all, which="raw_pixels", bank=_bank(context), with_classes=True
-                )
-                pixels = attempt("mce and relative_mce", work, warnings)
-                reference = None if pixels is None else _of_pixels(*pixels, names, items)
-            if reference is not None:
-                ratios = _relative(metrics, names, *reference, len(part))
-                metrics |= ratios
-                if "relative_mce" not in ratios:
-                    warnings.append("no relative_mce: the reference has no further errors")
+        if len(followers) > 1:
+            reference = _of_pixels(followers[1].clean(), found[1], names, items)
+        if reference is not None:
+            ratios = _relative(metrics, names, *reference, len(part))
+            metrics |= ratios
+            if "relative_mce" not in ratios:
+                warnings.append("no relative_mce: the reference has no further errors")
         return TaskResult(
             "corruption",
             metrics,
             cost={"images": len(part) * (len(cases) + 1)},
             warnings=tuple(warnings),
             items=items,
-            figures=_figures(metrics, names, part, images, spoilt),
+            figures=_figures(metrics, names, images, spoilt),
         )
 
 
@@ -248,9 +248,8 @@ def _relative(
 def _figures(
     metrics: Metrics,
     names: Severities,
-    part: Dataset,
     images: Images,
-    spoilt: Callable[[Case], Images],
+    spoilt: Callable[[Case, int], Images],
 ) -> dict[str, Figure]:
     """Error over severity by kind of corruption, and what the corruptions look like."""
     figures: dict[str, Figure] = {}
@@ -280,7 +279,7 @@ def _figures(
     rows = []
     shown_images = images[:_SHOWN]
     for name, steps in names.items():
-        worst = spoilt((name, steps[-1]))[:_SHOWN]
+        worst = spoilt((name, steps[-1]), _SHOWN)
         pairs = [np.stack([shown_images[i], worst[i]]) for i in range(len(worst))]
         rows.append((f"{name.replace('_', ' ')}, severity {steps[-1]}", np.concatenate(pairs)))
     figures["examples"] = image_grid(rows, "Test images and their corrupted versions")
