@@ -88,8 +88,9 @@ def each_alone(
 ) -> None:
     """Search about each image alone, with the questions of all in common calls.
 
-    A search ends when its image has fooled the victim from inside the threat, or when it asks
-    for more than it has left.
+    A search ends when its image has fooled the victim from inside the threat, when it asks for
+    more than it has left, or when it goes round in circles: after as many answers from memory
+    as it has queries.
 
     Args:
         oracle: Who answers, by decisions.
@@ -98,11 +99,13 @@ def each_alone(
         search: Makes the search of an image, from its index and a function that says how many
             queries that image has left.
     """
+    limit = oracle.meter.limit
+    most = queries if limit is None else min(queries, limit)
 
     def left(index: int) -> int:
-        owner = np.array([index])
-        spent = int(oracle.meter.per_image[index])
-        return min(queries - spent, int(oracle.meter.left(owner)[0]))
+        if oracle.meter.hits_per_image[index] >= most:
+            return 0
+        return most - int(oracle.meter.per_image[index])
 
     def lane(rows: npt.NDArray[np.int64]) -> Search:
         return _together(

@@ -10,13 +10,10 @@ import numpy.typing as npt
 from embedkit.errors import BudgetExhausted
 from embedkit.types import Embedder, Embeddings, Images, Metered, Usage
 
-__all__ = ["UNLIMITED", "Indices", "QueryMeter"]
+__all__ = ["Indices", "QueryMeter"]
 
 Indices = Annotated[npt.NDArray[np.int64], "m"]
 """Which of the attacked images each row of a query belongs to."""
-
-UNLIMITED = 2**62
-"""Queries left of an image without a limit."""
 
 # A search by bisection asks about an image again within a few steps, if ever.
 _REMEMBERED = 64
@@ -60,12 +57,6 @@ class QueryMeter:
         self._before = victim.usage if isinstance(victim, Metered) else None
         self._lock = threading.Lock()
         self._known: list[dict[bytes, npt.NDArray[np.float32]]] = [{} for _ in range(count)]
-
-    def left(self, indices: Indices) -> npt.NDArray[np.int64]:
-        """Queries that each of these images still has, (m,)."""
-        if self.limit is None:
-            return np.full(len(indices), UNLIMITED)
-        return np.asarray(self.limit - self.per_image[indices])
 
     def embed(self, images: Images, indices: Indices) -> Embeddings:
         """Ask the victim, after counting one query for each row that it has not answered yet.
