@@ -1,6 +1,7 @@
 """What a person sees: a bar on a terminal, plain lines elsewhere."""
 
 import io
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -54,12 +55,27 @@ def test_plain_lines_without_a_terminal():
     assert second == "warning: the embeddings are collapsing [really]"
 
 
-def test_a_bar_on_a_terminal():
+def test_a_table_on_a_terminal():
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=160, color_system=None)
     with reporting(console) as report:
+        for step in range(20, 31):
+            values = {"step": step, "warning": "", "knn": 0.875 if step == 29 else None}
+            report(replace(PROGRESS, **values))
         report(PROGRESS)
     text = stream.getvalue()
-    assert "30/100" in text
-    assert "1234 images/s" in text
     assert "collapsing [really]" in text
+    last = text[text.rindex("step") :]
+    heads, *rows = [line.split() for line in last.splitlines() if line.strip()]
+    assert heads == [
+        *("step", "epoch", "loss", "first", "second", "rank", "std"),
+        *("uniform", "align", "grad", "lr", "kNN", "images/s"),
+    ]
+    shown = [row for row in rows if row[0].isdigit()]
+    assert [row[0] for row in shown] == ["24", "25", "26", "27", "28", "29", "30", "30"]
+    assert shown[-1] == [
+        *("30", "1.5", "2.5000", "1.000", "1.500", "12.5", "0.125"),
+        *("-1.50", "0.250", "0.5", "0.1", "1234"),
+    ]
+    assert "87.5%" in shown[-3]
+    assert "30/100, 1:02:03 left" in last

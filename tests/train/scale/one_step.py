@@ -88,6 +88,14 @@ def one_step(name: str, processes: Processes = ALONE, **sections: dict[str, obje
     return arrays
 
 
+def grouped(recipe: Recipe) -> Recipe:
+    """The same with batches of hard negatives, found anew each epoch, and looks at images."""
+    sampling = {"batches": "hard_negatives", "refresh_epochs": 1, "cluster_images": 4}
+    table = recipe.to_dict()
+    run = {**table["run"], "probe_steps": 3}  # type: ignore[dict-item]
+    return Recipe.from_dict({**table, "sampling": sampling, "run": run})
+
+
 def main() -> None:
     folder, names = Path(sys.argv[1]), sys.argv[2:]
     torch.set_num_threads(1)
@@ -109,6 +117,7 @@ def main() -> None:
             np.savez(folder / "cached.npz", **arrays)
         recipe = Recipe.load(folder / "recipe.toml")
         train(recipe, folder / "run", device="cpu")
+        train(grouped(recipe), folder / "grouped", device="cpu")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from embedkit.train.loop import train
 from embedkit.train.objective import objectives
 from embedkit.train.recipe import Recipe
 from embedkit.train.scale.processes import ALONE, Processes
-from tests.train.scale.one_step import one_step
+from tests.train.scale.one_step import grouped, one_step
 
 ROOT = Path(__file__).resolve().parents[3]
 RECIPE = """
@@ -99,6 +99,20 @@ def test_a_whole_run_gives_the_weights_of_one_process(pair, tmp_path):
         torch.testing.assert_close(together[key], value, rtol=1e-3, atol=1e-4)
     lines = (pair / "run" / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == 8
+
+
+@pytest.mark.slow
+def test_clusters_are_the_same_on_all_processes(pair, tmp_path):
+    """Had each its own, they would draw different batches: no sum of their gradients."""
+    recipe = grouped(Recipe.load(pair / "recipe.toml"))
+    train(recipe, tmp_path / "grouped", device="cpu")
+    alone, together = (
+        load_file(folder / "grouped" / "encoder.safetensors") for folder in (tmp_path, pair)
+    )
+    for key, value in alone.items():
+        torch.testing.assert_close(together[key], value, rtol=1e-3, atol=1e-4)
+    text = (pair / "grouped" / "metrics.jsonl").read_text()
+    assert text.count('"knn"') == 3
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused():
