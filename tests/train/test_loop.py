@@ -261,6 +261,14 @@ def test_a_run_killed_while_finishing_is_finished(small, tmp_path):
     assert_same_weights(before, weights(tmp_path / "run"))
 
 
+def test_a_crash_costs_the_steps_since_the_last_checkpoint_alone(small, tmp_path):
+    train_until(small(), tmp_path / "run", 5)
+    seen: list[Progress] = []
+    train(small(), tmp_path / "run", resume=True, report=seen.append)
+    # A checkpoint was written after step 3.
+    assert [progress.step for progress in seen] == [4, 5, 6, 7, 8]
+
+
 def test_an_existing_run_is_not_overwritten(small, tmp_path):
     train(small(), tmp_path / "run")
     with pytest.raises(AlreadyExists, match="--resume"):

@@ -1,5 +1,6 @@
 """Writers: the same lines in other tools' logs, TensorBoard's and W&B's."""
 
+import hashlib
 import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -80,11 +81,13 @@ class WandB:
 
     def __init__(self, folder: Path, recipe: Recipe, step: int) -> None:
         wandb = _module("wandb", "wandb")
+        # The same recipe in another folder is another run; resumed, it is the same one.
+        own = hashlib.sha256(f"{recipe.digest} {folder.resolve()}".encode()).hexdigest()
         self._run = wandb.init(
             project="embedkit",
             name=folder.name,
             dir=str(folder),
-            id=recipe.digest.removeprefix("sha256:")[:16],
+            id=own[:16],
             resume="allow",
             config={**recipe.to_dict(), "resumed_at": step},
         )
