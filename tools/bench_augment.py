@@ -16,6 +16,7 @@ recipe: a ratio of 2 takes half its time.
 """
 
 import argparse
+import importlib
 import json
 import time
 import warnings
@@ -105,8 +106,10 @@ def _others(pixels: torch.Tensor) -> dict[str, dict[str, Side]]:
     peers = _kornia_others(pixels)
     for label, sides in _torchvision_others(pixels).items():
         peers.setdefault(label, {}).update(sides)
-    names = ("rand_augment", "auto_augment", "mixup", "cutmix", "resize_mix")
-    names += ("random_field", "randomized_quantization", "batch_styles", "erase", "solarise")
+    names = [
+        *("rand_augment", "auto_augment", "mixup", "cutmix", "resize_mix", "random_field"),
+        *("randomized_quantization", "batch_styles", "erase", "solarise"),
+    ]
     return {
         name: {"embedkit": _one(pixels, {"name": name, "p": 1.0}), **peers.get(name, simclr)}
         for name in names
@@ -136,15 +139,16 @@ def _kornia_others(pixels: torch.Tensor) -> dict[str, dict[str, Side]]:
             "cutmix": ka.RandomCutMixV2(p=1.0, use_correct_lambda=True),
         }
     labels = torch.arange(len(pixels)) % 10
-    sides = {name: {"kornia": partial(way, pixels)} for name, way in ways.items()}
-    mixed = {name: {"kornia": partial(way, pixels, labels)} for name, way in mixing.items()}
-    return {**sides, **mixed}
+    sides: dict[str, dict[str, Side]] = {}
+    sides |= {name: {"kornia": partial(way, pixels)} for name, way in ways.items()}
+    sides |= {name: {"kornia": partial(way, pixels, labels)} for name, way in mixing.items()}
+    return sides
 
 
 def _torchvision_others(pixels: torch.Tensor) -> dict[str, dict[str, Side]]:
     try:
         with _declared_operators():
-            from torchvision.transforms import v2
+            v2 = importlib.import_module("torchvision.transforms.v2")
     except ImportError:
         return {}
     bytes_ = (pixels * 255).to(torch.uint8)
@@ -165,9 +169,10 @@ def _torchvision_others(pixels: torch.Tensor) -> dict[str, dict[str, Side]]:
 @contextmanager
 def _declared_operators() -> Iterator[None]:
     """Declare the two compiled operators that torchvision describes when it is imported."""
-    library = torch.library.Library("torchvision", "DEF")
+    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        schema = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+        library.define(schema)  # type: ignore[no-untyped-call]
     yield
 
 

@@ -25,7 +25,7 @@ class Box(NamedTuple):
         y = torch.arange(height, device=pixels.device).view(1, -1, 1)
         x = torch.arange(width, device=pixels.device).view(1, 1, -1)
         top, bottom, left, right = (side.view(-1, 1, 1) for side in self)
-        return ((y >= top) & (y < bottom) & (x >= left) & (x < right)).unsqueeze(1)
+        return (((y >= top) & (y < bottom)) & ((x >= left) & (x < right))).unsqueeze(1)
 
     def share(self, pixels: UnitPixels) -> PerImage:
         """How much of the image it covers, in [0, 1]."""
