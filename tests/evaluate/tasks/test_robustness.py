@@ -56,6 +56,20 @@ def result(context):
     return Robustness().run(context)
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """An untrained encoder with a detector and its threshold."""
+    from embedkit.export.additions import Additions
+    from embedkit.export.bundling import Target, bundle_source
+    from embedkit.export.source import Source
+
+    source = SyntheticImages(classes=4)
+    config = {"name": "resnet", "input": source.spec.to_dict(), "width": 8, "blocks": [1, 1]}
+    additions = Additions(source.dataset(200, seed=5), ("knn",))
+    encoder = Source(build_encoder(config, seed=1))
+    return bundle_source(encoder, Target(tmp_path_factory.mktemp("ood"), "toy"), additions)
+
+
 def synthetic(served, source):
     options = replace(OPTIONS, attack_images=60, radii_255=(8.0,))
     return Context(served, source.dataset(80), source.dataset(60, seed=1), options=options)
@@ -256,3 +270,79 @@ def test_rgb_files_of_another_size_are_attacked_at_the_models_size(tmp_path):
     options = replace(OPTIONS, attack_images=6, radii_255=(8.0,))
     result = Robustness().run(Context(PerfectEmbedder(source), files, files, options=options))
     assert result.metrics["square.8.accuracy"].value == 1
+
+
+def test_several_heads_norms_and_attacks_have_their_own_names(context, bundle):
+    options = replace(
+        OPTIONS,
+        attack_images=12,
+        attacks=("fgsm", "patch", "apgd_decision"),
+        heads=("knn", "linear", "cosine", "search"),
+        norms=("linf", "l2", "patch"),
+        pgd_steps=4,
+        radii_255=(32.0,),
+        l2_radii_255=(150.0,),
+        patch_sides_px=(3,),
+        attack_checks=False,
+    )
+    every = replace(context, options=options)
+    result = Robustness().run(every)
+    assert result.status == "ok"
+    names = set(Robustness().metric_names(every))
+    assert set(result.metrics) <= names
+    for head in ("", "linear.", "cosine.", "search."):
+        for attack in ("fgsm.32", "fgsm.l2_150", "patch.patch_3", "apgd_decision.l2_150"):
+            assert f"{head}{attack}.twin_accuracy" in result.metrics
+        assert f"{head}worst.32.accuracy" in result.metrics
+        assert f"{head}checks_failed" in result.metrics
+    for kind in ("accuracy", "accuracy_l2", "accuracy_patch", "stages", "checks"):
+        assert f"search.{kind}" in result.figures
+    assert not any("median_queries" in name for name in result.metrics)
+
+
+def test_an_attack_is_made_through_the_encoding_that_was_asked_for(context):
+    options = replace(OPTIONS, attack_images=12, attacks=("square",), radii_255=(32.0,))
+
+    class Files(TorchEmbedder):
+        """Remembers what it was sent."""
+
+        def embed(self, images):
+            kinds.add(type(images[0]).__name__)
+            return super().embed(images)
+
+    kinds: set[str] = set()
+    served = Files(context.served.encoder, context.served.digest)
+    sent = replace(
+        context,
+        served=served,
+        bundle=None,
+        options=replace(options, encoding="jpeg", attack_checks=False),
+    )
+    result = Robustness().run(sent)
+    assert result.status == "ok"
+    assert "bytes" in kinds
+
+
+def test_unknown_heads_and_attacks_are_named(context):
+    for changes, message in (
+        ({"heads": ("votes",)}, "expected a head of knn, linear, cosine, search, ood"),
+        ({"attacks": ("pgdd",)}, "unknown attack 'pgdd'; did you mean 'pgd'"),
+    ):
+        wrong = replace(context, options=replace(OPTIONS, **changes))
+        with pytest.raises(InvalidInput, match=message):
+            Robustness().run(wrong)
+
+
+def test_the_bundles_ood_decision_is_attacked_from_both_sides(source, exported):
+    options = replace(
+        OPTIONS, attack_images=12, attacks=("apgd_decision",), heads=("ood",), pgd_steps=4
+    )
+    train, test = source.dataset(200, seed=5), source.dataset(40, seed=6)
+    sets = {"halves": source.novel(40)}
+    result = Robustness().run(
+        Context(twin(exported), train, test, sets, bundle=exported, options=options)
+    )
+    assert result.status == "ok"
+    known = result.metrics["ood_known.apgd_decision.32.accuracy"]
+    assert known.value <= result.metrics["ood_known.accuracy"].value
+    assert known.n == 12
