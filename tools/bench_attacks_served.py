@@ -6,8 +6,8 @@ A server process with one core and this process on another. Each round sends mul
 in a closed loop, as ``embedkit bench serve`` does (64 images, 4 calls in flight), and then runs
 each attack on the same server; the ratio of an attack's queries per second to the images per
 second of its own round is printed, with median and range. The decision is the vote of 20
-neighbours among ``--bank`` images and the radius one grey level, so that images stay under attack. Exit
-code 1 if a median is below ``--least``.
+neighbours among ``--bank`` images and the radius one grey level, so that images stay under
+attack. Exit code 1 if a median is below ``--least``.
 """
 
 import argparse
@@ -96,12 +96,13 @@ def measure(options: argparse.Namespace) -> dict[str, list[float]]:
                     server_clock=place.clock,
                 )
             rate = loop.calls * CALLS.images / loop.seconds
-            queries = max(int(rate * options.seconds / options.images), 50)
+            queries = max(int(rate * options.seconds / options.images), 20)
             for name, method in attacks_for(queries).items():
                 ratio = images_per_s(method, target, queries) / rate
                 # The first round warms up.
                 if number:
                     ratios.setdefault(name, []).append(ratio)
+                sys.stderr.write(f"round {number}: {name} {ratio:.3f} of {rate:.0f}/s\n")
     return ratios
 
 

@@ -125,7 +125,7 @@ def on_sphere(original: Point, point: Point, step: float, rng: np.random.Generat
     tangent = rng.standard_normal(original.shape)
     tangent -= (tangent * unit).sum() * unit
     tangent *= step * radius / max(float(np.linalg.norm(tangent)), 1e-12)
-    return np.clip(original + (tangent - inward) / np.sqrt(1 + step**2), 0, 255)
+    return np.asarray(np.clip(original + (tangent - inward) / np.sqrt(1 + step**2), 0, 255))
 
 
 def nearer(original: Point, point: Point, on: Point, step: float) -> Point:

@@ -137,4 +137,4 @@ def estimated(
         deviation: s, in grey levels.
     """
     weights = (plus - minus) / (2 * deviation * plus.shape[1])
-    return np.einsum("np,nphwc->nhwc", weights, probes).astype(np.float32)
+    return np.asarray(np.einsum("np,nphwc->nhwc", weights, probes), np.float32)

@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.evaluate.statistics import Metric, clopper_pearson
+from embedkit.types import Scores
 
-__all__ = ["censored_median", "success_by_queries"]
+__all__ = ["censored_median", "kaplan_meier", "success_by_queries"]
 
 Queries = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -36,26 +37,45 @@ def censored_median(queries: Queries, success: Flags, limit: int) -> Metric:
     return Metric(value, ci, n, "queries", higher_is_better=True, ci_method="order_statistic")
 
 
+def kaplan_meier(queries: Queries, success: Flags) -> tuple[Queries, Scores, Scores]:
+    """Return the share of images still standing after a number of queries (Kaplan-Meier 1958).
+
+    An image that was never fooled is censored at the queries it was given, which need not be
+    the same for all: an attack may have given up on it early.
+
+    Args:
+        queries: Queries until success, or all that were spent, (n,), n >= 1.
+        success: Whether the image was fooled, (n,).
+
+    Returns:
+        The numbers of queries at which images fell, ascending, (t,); the share standing after
+        each, (t,); its standard error by Greenwood's formula, (t,), 0 where none stands.
+    """
+    times = np.unique(queries[success])
+    at_risk = (queries[:, None] >= times).sum(axis=0).astype(np.float64)
+    fell = ((queries[:, None] == times) & success[:, None]).sum(axis=0)
+    standing = np.cumprod(1 - fell / at_risk)
+    rest = at_risk - fell
+    terms = np.where(rest > 0, fell / (at_risk * np.maximum(rest, 1)), 0.0)
+    return times, standing, standing * np.sqrt(np.cumsum(terms))
+
+
 def success_by_queries(
     runs: Sequence[tuple[str, Queries, Flags]], limit: int, *, points: int = 60
 ) -> dict[str, object]:
     """Return a curve: the share of images fooled within a number of queries.
 
+    One minus the Kaplan-Meier estimate. While no image was given up before, it is the plain
+    share of the images, with its exact interval; from then on the interval is Greenwood's.
+
     Args:
-        runs: For each series its name, queries per image (n,) and success (n,), n >= 1.
+        runs: For each series its name, queries until success or all that were spent (n,), and
+            success (n,), n >= 1.
         limit: Queries allowed; the curve ends there.
         points: At most this many numbers of queries are drawn.
     """
     x = np.unique(np.geomspace(1, limit, min(points, limit)).round().astype(int))
-    series = {}
-    for name, queries, success in runs:
-        fooled = [int(np.count_nonzero(success & (queries <= q))) for q in x]
-        intervals = [clopper_pearson(count, len(queries)) for count in fooled]
-        series[name] = {
-            "y": [count / len(queries) for count in fooled],
-            "lo": [low for low, _ in intervals],
-            "hi": [high for _, high in intervals],
-        }
+    series = {name: _fooled_curve(x, queries, success) for name, queries, success in runs}
     return {
         "kind": "curve",
         "title": "Images fooled by the black-box attack",
@@ -64,3 +84,19 @@ def success_by_queries(
         "xlabel": "queries per image",
         "ylabel": "share of attacked images fooled",
     }
+
+
+def _fooled_curve(x: Queries, queries: Queries, success: Flags) -> dict[str, list[float]]:
+    times, standing, errors = kaplan_meier(queries, success)
+    curve: dict[str, list[float]] = {"y": [], "lo": [], "hi": []}
+    for limit in x:
+        place = int(np.searchsorted(times, limit, side="right")) - 1
+        fooled = 1 - float(standing[place]) if place >= 0 else 0.0
+        low, high = clopper_pearson(round(fooled * len(queries)), len(queries))
+        if (~success & (queries < limit)).any() and place >= 0:
+            half = 1.96 * float(errors[place])
+            low, high = max(fooled - half, 0.0), min(fooled + half, 1.0)
+        curve["y"].append(fooled)
+        curve["lo"].append(low)
+        curve["hi"].append(high)
+    return curve

@@ -64,7 +64,9 @@ class Robustness:
     counts the signs of weak attacks or masked gradients. Baselines: ``random_noise`` of the
     same size, ``raw_pixels`` under queries, ``random_encoder`` under gradients.
     Items, under the same names: ``index`` and ``handled`` of the examined images; for the
-    attacked ones ``<attack>.<threat>.success``, ``.cosine_shift`` and ``.queries``.
+    attacked ones ``<attack>.<threat>.success``, ``.cosine_shift``, ``.queries`` (all sent),
+    ``.queries_needed`` (until the first success) and ``.nearest`` (distance of the nearest
+    image that fooled, inside the threat or not).
     """
 
     def metric_names(self, context: Context) -> tuple[str, ...]:
@@ -229,7 +231,9 @@ def _metrics(trial: Trial, runs: Mapping[str, Runs], context: Context) -> Metric
                 metrics[f"{prefix}.{_STAGES[stage]}"] = trial.accuracy(success)
             if "median_queries" in _kinds(name):
                 metrics[f"{prefix}.median_queries"] = censored_median(
-                    run.outcome.queries, run.outcome.success, context.options.square_queries
+                    run.outcome.queries_needed,
+                    run.outcome.success,
+                    context.options.square_queries,
                 )
             metrics[f"{prefix}.cosine_shift"] = mean_shift(run.shift)
     if len(runs) > 1:
@@ -337,6 +341,8 @@ def _cost(trial: Trial, everything: Sequence[Runs]) -> dict[str, float]:
         "queries": sum(outcome.usage.images for outcome in outcomes),
         "query_calls": sum(outcome.usage.calls for outcome in outcomes),
         "query_bytes": sum(outcome.usage.bytes_sent for outcome in outcomes),
+        "query_retries": sum(outcome.usage.retries for outcome in outcomes),
+        "query_cache_hits": sum(outcome.usage.cache_hits for outcome in outcomes),
     }
 
 
@@ -356,4 +362,7 @@ def _items(trial: Trial, runs: Mapping[str, Runs]) -> dict[str, npt.NDArray[np.g
                 items[f"{prefix}.{stage}_success"] = success
             if "median_queries" in _kinds(name):
                 items[f"{prefix}.queries"] = run.outcome.queries
+                items[f"{prefix}.queries_needed"] = run.outcome.queries_needed
+                if run.outcome.nearest is not None:
+                    items[f"{prefix}.nearest"] = run.outcome.nearest
     return items

@@ -5,7 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedkit.evaluate.measurement.survival import censored_median, success_by_queries
+from embedkit.evaluate.measurement.survival import (
+    censored_median,
+    kaplan_meier,
+    success_by_queries,
+)
 
 
 def test_median_of_uncensored_queries():
@@ -62,3 +66,26 @@ def test_curve_ends_at_the_limit(limit):
     assert curve["x"][0] == 1
     assert curve["x"][-1] == limit
     assert len(curve["x"]) <= 60
+
+
+def test_kaplan_meier_is_the_product_over_those_at_risk():
+    """By hand: 6 images; one is given up after 3 queries, another after 5."""
+    queries = np.array([2, 3, 3, 4, 5, 9])
+    success = np.array([True, True, False, True, False, True])
+    times, standing, errors = kaplan_meier(queries, success)
+    assert times.tolist() == [2, 3, 4, 9]
+    expected = [5 / 6, 5 / 6 * 4 / 5, 5 / 6 * 4 / 5 * 2 / 3, 0]
+    np.testing.assert_allclose(standing, expected)
+    greenwood = np.cumsum([1 / (6 * 5), 1 / (5 * 4), 1 / (3 * 2)])
+    np.testing.assert_allclose(errors[:3], standing[:3] * np.sqrt(greenwood))
+    assert errors[3] == 0
+
+
+def test_giving_up_early_does_not_pass_for_robustness():
+    """Half of the images are given up at random; the estimate still finds the true share."""
+    rng = np.random.default_rng(0)
+    needed, given = rng.geometric(0.05, 4000), rng.integers(5, 60, 4000)
+    times, standing, errors = kaplan_meier(np.minimum(needed, given), needed <= given)
+    for at in (10, 20, 40):
+        place = int(np.searchsorted(times, at, side="right")) - 1
+        assert abs(standing[place] - 0.95**at) < 4 * errors[place]

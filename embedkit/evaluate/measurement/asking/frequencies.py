@@ -16,7 +16,7 @@ def _axis(size: int) -> npt.NDArray[np.float64]:
     positions = (np.arange(size) + 0.5) * np.pi / size
     waves = np.cos(np.arange(size)[:, None] * positions) * np.sqrt(2 / size)
     waves[0] = np.sqrt(1 / size)
-    return waves
+    return np.asarray(waves, np.float64)
 
 
 def low_frequencies(shape: tuple[int, ...], share: float) -> npt.NDArray[np.int64]:

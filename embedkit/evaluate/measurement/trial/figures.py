@@ -54,7 +54,7 @@ def attack_figures(
             figures[title] = _accuracy_curve(trial, {**runs, "random noise": noise}, norm)
     figures |= _stage_tables(trial, runs)
     asking = [
-        (f"{attack}, {_in_words(run)}", run.outcome.queries, run.outcome.success)
+        (f"{attack}, {_in_words(run)}", run.outcome.queries_needed, run.outcome.success)
         for attack, outcomes in runs.items()
         for run in outcomes.values()
         if run.outcome.queries.any()
