@@ -13,7 +13,7 @@ import numpy as np
 from embedkit.data.dataset import Dataset
 from embedkit.evaluate.context import Context
 from embedkit.evaluate.gate import GateResult
-from embedkit.evaluate.junit import to_junit
+from embedkit.evaluate.html.junit import to_junit
 from embedkit.evaluate.task import TaskResult
 from embedkit.preprocess import InputSpec
 from embedkit.runtime.environment import code_digest

@@ -1,4 +1,4 @@
-"""Reports as self-contained pages: tables and inline SVG, no scripts, no network."""
+"""Reports for people, as self-contained pages without scripts, and for CI as JUnit."""
 
 from embedkit.evaluate.html.comparison import render_comparison
 from embedkit.evaluate.html.page import render

@@ -1,5 +1,6 @@
 """How accurate is it on new data, without labels of that data?"""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,16 @@ from embedkit.data.dataset import Dataset
 from embedkit.evaluate.context import Context
 from embedkit.evaluate.measurement.checks import class_problem
 from embedkit.evaluate.measurement.pixels.views import augmented
-from embedkit.evaluate.statistics import Metric, Metrics, accuracy
+from embedkit.evaluate.statistics import (
+    FEW,
+    Counts,
+    Interval,
+    Metric,
+    Metrics,
+    accuracy,
+    bootstrap,
+    content_seed,
+)
 from embedkit.evaluate.task import TaskResult, skipped, tasks
 from embedkit.measures.calibration import scaled
 from embedkit.measures.knn import weighted_knn
@@ -21,6 +31,8 @@ __all__ = ["AccuracyEstimation"]
 Shares = npt.NDArray[np.float64]
 
 _NEIGHBOURS = 20
+_RESAMPLES = 500
+_SOURCE = frozenset({"source_confidence", "source_correct"})
 _KINDS = ("confidence", "threshold", "agreement", "stability")
 
 
@@ -58,12 +70,7 @@ class AccuracyEstimation:
             return skipped("accuracy_estimation", problem)
         items = self._items(context)
         truth = accuracy(items["predictions"] == items["labels"])
-        estimates = _estimates(items)
-        metrics: Metrics = {"true": truth}
-        for name, value in estimates.items():
-            metrics[name] = Metric(value, None, truth.n)
-            error = abs(value - truth.value)
-            metrics[f"{name}_error"] = Metric(error, None, truth.n, higher_is_better=False)
+        metrics: Metrics = {"true": truth, **_metrics(items)}
         return TaskResult(
             "accuracy_estimation",
             metrics,
@@ -126,4 +133,43 @@ def _estimates(items: dict[str, npt.NDArray[np.generic]]) -> dict[str, float]:
         "threshold": float(above),
         "agreement": float(np.mean(items["neighbours"] == items["predictions"])),
         "stability": float(np.mean(items["augmented"] == items["predictions"])),
+    }
+
+
+def _metrics(items: dict[str, npt.NDArray[np.generic]]) -> Metrics:
+    """Each estimate and its error, with bootstrap intervals over test and source images."""
+    values = _with_errors(items)
+    n, sources = len(items["labels"]), len(items["source_correct"])
+    ends: list[Interval | None] = [None] * len(values)
+    if min(n, sources) >= FEW:
+
+        def statistic(counts: Sequence[Counts]) -> Shares:
+            test, source = (np.repeat(np.arange(len(c)), c) for c in counts)
+            drawn = {k: v[source if k in _SOURCE else test] for k, v in items.items()}
+            return np.array(list(_with_errors(drawn).values()))
+
+        seed = content_seed("estimates", *(items[key] for key in sorted(items)))
+        found = bootstrap(statistic, (n, sources), seed=seed, resamples=_RESAMPLES)
+        # An absolute difference is larger on resamples; its interval holds it all the same.
+        ends = [
+            (min(low, value), max(high, value))
+            for (low, high), value in zip(found, values.values(), strict=True)
+        ]
+    return {
+        name: Metric(
+            *(value, ci, n, "fraction"),
+            higher_is_better=not name.endswith("_error"),
+            ci_method="" if ci is None else "bootstrap",
+        )
+        for (name, value), ci in zip(values.items(), ends, strict=True)
+    }
+
+
+def _with_errors(items: dict[str, npt.NDArray[np.generic]]) -> dict[str, float]:
+    """The estimates, each followed by its distance from the accuracy."""
+    truth = float(np.mean(items["predictions"] == items["labels"]))
+    return {
+        key: found
+        for name, value in _estimates(items).items()
+        for key, found in ((name, value), (f"{name}_error", abs(value - truth)))
     }

@@ -9,11 +9,11 @@ import numpy.typing as npt
 
 from embedkit.data.dataset import Dataset
 from embedkit.evaluate.context import CHUNK, Context, Which
-from embedkit.evaluate.measurement.certified.certificates import (
+from embedkit.evaluate.measurement.changed.certificates import (
     Certificates,
     certificate_metrics,
 )
-from embedkit.evaluate.measurement.certified.smoothing import (
+from embedkit.evaluate.measurement.changed.smoothing import (
     Ball,
     certify_decision,
     certify_output,

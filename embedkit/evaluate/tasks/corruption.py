@@ -10,11 +10,11 @@ import numpy.typing as npt
 from embedkit.data.dataset import Dataset
 from embedkit.evaluate.context import Context
 from embedkit.evaluate.corruption import SMALL_PX, corrupt, expand
+from embedkit.evaluate.measurement.changed.shift import Case, Follower, Shift, follow
 from embedkit.evaluate.measurement.checks import class_problem
 from embedkit.evaluate.measurement.figures import image_grid
 from embedkit.evaluate.measurement.means import mean_metric
 from embedkit.evaluate.measurement.partial import attempt
-from embedkit.evaluate.measurement.shift import Case, Follower, Shift, follow
 from embedkit.evaluate.statistics import Metric, Metrics, wilson
 from embedkit.evaluate.task import Figure, TaskResult, tasks
 from embedkit.types import Images

@@ -13,7 +13,7 @@ from embedkit.evaluate.measurement.checks import class_problem
 from embedkit.evaluate.measurement.means import mean_metric
 from embedkit.evaluate.measurement.partial import attempt
 from embedkit.evaluate.measurement.pixels.views import augmented
-from embedkit.evaluate.statistics import Metric, Metrics
+from embedkit.evaluate.statistics import Metric, Metrics, wilson
 from embedkit.evaluate.task import Figure, TaskResult, tasks
 from embedkit.measures.collapse import neural_collapse, tolerance
 from embedkit.measures.geometry import effective_rank, uniformity
@@ -140,7 +140,6 @@ def _metrics(context: Context, z: Embeddings, *, with_classes: bool) -> Metrics:
         "nc1": collapse.within,
         "nc2_norms": collapse.norms,
         "nc2_angles": collapse.angles,
-        "nc4_disagreement": collapse.disagreement,
     }
     same = tolerance(z, labels)
     metrics |= {
@@ -148,6 +147,11 @@ def _metrics(context: Context, z: Embeddings, *, with_classes: bool) -> Metrics:
         for name, value in values.items()
         if math.isfinite(value)
     }
+    if math.isfinite(collapse.disagreement):
+        count = round(collapse.disagreement * n)
+        metrics["nc4_disagreement"] = Metric(
+            count / n, wilson(count, n), n, "fraction", False, "wilson"
+        )
     if math.isfinite(same):
         metrics["tolerance"] = Metric(same, None, n, "cosine")
     metrics["purity_k10"] = mean_metric(neighbour_purity(neighbours, labels))

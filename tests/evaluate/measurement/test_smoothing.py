@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import beta, norm
 
 from embedkit.errors import InvalidInput
-from embedkit.evaluate.measurement.certified.smoothing import (
+from embedkit.evaluate.measurement.changed.smoothing import (
     ABSTAINED,
     Ball,
     certify_decision,

@@ -35,3 +35,17 @@ def test_labels_of_the_test_images_change_no_estimate(make_context, noisy, sourc
     for name in ("confidence", "threshold", "agreement", "stability"):
         assert first[name].value == second[name].value
     assert first["true"].value != second["true"].value
+
+
+def test_intervals_are_as_wide_as_the_draw_of_the_images(make_context, noisy):
+    metrics = AccuracyEstimation().run(make_context(served=noisy)).metrics
+    # Shares of the test images alone: close to the normal interval of a share.
+    for name in ("agreement", "stability"):
+        found = metrics[name]
+        half = 1.96 * np.sqrt(found.value * (1 - found.value) / 80)
+        assert found.ci[1] - found.ci[0] == pytest.approx(2 * half, rel=0.25)
+    # The other two also depend on the draw of the source.
+    for name in ("confidence", "threshold", "threshold_error"):
+        low, high = metrics[name].ci
+        assert low <= metrics[name].value <= high
+        assert low < high

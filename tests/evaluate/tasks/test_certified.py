@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import beta, norm
 
 from embedkit.evaluate.context import Options
-from embedkit.evaluate.measurement.certified.certificates import certified_accuracy
+from embedkit.evaluate.measurement.changed.certificates import certified_accuracy
 from embedkit.evaluate.tasks.certified import Certified
 from embedkit.serve.server import running_server
 from embedkit.testing import SyntheticImages

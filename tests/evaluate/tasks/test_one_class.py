@@ -20,7 +20,10 @@ def test_each_class_is_known_alone(make_context):
         area = np.mean((pairs > 0) + 0.5 * (pairs == 0))
         assert result.metrics[f"{name}.one_class_knn.auroc"].value == area
     values = [result.metrics[f"{c}.mahalanobis.auroc"].value for c in names]
-    assert result.metrics["mean.mahalanobis.auroc"].value == np.mean(values)
+    mean = result.metrics["mean.mahalanobis.auroc"]
+    assert mean.value == np.mean(values)
+    ends = [result.metrics[f"{c}.mahalanobis.auroc"].ci for c in names]
+    assert mean.ci == tuple(np.mean(ends, axis=0))
     assert not any("relative" in name for name in result.metrics)
 
 

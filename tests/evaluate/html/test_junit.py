@@ -2,7 +2,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from embedkit.evaluate.junit import to_junit
+from embedkit.evaluate.html.junit import to_junit
 
 REPORT = {
     "model": {"name": "toy", "version": "3"},

@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.evaluate.context import Options
+from embedkit.evaluate.measurement.changed.smoothing import ABSTAINED, Decision
 from embedkit.evaluate.measurement.means import mean_metric
-from embedkit.evaluate.measurement.certified.smoothing import ABSTAINED, Decision
 from embedkit.evaluate.statistics import Metric, Metrics, clopper_pearson, robust_accuracy
 from embedkit.types import Labels
 

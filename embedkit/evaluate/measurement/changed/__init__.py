@@ -1,0 +1,1 @@
+"""What changes of images do to embeddings and decisions: seen, or certain."""
