@@ -7,6 +7,7 @@
     |- NotFound                        NOT_FOUND            exit 2
     |- AlreadyExists                   ALREADY_EXISTS       exit 2
     |- ModelMismatch                   FAILED_PRECONDITION  exit 2
+    |- CollectionFull                  RESOURCE_EXHAUSTED   exit 1   (a limit of its own)
     |- QueueFull                       RESOURCE_EXHAUSTED   exit 1   (retry helps)
     |- RateLimited                     RESOURCE_EXHAUSTED   exit 1   (retry helps)
     |- Unavailable                     UNAVAILABLE          exit 1   (retry helps)
@@ -36,6 +37,7 @@ __all__ = [
     "BudgetExhausted",
     "BundleDamaged",
     "Cancelled",
+    "CollectionFull",
     "DeadlineExceeded",
     "EmbedkitError",
     "InvalidInput",
@@ -120,6 +122,13 @@ class ModelMismatch(EmbedkitError):
     status = "FAILED_PRECONDITION"
     reason = "MODEL_MISMATCH"
     exit_code = 2
+
+
+class CollectionFull(EmbedkitError):
+    """A write would leave more in a collection than it was made for."""
+
+    status = "RESOURCE_EXHAUSTED"
+    reason = "COLLECTION_FULL"
 
 
 class QueueFull(EmbedkitError):

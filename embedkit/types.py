@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 __all__ = [
     "Collection",
+    "CollectionLimits",
     "DuplicatePage",
     "Embedder",
     "Embeddings",
@@ -22,6 +23,7 @@ __all__ = [
     "HitGroup",
     "ImageScores",
     "Images",
+    "IndexState",
     "Labels",
     "Metered",
     "Metric",
@@ -170,6 +172,49 @@ Metric = Literal["cosine", "inner_product", "l2"]
 
 
 @dataclass(frozen=True)
+class CollectionLimits:
+    """What a collection may hold, fixed when it is made; 0 leaves it to the server.
+
+    Attributes:
+        vectors: Most vectors at a time.
+        payload_bytes: UTF-8 bytes of one payload, at most.
+    """
+
+    vectors: int = 0
+    payload_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class IndexState:
+    """How the index of a collection stands.
+
+    Searches always see the last write: what is not in the built part is compared one by one.
+
+    Attributes:
+        kind: What searches go through now; ``flat`` until another kind has been built.
+        is_building: Whether a build is under way or waits for its turn.
+        sequence: Number of the last write that the built part reflects; the collection's own
+            where everything is compared one by one.
+        indexed: Vectors in the built part, removed ones included.
+        tail: Vectors outside it.
+        removed: Vectors in it that cannot be found any more.
+        memory_bytes: Of vectors, codes, links, ids and slots.
+        builds: Indexes built since the server opened the collection.
+        error: Why the last build or its file failed; empty if it did not.
+    """
+
+    kind: str
+    is_building: bool = False
+    sequence: int = 0
+    indexed: int = 0
+    tail: int = 0
+    removed: int = 0
+    memory_bytes: int = 0
+    builds: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True)
 class Collection:
     """A named set of vectors of one dimension, and what fills it.
 
@@ -184,6 +229,8 @@ class Collection:
         count: Vectors in it.
         sequence: Number of the last committed write; 0 before the first.
         storage: How vectors are kept: ``float32`` (bit for bit), ``float16`` or ``int8``.
+        limits: What it may hold.
+        index: How its index stands; None where that was not asked.
     """
 
     name: str
@@ -195,6 +242,8 @@ class Collection:
     count: int = 0
     sequence: int = 0
     storage: str = "float32"
+    limits: CollectionLimits = CollectionLimits()
+    index: IndexState | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from embedkit.retrieve.index.engines.source import ReplacedError
 from embedkit.retrieve.index.flat import FlatIndex
 from embedkit.retrieve.index.kinds import check_params
 from embedkit.retrieve.index.layered import LayeredIndex
-from embedkit.retrieve.index.rebuild import IndexStats, Rebuilder
+from embedkit.retrieve.index.rebuild import Rebuilder
 from embedkit.retrieve.index.restore import restored
 from embedkit.retrieve.index.scoring import Neighbours
 from embedkit.retrieve.index.segment import Segment
@@ -28,7 +28,7 @@ from embedkit.retrieve.transaction import Position
 from embedkit.retrieve.truth import Truth, Vectors
 from embedkit.retrieve.view import Content, View
 from embedkit.retrieve.write import REFUSALS, Refusal, Write, check_model
-from embedkit.types import Collection, Embeddings, Verification
+from embedkit.types import Collection, Embeddings, IndexState, Verification
 
 __all__ = ["OpenCollection"]
 
@@ -317,17 +317,25 @@ class OpenCollection:
             problems += [text for text in [check_snapshot(self._folder, digest)] if text]
         return Verification(sequence, count, tuple(problems))
 
-    def stats(self) -> IndexStats:
-        """How the index stands."""
-        state, progress = self._state, self._rebuilder.progress
-        segment = state.index.segment
-        return IndexStats(
+    def inspected(self) -> Collection:
+        """The collection as of the last commit, and how its index stands."""
+        # Before the state: an index that is not being built any more has been published.
+        progress = self._rebuilder.progress
+        state = self._state
+        collection, index = state.position.collection, state.index
+        segment = index.segment
+        stands = IndexState(
             kind="flat" if segment is None else segment.spec.kind,
-            segment=0 if segment is None else len(segment.slots),
-            tail=state.index.tail.count,
-            removed=state.index.removed,
-            progress=progress,
+            is_building=progress.is_building,
+            sequence=collection.sequence if segment is None else index.built_at,
+            indexed=0 if segment is None else len(segment.slots),
+            tail=index.tail.count,
+            removed=index.removed,
+            memory_bytes=index.memory_bytes,
+            builds=progress.builds,
+            error=progress.error,
         )
+        return replace(collection, index=stands)
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until no index is being built; returns whether that came to be."""
@@ -348,10 +356,10 @@ class OpenCollection:
         vectors = Vectors(self._truth, position.last_slot, check)
         return vectors, position.last_slot, position.collection.sequence
 
-    def publish(self, segment: Segment, gone: Slots) -> None:
+    def publish(self, segment: Segment, sequence: int, gone: Slots) -> None:
         """Let readers see a new segment; see ``Host``."""
         state = self._state
-        self._state = replace(state, index=state.index.over(segment, gone))
+        self._state = replace(state, index=state.index.over(segment, sequence, gone))
 
     def save(self, segment: Segment, sequence: int) -> None:
         """Write the snapshot, then tell the truth which one it is, then remove the others."""

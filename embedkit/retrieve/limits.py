@@ -10,7 +10,7 @@ from typing import NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from embedkit.errors import InvalidInput, MessageTooLarge
+from embedkit.errors import CollectionFull, InvalidInput, MessageTooLarge
 from embedkit.retrieve.filter.sql import condition
 from embedkit.retrieve.index.kinds import check_kind, check_storage
 from embedkit.retrieve.store import Query, Scan, metric_names
@@ -69,6 +69,16 @@ class Limits:
             )
         check_kind(collection.kind)
         check_storage(collection.storage)
+        limits = collection.limits
+        if not 0 <= limits.vectors < 1 << 63:
+            raise InvalidInput(
+                f"expected a limit of vectors of at least 0, got {limits.vectors}"
+            )
+        if not 0 <= limits.payload_bytes <= self.payload_bytes:
+            raise InvalidInput(
+                f"expected a limit of payload bytes from 0 (none of its own) to "
+                f"{self.payload_bytes}, the server's, got {limits.payload_bytes}"
+            )
 
     def check_count(self, count: int) -> None:
         """Refuse more than ``rows`` ids.
@@ -105,11 +115,17 @@ class Limits:
             raise InvalidInput(f"expected each id once in a request, got {repeated!r} twice")
 
     def check_payloads(
-        self, payloads: Sequence[bytes | None] | None, count: int
+        self, payloads: Sequence[bytes | None] | None, count: int, most_bytes: int = 0
     ) -> list[str | None]:
         """Return each payload as JSON text, or None.
 
+        Args:
+            payloads: As a request has them.
+            count: Vectors that they belong to.
+            most_bytes: Of one payload in their collection; 0 for the store's own limit.
+
         Raises:
+            CollectionFull: If one is longer than their collection allows.
             InvalidInput: If their number is not ``count``, or one is not a JSON object.
         """
         if payloads is None:
@@ -118,6 +134,13 @@ class Limits:
             raise InvalidInput(
                 f"expected no payloads or one for each of {count} ids, got {len(payloads)}"
             )
+        for i, payload in enumerate(payloads):
+            if most_bytes and payload and len(payload) > most_bytes:
+                raise CollectionFull(
+                    f"expected payloads of at most {most_bytes} bytes in this collection, got "
+                    f"{len(payload)} at index {i}; shorten it, or make a collection with a "
+                    "larger limit"
+                )
         return [self._payload_text(i, payload) for i, payload in enumerate(payloads)]
 
     def _payload_text(self, index: int, payload: bytes | None) -> str | None:

@@ -6,7 +6,7 @@ from embedkit.types import Collection
 
 __all__ = ["VERSION", "make", "migrate"]
 
-VERSION = 2
+VERSION = 3
 """The version that this program reads and writes."""
 
 _TABLES = f"""
@@ -17,7 +17,9 @@ CREATE TABLE collection (
   sequence INTEGER NOT NULL, last_slot INTEGER NOT NULL,
   storage TEXT NOT NULL DEFAULT 'float32',
   -- The only index snapshot that belongs to this file; no other is read.
-  snapshot TEXT NOT NULL DEFAULT ''
+  snapshot TEXT NOT NULL DEFAULT '',
+  -- What it may hold; 0 for no limit of its own.
+  most_vectors INTEGER NOT NULL DEFAULT 0, payload_bytes INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE items (
   slot INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, sequence INTEGER NOT NULL, payload TEXT
@@ -33,6 +35,10 @@ _STEPS = {
         "ALTER TABLE collection ADD COLUMN storage TEXT NOT NULL DEFAULT 'float32'",
         "ALTER TABLE collection ADD COLUMN snapshot TEXT NOT NULL DEFAULT ''",
     ),
+    2: (
+        "ALTER TABLE collection ADD COLUMN most_vectors INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE collection ADD COLUMN payload_bytes INTEGER NOT NULL DEFAULT 0",
+    ),
 }
 
 
@@ -40,7 +46,7 @@ def make(connection: sqlite3.Connection, collection: Collection) -> None:
     """Write the tables of an empty collection."""
     connection.executescript(_TABLES)
     connection.execute(
-        "INSERT INTO collection VALUES (1, ?, ?, ?, ?, ?, ?, 0, 0, ?, '')",
+        "INSERT INTO collection VALUES (1, ?, ?, ?, ?, ?, ?, 0, 0, ?, '', ?, ?)",
         (
             collection.name,
             collection.dim,
@@ -49,6 +55,8 @@ def make(connection: sqlite3.Connection, collection: Collection) -> None:
             collection.model,
             collection.model_digest,
             collection.storage,
+            collection.limits.vectors,
+            collection.limits.payload_bytes,
         ),
     )
 

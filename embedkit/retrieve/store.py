@@ -191,7 +191,7 @@ class VectorStore(Protocol):
     """
 
     def create(self, collection: Collection) -> Collection:
-        """Make an empty collection; ``count`` and ``sequence`` of the argument are ignored.
+        """Make an empty collection; what the argument says of its content is ignored.
 
         Raises:
             AlreadyExists: If the name is taken.
@@ -209,6 +209,10 @@ class VectorStore(Protocol):
 
     def describe(self, name: str) -> Collection:
         """One collection as it is now."""
+        ...
+
+    def inspect(self, name: str) -> Collection:
+        """One collection as it is now, with how its index stands; dearer than ``describe``."""
         ...
 
     def upsert(
@@ -238,6 +242,7 @@ class VectorStore(Protocol):
             The collection after the commit; its ``sequence`` is this write's number.
 
         Raises:
+            CollectionFull: If that is more than the collection's limits allow.
             InvalidInput: If anything above does not hold; nothing is stored.
             ModelMismatch: If the collection holds vectors of another model.
             SequenceConflict: If an id was written after ``if_sequence``.

@@ -47,6 +47,14 @@ class Transaction:
             slots: list[int] = matching_slots(self._connection, condition).tolist()
         return self._removed([(slot,) for slot in slots])
 
+    def existing(self, ids: Sequence[str]) -> int:
+        """How many of the ids, each given once, are there."""
+        found = self._connection.execute(
+            "SELECT count(*) FROM items WHERE id IN (SELECT value FROM json_each(?))",
+            (json.dumps(ids),),
+        )
+        return int(found.fetchone()[0])
+
     def written_after(self, sequence: int, ids: Sequence[str]) -> tuple[str, int] | None:
         """One of the ids that was written after a number, with its own, or None."""
         found: tuple[str, int] | None = self._connection.execute(

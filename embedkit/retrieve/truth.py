@@ -9,6 +9,7 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from embedkit.retrieve.patience import FOREVER, Patience
 from embedkit.retrieve.store import ANSWER_BYTES, Row
 from embedkit.retrieve.transaction import Position, Transaction
 from embedkit.retrieve.view import Content, View
-from embedkit.types import Collection, Embeddings
+from embedkit.types import Collection, CollectionLimits, Embeddings
 
 __all__ = ["Truth", "Vectors", "create", "refusing_writes"]
 
@@ -83,11 +84,14 @@ class Truth:
         with self._reading() as connection:
             row = connection.execute(
                 "SELECT name, dim, metric, kind, model, model_digest, "
-                "(SELECT count(*) FROM items), sequence, storage, last_slot FROM collection"
+                "(SELECT count(*) FROM items), sequence, storage, most_vectors, "
+                "payload_bytes, last_slot FROM collection"
             ).fetchone()
         if row is None:
             raise StoreDamaged(f"expected a collection in {self.path}, got an empty file")
-        return Position(Collection(*row[:-1]), row[-1])
+        *fields, most_vectors, payload_bytes, last_slot = row
+        limits = CollectionLimits(most_vectors, payload_bytes)
+        return Position(replace(Collection(*fields), limits=limits), last_slot)
 
     def slots(self, upto: int) -> Slots:
         """Every slot that is there, ascending, none above ``upto``."""

@@ -3,7 +3,13 @@
 from collections.abc import Sequence
 from concurrent.futures import Future
 
-from embedkit.errors import Cancelled, DeadlineExceeded, ModelMismatch, SequenceConflict
+from embedkit.errors import (
+    Cancelled,
+    CollectionFull,
+    DeadlineExceeded,
+    ModelMismatch,
+    SequenceConflict,
+)
 from embedkit.retrieve.filter.sql import Condition
 from embedkit.retrieve.patience import FOREVER, Patience
 from embedkit.retrieve.transaction import Position, Transaction, advanced
@@ -11,10 +17,10 @@ from embedkit.types import Collection, Embeddings
 
 __all__ = ["REFUSALS", "Refusal", "Write", "check_model"]
 
-Refusal = ModelMismatch | SequenceConflict | Cancelled | DeadlineExceeded
+Refusal = ModelMismatch | SequenceConflict | CollectionFull | Cancelled | DeadlineExceeded
 """What a write is refused for by itself, before it has changed anything."""
 
-REFUSALS = (ModelMismatch, SequenceConflict, Cancelled, DeadlineExceeded)
+REFUSALS = (ModelMismatch, SequenceConflict, CollectionFull, Cancelled, DeadlineExceeded)
 
 
 class Write:
@@ -53,12 +59,13 @@ class Write:
         """Run the statements; returns the position after it and the slots that it emptied.
 
         Raises:
-            ModelMismatch, SequenceConflict, Cancelled, DeadlineExceeded: Before anything is
-                changed.
+            ModelMismatch, SequenceConflict, CollectionFull, Cancelled, DeadlineExceeded: Before
+                anything is changed.
         """
         self.patience.check()
         check_model(position.collection, self.model_digest)
         self._check_sequence(transaction, position.collection)
+        self._check_room(transaction, position.collection)
         if self.where is None:
             gone = transaction.remove(self.ids)
         else:
@@ -82,6 +89,17 @@ class Write:
                 f"expected no id written after {self.if_sequence}, got {newer[0]!r} written at "
                 f"{newer[1]}; the collection is at {collection.sequence}: read again",
                 collection.sequence,
+            )
+
+    def _check_room(self, transaction: Transaction, collection: Collection) -> None:
+        most = collection.limits.vectors
+        if self.vectors is None or not most or collection.count + len(self.ids) <= most:
+            return
+        after = collection.count + len(self.ids) - transaction.existing(self.ids)
+        if after > most:
+            raise CollectionFull(
+                f"expected at most {most} vectors in {collection.name!r}, got {after} with "
+                "this write; delete some, or make a collection with a larger limit"
             )
 
 

@@ -13,7 +13,7 @@ from embedkit.retrieve.index import rebuild
 from embedkit.retrieve.index import segment as segment_module
 from embedkit.retrieve.store import Answer, Query
 from embedkit.retrieve.stores.local import LocalStore
-from embedkit.types import Collection, SearchParams
+from embedkit.types import Collection, IndexState, SearchParams
 
 DIM = 8
 KINDS = ("ivf_flat", "hnsw", "sq8", "pq")
@@ -45,6 +45,12 @@ def names(count: int) -> list[str]:
     return [f"id-{i}" for i in range(count)]
 
 
+def stands(store: LocalStore, name: str) -> IndexState:
+    state = store.inspect(name).index
+    assert state is not None
+    return state
+
+
 def found(answer: Answer) -> list[list[str]]:
     return answer.ids
 
@@ -59,8 +65,8 @@ def test_built_searched_changed_and_opened_again(
         store.create(Collection(name, DIM, "l2", of_kind))
         store.upsert(name, names(1200), base)
     assert store.wait_until_built("c", 60)
-    stats = store.index_stats("c")
-    assert (stats.kind, stats.segment, stats.tail, stats.progress.error) == (kind, 1200, 0, "")
+    stats = stands(store, "c")
+    assert (stats.kind, stats.indexed, stats.tail, stats.error) == (kind, 1200, 0, "")
 
     def check() -> None:
         expected = store.search("reference", Query(queries, k=10))
@@ -83,8 +89,8 @@ def test_built_searched_changed_and_opened_again(
     sequence = store.describe("c").sequence
     store.close()
     store.__init__(tmp_path / "data")  # type: ignore[misc]  # the fixture closes this one
-    assert store.index_stats("c").kind == kind, "from the snapshot, without a build"
-    assert store.index_stats("c").progress.builds == 0
+    assert stands(store, "c").kind == kind, "from the snapshot, without a build"
+    assert stands(store, "c").builds == 0
     assert store.verify("c").sequence == sequence
     check()
 
@@ -154,7 +160,7 @@ def test_a_snapshot_that_does_not_fit_is_built_anew(
     after = store.search("c", Query(base[:9], k=5, params=EXACT))
     assert found(after) == found(before)
     store.wait_until_built("c", 60)
-    assert store.index_stats("c").progress.builds == 1
+    assert stands(store, "c").builds == 1
     assert store.verify("c").problems == ()
     assert len(list((tmp_path / "data/collections/c").glob("*index-*"))) == 1
 
@@ -188,7 +194,7 @@ def test_verification_finds_what_differs(store: LocalStore, rng: np.random.Gener
     store.wait_until_built("c", 60)
     store.upsert("c", names(600)[500:], base[500:])
     opened = store._open["c"]
-    assert opened.stats().tail == 100
+    assert opened.inspected().index.tail == 100
     assert store.verify("c").vectors == 600
     writer = opened._truth._writer
     for slot in (7, 550):
@@ -213,11 +219,11 @@ def test_compaction_takes_the_removed_out_of_the_index(
     store.wait_until_built("c", 60)
     store.delete("c", names(100))
     assert store.wait_until_built("c", 60)
-    assert store.index_stats("c").removed == 100, "too few for a build of their own"
+    assert stands(store, "c").removed == 100, "too few for a build of their own"
     store.compact("c")
     assert store.wait_until_built("c", 60)
-    stats = store.index_stats("c")
-    assert (stats.segment, stats.removed) == (800, 0)
+    stats = stands(store, "c")
+    assert (stats.indexed, stats.removed) == (800, 0)
 
 
 def test_a_failed_build_changes_nothing_and_is_told(
@@ -232,13 +238,13 @@ def test_a_failed_build_changes_nothing_and_is_told(
         patch.setattr(rebuild, "build_segment", fail)
         store.upsert("c", names(300), base)
         assert store.wait_until_built("c", 60)
-    assert store.index_stats("c").progress.error == "MemoryError: no room"
+    assert stands(store, "c").error == "MemoryError: no room"
     assert found(store.search("c", Query(base[:5], k=1))) == [[i] for i in names(5)]
     store._open["c"]._rebuilder._retry_at = 0.0
     store.upsert("c", ["one more"], base[:1])
     assert store.wait_until_built("c", 60)
-    assert store.index_stats("c").progress.error == ""
-    assert store.index_stats("c").kind == "hnsw"
+    assert stands(store, "c").error == ""
+    assert stands(store, "c").kind == "hnsw"
 
 
 State = dict[str, np.ndarray]
@@ -257,7 +263,7 @@ def written_over(
     """Write until there were some builds; each state goes into the history."""
     (state,) = history.values()
     least, most = time.monotonic() + 1.0, time.monotonic() + 30
-    while time.monotonic() < least or store.index_stats("c").progress.builds < 2:
+    while time.monotonic() < least or stands(store, "c").builds < 2:
         assert time.monotonic() < most
         ids = [f"id-{i}" for i in rng.choice(600, size=int(rng.integers(1, 60)), replace=False)]
         if rng.random() < 0.4 and len(state) > 200:

@@ -21,10 +21,6 @@ __all__ = ["Costs", "ServedIndex", "served_index"]
 
 NAME = "bench"
 _ROWS_AT_ONCE = 32_768
-_POLL_S = 0.25
-# A server that waits uses less; one that builds an index, on busy cores too, uses more.
-_BUSY_SHARE = 0.05
-_IDLE_S = 1.0
 _BUILD_LIMIT_S = 3600.0
 _WARM_SHARE = 0.2
 _LEAST_WARM_S = 0.2
@@ -134,12 +130,12 @@ def served_index(
         with server_process(options, cores=cores) as started:
             idle = memory_of(started.pid)
             with connect(started.address, timeout_s=None) as client:
-                clock = process_clock(started.pid)
-                upsert_s, settle_s = _fill(client, kind, stored, clock)
+                upsert_s, settle_s = _fill(client, kind, stored)
             filled = memory_of(started.pid)
         with server_process(options, cores=cores) as started:
             clock = process_clock(started.pid)
-            _wait_until_idle(clock)
+            with connect(started.address, timeout_s=None) as client:
+                _wait_until_built(client)
             costs = Costs(
                 upsert_s=upsert_s,
                 settle_s=settle_s,
@@ -153,7 +149,7 @@ def served_index(
             yield ServedIndex(started.address, clock, queries, k, kind, costs)
 
 
-def _fill(client: Client, kind: Kind, stored: Embeddings, clock: Clock) -> tuple[float, float]:
+def _fill(client: Client, kind: Kind, stored: Embeddings) -> tuple[float, float]:
     """Upsert everything; seconds until the last commit, and from there until it is indexed."""
     client.create_collection(NAME, dim=stored.shape[1], metric="cosine", kind=kind.name)
     began = time.perf_counter()
@@ -165,21 +161,16 @@ def _fill(client: Client, kind: Kind, stored: Embeddings, clock: Clock) -> tuple
     count = client.describe(NAME).count
     if count != len(stored):
         raise Unavailable(f"expected {len(stored)} vectors on the server, got {count}")
-    return committed - began, _wait_until_idle(clock) - committed
+    _wait_until_built(client)
+    return committed - began, time.perf_counter() - committed
 
 
-def _wait_until_idle(clock: Clock) -> float:
-    """Wait until the server has done nothing for a while; returns when it last did something.
+def _wait_until_built(client: Client) -> None:
+    """Wait until the index is there.
 
-    An index is built in the background, and what builds it uses the processor.
+    Raises:
+        Unavailable: If it could not be built.
     """
-    last, used = time.perf_counter(), clock()
-    limit = last + _BUILD_LIMIT_S
-    while (now := time.perf_counter()) < limit:
-        if now - last > _IDLE_S:
-            return last
-        time.sleep(_POLL_S)
-        before, used = used, clock()
-        if used - before > _BUSY_SHARE * _POLL_S:
-            last = time.perf_counter()
-    raise Unavailable(f"expected the index within {_BUILD_LIMIT_S:.0f} s, got none")
+    state = client.wait_until_built(NAME, _BUILD_LIMIT_S).index
+    if state is not None and state.error:
+        raise Unavailable(f"expected an index, got {state.error}")

@@ -10,7 +10,7 @@ from embedkit.cli.connection import Target, connected
 from embedkit.cli.index.table import print_table
 
 if TYPE_CHECKING:
-    from embedkit.types import Collection
+    from embedkit.types import Collection, IndexState
 
 __all__ = ["compact", "create", "drop", "list_all", "stats", "verify"]
 
@@ -38,20 +38,33 @@ __all__ = ["compact", "create", "drop", "list_all", "stats", "verify"]
     show_default=True,
     help="How vectors are kept.",
 )
+@click.option("--max-vectors", type=click.IntRange(1), help="Most vectors at a time.")
+@click.option("--max-payload-bytes", type=click.IntRange(1), help="Of one payload, at most.")
 @connected()
 def create(
     target: Target,
+    /,
     name: str,
     model: str,
     dim: int | None,
     metric: 'Literal["cosine", "inner_product", "l2"]',
     kind: str,
     storage: str,
+    **most: int | None,
 ) -> None:
     """Make the collection NAME, for a model's embeddings or for vectors of one dimension."""
+    from embedkit.types import CollectionLimits
+
+    limits = CollectionLimits(most["max_vectors"] or 0, most["max_payload_bytes"] or 0)
     with target.connect() as client:
         made = client.create_collection(
-            name, dim=dim or 0, model=model, metric=metric, kind=kind, storage=storage
+            name,
+            dim=dim or 0,
+            model=model,
+            metric=metric,
+            kind=kind,
+            storage=storage,
+            limits=limits,
         )
     source = f" of {made.model}" if made.model else ""
     click.echo(f"made {made.name}: {made.dim} dimensions{source}, {made.metric}")
@@ -73,7 +86,8 @@ def stats(target: Target, name: str, as_json: bool) -> None:
 
 
 def _facts(collection: "Collection") -> dict[str, str]:
-    return {
+    limits = collection.limits
+    facts = {
         "name": collection.name,
         "vectors": f"{collection.count:,}",
         "dimensions": str(collection.dim),
@@ -83,8 +97,26 @@ def _facts(collection: "Collection") -> dict[str, str]:
         "storage": collection.storage,
         "model": collection.model or "none",
         "model digest": collection.model_digest or "not known yet",
+        "limits": f"{_most(limits.vectors, 'vectors')}, "
+        f"{_most(limits.payload_bytes, 'bytes per payload')}",
         "last write": f"number {collection.sequence:,}",
     }
+    return facts | ({} if collection.index is None else _index_facts(collection.index))
+
+
+def _most(limit: int, noun: str) -> str:
+    return f"{limit:,} {noun}" if limit else f"{noun} as the server allows"
+
+
+def _index_facts(index: "IndexState") -> dict[str, str]:
+    state = "being built" if index.is_building else "at rest"
+    return {
+        "index": f"{index.kind}, {state}, built {index.builds:,} times since the start",
+        "index covers": f"{index.indexed:,} vectors up to write {index.sequence:,}, "
+        f"{index.removed:,} of them removed",
+        "beside it": f"{index.tail:,} vectors compared one by one",
+        "index memory": f"{index.memory_bytes / 1e6:,.1f} MB",
+    } | ({"index error": index.error} if index.error else {})
 
 
 @click.command(name="list")

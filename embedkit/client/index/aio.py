@@ -1,5 +1,6 @@
 """What the asyncio client does with collections: the methods of the synchronous one."""
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import TypeVar, Unpack
@@ -15,6 +16,7 @@ from embedkit.client.messages import Plan, ServerInfo
 from embedkit.client.window import Window as Requests
 from embedkit.types import (
     Collection,
+    CollectionLimits,
     DuplicatePage,
     Hit,
     HitGroup,
@@ -205,9 +207,10 @@ class IndexCalls(ABC):
         metric: Metric = "cosine",
         kind: str = "auto",
         storage: str = "float32",
+        limits: CollectionLimits | None = None,
     ) -> Collection:
         """Make a collection of vectors of ``dim`` dimensions, or of a model's embeddings."""
-        return await self.run(whole.create(name, dim, model, metric, kind, storage))
+        return await self.run(whole.create(name, dim, model, metric, kind, storage, limits))
 
     async def drop_collection(self, name: str) -> None:
         """Remove a collection and everything in it."""
@@ -218,8 +221,19 @@ class IndexCalls(ABC):
         return await self.run(whole.collections())
 
     async def describe(self, collection: str) -> Collection:
-        """One collection as it is now."""
+        """One collection as it is now, and how its index stands."""
         return await self.run(whole.describe(collection))
+
+    async def wait_until_built(
+        self, collection: str, timeout_s: float | None = None
+    ) -> Collection:
+        """Wait until no index of a collection is being built; returns it with its index."""
+        for pause_s in whole.pauses(collection, timeout_s):
+            found = await self.describe(collection)
+            if found.index is None or not found.index.is_building:
+                return found
+            await asyncio.sleep(pause_s)
+        raise AssertionError("pauses end with an error")
 
     async def compact(self, collection: str) -> int:
         """Give a collection's freed space back; returns the bytes."""

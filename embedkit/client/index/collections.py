@@ -1,11 +1,18 @@
 """Making, describing and dropping collections, as plans of requests."""
 
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, fields
+
 from embedkit.client.messages import Call, Plan
-from embedkit.errors import InvalidInput
-from embedkit.types import Collection, Metric, Verification
+from embedkit.errors import DeadlineExceeded, InvalidInput
+from embedkit.types import Collection, CollectionLimits, IndexState, Metric, Verification
 from embedkit.wire.proto import index_pb2
 
-__all__ = ["collections", "compact", "create", "describe", "drop", "verify"]
+__all__ = ["collections", "compact", "create", "describe", "drop", "pauses", "verify"]
+
+# Between two looks at an index that is being built.
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.01, 0.5
 
 _CODES: dict[str, index_pb2.Metric] = {
     "cosine": index_pb2.COSINE,
@@ -20,17 +27,38 @@ _METRICS: dict[int, Metric] = {
 
 
 def create(
-    name: str, dim: int, model: str, metric: Metric, kind: str, storage: str
+    name: str,
+    dim: int,
+    model: str,
+    metric: Metric,
+    kind: str,
+    storage: str,
+    limits: CollectionLimits | None,
 ) -> Plan[Collection]:
     """Make a collection.
 
     Raises:
-        InvalidInput: If the metric is unknown.
+        InvalidInput: If the metric is unknown, or a limit is negative or beyond the message.
     """
+    limits = limits or CollectionLimits()
+    for noun, value, bits in (
+        ("vectors", limits.vectors, 63),
+        ("payload bytes", limits.payload_bytes, 32),
+    ):
+        if not 0 <= value < 1 << bits:
+            raise InvalidInput(
+                f"expected a limit of {noun} from 0 to 2**{bits} - 1, got {value}"
+            )
     if metric not in _CODES:
         raise InvalidInput(f"expected a metric of {list(_CODES)}, got {metric!r}")
     request = index_pb2.CreateCollectionRequest(
-        name=name, dim=dim, model=model, metric=_CODES[metric], kind=kind, storage=storage
+        name=name,
+        dim=dim,
+        model=model,
+        metric=_CODES[metric],
+        kind=kind,
+        storage=storage,
+        limits=index_pb2.CollectionLimits(**asdict(limits)),
     )
     return Plan([Call("IndexService.CreateCollection", request)], lambda r: _collection(r[0]))
 
@@ -69,6 +97,25 @@ def verify(name: str) -> Plan[Verification]:
     )
 
 
+def pauses(name: str, timeout_s: float | None) -> Iterator[float]:
+    """Seconds to wait between looks at an index that is being built.
+
+    Raises:
+        DeadlineExceeded: Once all of them together have taken ``timeout_s``.
+    """
+    end = None if timeout_s is None else time.monotonic() + timeout_s
+    pause = _FIRST_PAUSE_S
+    while True:
+        left = _LONGEST_PAUSE_S if end is None else end - time.monotonic()
+        if left <= 0:
+            raise DeadlineExceeded(
+                f"expected the index of {name!r} to be built within {timeout_s} s; it goes on, "
+                "and searches are answered meanwhile"
+            )
+        yield min(pause, left)
+        pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+
 def _collection(message: index_pb2.Collection) -> Collection:
     return Collection(
         name=message.name,
@@ -80,4 +127,12 @@ def _collection(message: index_pb2.Collection) -> Collection:
         count=message.count,
         sequence=message.sequence,
         storage=message.storage,
+        limits=CollectionLimits(message.limits.vectors, message.limits.payload_bytes),
+        index=_state(message.index) if message.HasField("index") else None,
+    )
+
+
+def _state(message: index_pb2.IndexState) -> IndexState:
+    return IndexState(
+        **{field.name: getattr(message, field.name) for field in fields(IndexState)}
     )

@@ -1,5 +1,6 @@
 """What the synchronous client does with collections."""
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar, Unpack
@@ -15,6 +16,7 @@ from embedkit.client.messages import Plan, ServerInfo
 from embedkit.client.window import Window as Requests
 from embedkit.types import (
     Collection,
+    CollectionLimits,
     DuplicatePage,
     Hit,
     HitGroup,
@@ -317,6 +319,7 @@ class IndexCalls(ABC):
         metric: Metric = "cosine",
         kind: str = "auto",
         storage: str = "float32",
+        limits: CollectionLimits | None = None,
     ) -> Collection:
         """Make a collection of vectors of ``dim`` dimensions, or of a model's embeddings.
 
@@ -327,13 +330,14 @@ class IndexCalls(ABC):
             metric: How vectors are compared.
             kind: Of the index: ``auto``, ``flat``, ``ivf_flat``, ``hnsw``, ``sq8``, ``pq``.
             storage: ``float32``, ``float16`` or ``int8``.
+            limits: What it may hold; writes beyond that are ``CollectionFull``.
 
         Raises:
             AlreadyExists: If the name is taken.
             InvalidInput: If name, dimension, metric, kind or storage is not allowed.
             NotFound: If there is no such model.
         """
-        return self.run(whole.create(name, dim, model, metric, kind, storage))
+        return self.run(whole.create(name, dim, model, metric, kind, storage, limits))
 
     def drop_collection(self, name: str) -> None:
         """Remove a collection and everything in it."""
@@ -344,8 +348,28 @@ class IndexCalls(ABC):
         return self.run(whole.collections())
 
     def describe(self, collection: str) -> Collection:
-        """One collection as it is now."""
+        """One collection as it is now, and how its index stands."""
         return self.run(whole.describe(collection))
+
+    def wait_until_built(self, collection: str, timeout_s: float | None = None) -> Collection:
+        """Wait until no index of a collection is being built; returns it with its index.
+
+        Writes that are acknowledged before are waited for, as far as they call for a build.
+        ``index.error`` says why the last build failed, if it did.
+
+        Args:
+            collection: Its name.
+            timeout_s: Seconds, at most; None waits for ever.
+
+        Raises:
+            DeadlineExceeded: If the build takes longer; it goes on.
+        """
+        for pause_s in whole.pauses(collection, timeout_s):
+            found = self.describe(collection)
+            if found.index is None or not found.index.is_building:
+                return found
+            time.sleep(pause_s)
+        raise AssertionError("pauses end with an error")
 
     def compact(self, collection: str) -> int:
         """Give a collection's freed space back; returns the bytes."""

@@ -53,6 +53,11 @@ class Block:
         return self.count - len(self.dead)
 
     @property
+    def memory_bytes(self) -> int:
+        """Bytes of the rows in use; the others take no memory."""
+        return self.count * (self.vectors[:1].nbytes + self.slots[:1].nbytes)
+
+    @property
     def last(self) -> int:
         """The highest slot in it; 0 if there is none."""
         return int(self.slots[self.count - 1]) if self.count else 0

@@ -72,6 +72,11 @@ class FlatIndex:
         """Vectors that can be found."""
         return sum(block.alive for block in self._blocks)
 
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of the rows in use and their slots, removed ones included."""
+        return sum(block.memory_bytes for block in self._blocks)
+
     def slots(self) -> Slots:
         """Every slot that can be found, ascending."""
         living = [np.delete(block.slots[: block.count], block.dead) for block in self._blocks]

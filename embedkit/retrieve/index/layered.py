@@ -25,11 +25,13 @@ class LayeredIndex:
         tail: Vectors that are not in the segment; compared one by one.
         segment: None until one has been built, and for the kind ``flat``.
         alive: Positions of the segment that have not been removed.
+        built_at: Number of the last write that the segment reflects; 0 without one.
     """
 
     tail: FlatIndex
     segment: Segment | None = None
     alive: Selection = field(default_factory=lambda: Selection(0, 0))
+    built_at: int = 0
 
     @property
     def count(self) -> int:
@@ -45,6 +47,14 @@ class LayeredIndex:
     def dim(self) -> int:
         """Dimensions."""
         return self.tail.dim
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of the rows in use, of codes and links, and of their slots."""
+        below = 0
+        if self.segment is not None:
+            below = self.segment.engine.memory_bytes + self.segment.slots.nbytes
+        return self.tail.memory_bytes + below
 
     def slots(self) -> Slots:
         """Every slot that can be found, ascending."""
@@ -75,16 +85,17 @@ class LayeredIndex:
         """Return the same index with the tail in as little memory as possible."""
         return replace(self, tail=self.tail.packed())
 
-    def over(self, segment: Segment, gone: Slots) -> "LayeredIndex":
+    def over(self, segment: Segment, sequence: int, gone: Slots) -> "LayeredIndex":
         """Return the same vectors with a new segment below.
 
         Args:
-            segment: Built from a state of the past.
+            segment: Built from a state of the past:
+            sequence: that of this write.
             gone: At least the slots removed since, and no slot that can be found.
         """
         alive = Selection.everything(len(segment.slots))
         alive = alive.without(segment.places(np.unique(gone)))
-        return LayeredIndex(self.tail.after(segment.last_slot), segment, alive)
+        return LayeredIndex(self.tail.after(segment.last_slot), segment, alive, sequence)
 
     def search(
         self,

@@ -22,7 +22,7 @@ from embedkit.retrieve.index.layered import LayeredIndex
 from embedkit.retrieve.index.segment import Segment
 from embedkit.types import Collection
 
-__all__ = ["Host", "IndexStats", "Progress", "Rebuilder", "due"]
+__all__ = ["Host", "Progress", "Rebuilder", "due"]
 
 _LOG = logging.getLogger(__name__)
 # Fewer are compared one by one faster than a graph or clusters pay.
@@ -54,8 +54,8 @@ class Host(Protocol):
         """
         ...
 
-    def publish(self, segment: Segment, gone: Slots) -> None:
-        """Let readers see a new segment; called while writes are held back."""
+    def publish(self, segment: Segment, sequence: int, gone: Slots) -> None:
+        """Let readers see a new segment as of a write; called while writes are held back."""
         ...
 
     def save(self, segment: Segment, sequence: int) -> None:
@@ -76,25 +76,6 @@ class Progress:
     is_building: bool
     builds: int
     error: str
-
-
-@dataclass(frozen=True)
-class IndexStats:
-    """How an index stands.
-
-    Attributes:
-        kind: What searches go through now; ``flat`` until another has been built.
-        segment: Vectors in the built index, removed ones included.
-        tail: Vectors that came since and are compared one by one.
-        removed: Vectors of the built index that cannot be found any more.
-        progress: How the building goes.
-    """
-
-    kind: str
-    segment: int
-    tail: int
-    removed: int
-    progress: Progress
 
 
 def due(collection: Collection, index: LayeredIndex) -> Spec | None:
@@ -216,7 +197,8 @@ class Rebuilder:
                 with self._host.holding():
                     self._check()
                     gone, self._gone = self._gone or [], None
-                    self._host.publish(segment, np.concatenate([*gone, np.empty(0, np.int64)]))
+                    gone_slots = np.concatenate([*gone, np.empty(0, np.int64)])
+                    self._host.publish(segment, sequence, gone_slots)
                     self._builds += 1
                 self._unsaved = (segment, sequence)
                 del segment, source

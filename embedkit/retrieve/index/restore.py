@@ -29,14 +29,15 @@ def restored(folder: Path, digest: str, empty: LayeredIndex, source: Source) -> 
     """
     index, after = empty, 0
     try:
-        segment = read_snapshot(folder, digest)
+        segment, sequence = read_snapshot(folder, digest)
         slots = source.slots()
         slots = slots[: np.searchsorted(slots, segment.last_slot, "right")]
         places = segment.places(slots)
         if len(places) < len(slots) or segment.spec.dim != empty.dim:
             raise SnapshotError("expected every vector of its time in the snapshot, got fewer")
         alive = Selection.of(places, len(segment.slots))
-        index, after = LayeredIndex(empty.tail, segment, alive), segment.last_slot
+        index = LayeredIndex(empty.tail, segment, alive, sequence)
+        after = segment.last_slot
     except SnapshotError as error:
         if digest:
             _LOG.warning("%s: %s; the index is built anew", folder, error)

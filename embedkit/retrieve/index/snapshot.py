@@ -11,7 +11,7 @@ import os
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import faiss
 import numpy as np
@@ -22,7 +22,14 @@ from embedkit.retrieve.index.engines.ivf import InvertedFile
 from embedkit.retrieve.index.engines.spec import Engine, Spec
 from embedkit.retrieve.index.segment import Segment
 
-__all__ = ["SnapshotError", "check_snapshot", "clear", "read_snapshot", "write_snapshot"]
+__all__ = [
+    "Snapshot",
+    "SnapshotError",
+    "check_snapshot",
+    "clear",
+    "read_snapshot",
+    "write_snapshot",
+]
 
 _MAGIC = b"embedkit index 1\n"
 _SUFFIX = ".snapshot"
@@ -32,6 +39,18 @@ _HEADER_BYTES = 1 << 20
 
 class SnapshotError(Exception):
     """A snapshot is missing, damaged or not of this collection: build anew."""
+
+
+class Snapshot(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        segment: As it was built.
+        sequence: Number of the last write that it reflects.
+    """
+
+    segment: Segment
+    sequence: int
 
 
 class _Hashing:
@@ -93,7 +112,7 @@ def _write(writer: _Hashing, segment: Segment, sequence: int) -> None:
     faiss.write_index(segment.engine.index, sink)
 
 
-def read_snapshot(folder: Path, digest: str, spec: Spec | None = None) -> Segment:
+def read_snapshot(folder: Path, digest: str, spec: Spec | None = None) -> Snapshot:
     """Read the snapshot that belongs to a collection.
 
     Args:
@@ -119,18 +138,13 @@ def read_snapshot(folder: Path, digest: str, spec: Spec | None = None) -> Segmen
         slots = np.frombuffer(content[start + size : end], "<i8").astype(np.int64)
         index = faiss.deserialize_index(np.frombuffer(content[end:], np.uint8))
         engine = _engine(index, found, len(slots))
+        sequence = int(header["sequence"])
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise SnapshotError(f"expected an index snapshot, got {error}") from error
     if spec is not None and found != spec:
         raise SnapshotError(f"expected a snapshot of {spec}, got {found}")
-    return Segment(
-        found,
-        engine,
-        slots,
-        header["last_slot"],
-        curve,
-        header["largest_error"],
-    )
+    segment = Segment(found, engine, slots, header["last_slot"], curve, header["largest_error"])
+    return Snapshot(segment, sequence)
 
 
 def check_snapshot(folder: Path, digest: str) -> str:

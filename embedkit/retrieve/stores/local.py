@@ -11,7 +11,6 @@ from embedkit.errors import AlreadyExists, InvalidInput, NotFound
 from embedkit.retrieve import truth
 from embedkit.retrieve.collection import OpenCollection
 from embedkit.retrieve.filter.sql import condition
-from embedkit.retrieve.index.rebuild import IndexStats
 from embedkit.retrieve.index.storage import Storage
 from embedkit.retrieve.limits import Limits, check_vectors
 from embedkit.retrieve.owner import Owner
@@ -117,6 +116,10 @@ class LocalStore:
         """One collection as it is now."""
         return self._opened(name).described
 
+    def inspect(self, name: str) -> Collection:
+        """One collection and how its index stands: its kind, what is built and what waits."""
+        return self._opened(name).inspected()
+
     def upsert(
         self,
         name: str,
@@ -139,7 +142,7 @@ class LocalStore:
             raise InvalidInput(
                 f"expected one vector for each of {len(ids)} ids, got {len(vectors)}"
             )
-        texts = self.limits.check_payloads(payloads, len(ids))
+        texts = self.limits.check_payloads(payloads, len(ids), collection.limits.payload_bytes)
         if not ids:
             return collection
         write = Write(
@@ -197,10 +200,6 @@ class LocalStore:
         opened = self._opened(name)
         self.limits.check_query(query)
         return opened.search(query)
-
-    def index_stats(self, name: str) -> IndexStats:
-        """How a collection's index stands: its kind, what is built and what waits."""
-        return self._opened(name).stats()
 
     def wait_until_built(self, name: str, timeout_s: float | None = None) -> bool:
         """Wait until no index of a collection is being built; returns whether that came."""

@@ -21,7 +21,7 @@ INNER_PRODUCT: Metric
 L2: Metric
 
 class Collection(_message.Message):
-    __slots__ = ("name", "dim", "metric", "kind", "model", "model_digest", "count", "sequence", "storage")
+    __slots__ = ("name", "dim", "metric", "kind", "model", "model_digest", "count", "sequence", "storage", "limits", "index")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DIM_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
@@ -31,6 +31,8 @@ class Collection(_message.Message):
     COUNT_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     STORAGE_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
     name: str
     dim: int
     metric: Metric
@@ -40,23 +42,57 @@ class Collection(_message.Message):
     count: int
     sequence: int
     storage: str
-    def __init__(self, name: _Optional[str] = ..., dim: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ..., kind: _Optional[str] = ..., model: _Optional[str] = ..., model_digest: _Optional[str] = ..., count: _Optional[int] = ..., sequence: _Optional[int] = ..., storage: _Optional[str] = ...) -> None: ...
+    limits: CollectionLimits
+    index: IndexState
+    def __init__(self, name: _Optional[str] = ..., dim: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ..., kind: _Optional[str] = ..., model: _Optional[str] = ..., model_digest: _Optional[str] = ..., count: _Optional[int] = ..., sequence: _Optional[int] = ..., storage: _Optional[str] = ..., limits: _Optional[_Union[CollectionLimits, _Mapping]] = ..., index: _Optional[_Union[IndexState, _Mapping]] = ...) -> None: ...
+
+class CollectionLimits(_message.Message):
+    __slots__ = ("vectors", "payload_bytes")
+    VECTORS_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_BYTES_FIELD_NUMBER: _ClassVar[int]
+    vectors: int
+    payload_bytes: int
+    def __init__(self, vectors: _Optional[int] = ..., payload_bytes: _Optional[int] = ...) -> None: ...
+
+class IndexState(_message.Message):
+    __slots__ = ("kind", "is_building", "sequence", "indexed", "tail", "removed", "memory_bytes", "builds", "error")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    IS_BUILDING_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    INDEXED_FIELD_NUMBER: _ClassVar[int]
+    TAIL_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BUILDS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    is_building: bool
+    sequence: int
+    indexed: int
+    tail: int
+    removed: int
+    memory_bytes: int
+    builds: int
+    error: str
+    def __init__(self, kind: _Optional[str] = ..., is_building: _Optional[bool] = ..., sequence: _Optional[int] = ..., indexed: _Optional[int] = ..., tail: _Optional[int] = ..., removed: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., builds: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
 
 class CreateCollectionRequest(_message.Message):
-    __slots__ = ("name", "dim", "model", "metric", "kind", "storage")
+    __slots__ = ("name", "dim", "model", "metric", "kind", "storage", "limits")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DIM_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     STORAGE_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
     name: str
     dim: int
     model: str
     metric: Metric
     kind: str
     storage: str
-    def __init__(self, name: _Optional[str] = ..., dim: _Optional[int] = ..., model: _Optional[str] = ..., metric: _Optional[_Union[Metric, str]] = ..., kind: _Optional[str] = ..., storage: _Optional[str] = ...) -> None: ...
+    limits: CollectionLimits
+    def __init__(self, name: _Optional[str] = ..., dim: _Optional[int] = ..., model: _Optional[str] = ..., metric: _Optional[_Union[Metric, str]] = ..., kind: _Optional[str] = ..., storage: _Optional[str] = ..., limits: _Optional[_Union[CollectionLimits, _Mapping]] = ...) -> None: ...
 
 class DropCollectionRequest(_message.Message):
     __slots__ = ("name",)

@@ -195,7 +195,7 @@ def test_a_new_segment_goes_below_what_came_meanwhile(segment: Segment, held: He
     new, gone = clustered(4, 30), held.slots()[10:20]
     flat = flat.changed(np.arange(held.last + 1, held.last + 31), new, gone)
     flat = flat.changed(NONE, new[:0], np.array([held.last + 3]))
-    index = flat.over(segment, np.append(gone, held.last + 3))
+    index = flat.over(segment, 7, np.append(gone, held.last + 3))
     assert (index.count, index.tail.count, index.removed) == (flat.count, 29, 10)
     exact = SearchParams(exact=True)
     if segment.spec.holds_vectors:
@@ -217,7 +217,7 @@ def test_what_a_write_took_away_is_noticed(segment: Segment, held: Held) -> None
 
 def test_a_snapshot_is_the_same_index(segment: Segment, held: Held, tmp_path: Path) -> None:
     digest = write_snapshot(tmp_path, segment, 5)
-    read = read_snapshot(tmp_path, digest)
+    read, _ = read_snapshot(tmp_path, digest)
     assert read.spec == segment.spec
     assert read.curve == segment.curve
     assert (read.last_slot, read.largest_error) == (segment.last_slot, segment.largest_error)

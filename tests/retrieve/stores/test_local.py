@@ -209,19 +209,19 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
 rebuild.LEAST = 500
 store._open["c"]._rebuilder.consider()
 assert store.wait_until_built("c", 60)
-stats = store.index_stats("c")
+stats = store.inspect("c").index
 assert stats.kind == "ivf_flat", stats
-assert stats.progress.error, "the snapshot has 400 kB"
-print(stats.progress.error)
+assert stats.error, "the snapshot has 400 kB"
+print(stats.error)
 assert store.search("c", Query(base[:1], k=1)).ids[0][0] == "0"
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 store._open["c"]._rebuilder._retry_at = 0.0
 store.upsert("c", ["more"], base[:1])
 assert store.wait_until_built("c", 60)
-assert store.index_stats("c").progress.error == ""
+assert store.inspect("c").index.error == ""
 store.close()
 store = LocalStore(sys.argv[1])
-assert store.index_stats("c").progress.builds == 0, "from the snapshot"
+assert store.inspect("c").index.builds == 0, "from the snapshot"
 assert store.verify("c").problems == ()
 store.close()
 """

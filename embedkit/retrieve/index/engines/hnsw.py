@@ -36,6 +36,14 @@ class Graph:
     effort_name = "ef"
 
     @property
+    def memory_bytes(self) -> int:
+        """Bytes of vectors or codes, and of the links."""
+        graph = self.index.hnsw
+        links, offsets = graph.neighbors, graph.offsets  # type: ignore[attr-defined]
+        rows = int(self.index.ntotal) * int(self.index.storage.sa_code_size())
+        return rows + 4 * int(links.size()) + (8 + 4) * int(offsets.size())
+
+    @property
     def most(self) -> int:
         """The largest effort: beyond it, comparing every vector is cheaper."""
         return max(_EFFORTS[-1], int(self.index.ntotal) // 8)

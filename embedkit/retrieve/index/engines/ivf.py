@@ -38,6 +38,12 @@ class InvertedFile:
     effort_name = "nprobe"
 
     @property
+    def memory_bytes(self) -> int:
+        """Bytes of codes with their ids, of centres, and of the map from ids to codes."""
+        row = int(self.index.code_size) + 8 + 8
+        return int(self.index.ntotal) * row + int(self.index.nlist) * 4 * int(self.index.d)
+
+    @property
     def most(self) -> int:
         """Effort at which every cluster is looked through."""
         return int(self.index.nlist)

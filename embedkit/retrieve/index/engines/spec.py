@@ -64,6 +64,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def memory_bytes(self) -> int:
+        """Bytes of vectors or codes, and of what leads to them."""
+        ...
+
+    @property
     def most(self) -> int:
         """The largest effort."""
         ...

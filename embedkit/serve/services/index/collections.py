@@ -1,6 +1,6 @@
 """Making, dropping and describing collections."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import grpc
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from embedkit.errors import InvalidInput
 from embedkit.serve.services.failure import answering
 from embedkit.serve.services.index.parts import Calls, patience_of
-from embedkit.types import Collection, Metric
+from embedkit.types import Collection, CollectionLimits, IndexState, Metric
 from embedkit.wire.proto import index_pb2
 
 __all__ = ["CollectionCalls"]
@@ -41,6 +41,7 @@ class CollectionCalls(Calls):
             kind=request.kind or "auto",
             model=request.model,
             storage=request.storage or "float32",
+            limits=CollectionLimits(request.limits.vectors, request.limits.payload_bytes),
         )
         if request.model:
             dim, digest = self._describe_model(request.model, context)
@@ -73,8 +74,8 @@ class CollectionCalls(Calls):
     def Describe(
         self, request: index_pb2.DescribeRequest, context: grpc.ServicerContext
     ) -> index_pb2.Collection:
-        """Describe one collection."""
-        return _message(self._store.describe(request.name))
+        """Describe one collection and its index."""
+        return _message(self._store.inspect(request.name))
 
     @answering
     def Compact(
@@ -111,4 +112,10 @@ def _message(collection: Collection) -> index_pb2.Collection:
         count=collection.count,
         sequence=collection.sequence,
         storage=collection.storage,
+        limits=index_pb2.CollectionLimits(**asdict(collection.limits)),
+        index=_state(collection.index),
     )
+
+
+def _state(state: IndexState | None) -> index_pb2.IndexState | None:
+    return None if state is None else index_pb2.IndexState(**asdict(state))
