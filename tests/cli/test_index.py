@@ -15,7 +15,7 @@ from PIL import Image
 from embedkit.bundle import Golden, Manifest, write_bundle
 from embedkit.cli import cli
 from embedkit.data.records.file import read_records
-from embedkit.errors import AlreadyExists, InvalidInput, NotFound
+from embedkit.errors import AlreadyExists, CollectionFull, InvalidInput, NotFound
 from embedkit.preprocess import InputSpec
 from embedkit.serve.server import running_server
 
@@ -323,3 +323,14 @@ def test_records_by_id_and_at_random(run: Run, photos: Path) -> None:
     assert len(reds.splitlines()) == 6
     for wrong in (["get", "c"], ["get", "c", "a", "--vectors"], ["sample", "c", "--n", "0"]):
         assert run(*wrong).exit_code == 2, wrong
+
+
+def test_limits_and_the_state_of_the_index_are_shown(run: Run, photos: Path) -> None:
+    ok(run("create", "c", "--model", "pixels", "--max-vectors", "9"))
+    assert "9 vectors, bytes per payload as the server allows" in ok(run("stats", "c"))
+    result = run("add", "c", str(photos))
+    assert isinstance(result.exception, CollectionFull)
+    facts = json.loads(ok(run("stats", "c", "--json")))
+    assert (facts["count"], facts["limits"]) == (0, {"vectors": 9, "payload_bytes": 0})
+    assert (facts["index"]["kind"], facts["index"]["is_building"]) == ("flat", False)
+    assert run("create", "d", "--dim", "3", "--max-vectors", "0").exit_code == 2

@@ -10,6 +10,7 @@ from embedkit.errors import StoreDamaged
 from embedkit.retrieve import schema
 from embedkit.retrieve.store import Query
 from embedkit.retrieve.stores.local import LocalStore
+from embedkit.types import CollectionLimits
 
 # As version 1 wrote it; never to be changed.
 VERSION_1 = """
@@ -24,6 +25,14 @@ CREATE TABLE items (
 );
 CREATE TABLE vectors (slot INTEGER PRIMARY KEY, data BLOB NOT NULL);
 PRAGMA user_version = 1;
+"""
+# What made a file of version 2 of it; with another storage, without vectors in it.
+VERSION_1_TO_2 = """
+ALTER TABLE collection ADD COLUMN storage TEXT NOT NULL DEFAULT 'float32';
+ALTER TABLE collection ADD COLUMN snapshot TEXT NOT NULL DEFAULT '';
+DELETE FROM items; DELETE FROM vectors;
+UPDATE collection SET storage = 'float16';
+PRAGMA user_version = 2;
 """
 VECTORS = np.arange(6, dtype=np.float32).reshape(3, 2) + 1
 
@@ -43,6 +52,25 @@ def version_1(folder: Path) -> Path:
     connection.commit()
     connection.close()
     return path
+
+
+def test_version_2_has_no_limits_of_its_own(tmp_path: Path) -> None:
+    path = version_1(tmp_path)
+    connection = sqlite3.connect(path)
+    connection.executescript(VERSION_1_TO_2)
+    connection.close()
+    store = LocalStore(tmp_path)
+    collection = store.describe("c")
+    assert (collection.storage, collection.limits) == ("float16", CollectionLimits())
+    store.close()
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
+    connection.execute("UPDATE collection SET most_vectors = 3, payload_bytes = 9")
+    connection.commit()
+    connection.close()
+    store = LocalStore(tmp_path)
+    assert store.describe("c").limits == CollectionLimits(3, 9)
+    store.close()
 
 
 def test_version_1_opens_as_ours(tmp_path: Path) -> None:
