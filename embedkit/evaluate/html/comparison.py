@@ -103,7 +103,7 @@ def _groups(found: Comparison, lower: set[str]) -> list[tuple[str, str, list[Row
         task, _, rest = name.partition(".")
         sign = -1 if name in lower else 1
         light = "none" if p >= _LEVEL else "good" if sign * d.value > 0 else "bad"
-        strip = _strip(d, reach[task])
+        strip = _strip(d, sign * reach[task])
         rows.setdefault(task, []).append(Row(rest, d, p, light, strip, _term(rest)))
     return [(task, ABOUT.get(task, (task, ""))[0], part) for task, part in rows.items()]
 
@@ -119,7 +119,10 @@ def _terms(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def _strip(d: Difference, reach: float) -> Markup:
-    """The interval (bar) and the value (dot) on a scale around zero (tick)."""
+    """The interval (bar) and the value (dot) on a scale around zero (tick).
+
+    Right of zero B is better: a negative reach turns the scale of what should be small.
+    """
 
     def place(value: float) -> str:
         half = _WIDTH / 2 - _MARGIN
