@@ -65,6 +65,11 @@ def check(root: Path) -> tuple[list[str], list[str]]:
     return failures, notes
 
 
+def singular(plural: str) -> str:
+    """The name of the contract of a plural folder, e.g. study of studies."""
+    return f"{plural[:-3]}y" if plural.endswith("ies") else plural[:-1]
+
+
 def _packages(root: Path) -> list[str]:
     """Packages with too many entries."""
     failures = []
@@ -77,7 +82,7 @@ def _packages(root: Path) -> list[str]:
             if not p.name.startswith("__")
             and (p.is_dir() or p.suffix == ".py")
             # A contract and the folder of its implementations are one noun.
-            and not (p.name in PLURAL and p.with_name(f"{p.name[:-1]}.py").is_file())
+            and not (p.name in PLURAL and p.with_name(f"{singular(p.name)}.py").is_file())
         ]
         if len(entries) > PACKAGE_ENTRIES:
             failures.append(

@@ -18,8 +18,8 @@ from embedkit.evaluate.statistics import (
     mcnemar,
     robust_accuracy,
 )
-from embedkit.evaluate.studies.study import Progress, TrainFn, labels_of, pixels_of, silent
 from embedkit.evaluate.studies.trigger import Trigger, psnr_db
+from embedkit.evaluate.study import Progress, TrainFn, labels_of, pixels_of, silent
 from embedkit.evaluate.task import TaskResult
 from embedkit.measures.knn import weighted_knn
 from embedkit.runtime.probe import fit_probe

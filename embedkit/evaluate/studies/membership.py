@@ -11,7 +11,7 @@ from embedkit.errors import InvalidInput
 from embedkit.evaluate.measurement.figures import histogram
 from embedkit.evaluate.measurement.pixels.views import augmented
 from embedkit.evaluate.statistics import Metric, Metrics, clopper_pearson, delong
-from embedkit.evaluate.studies.study import Progress, TrainFn, pixels_of, silent
+from embedkit.evaluate.study import Progress, TrainFn, pixels_of, silent
 from embedkit.evaluate.task import TaskResult
 from embedkit.types import Embedder, Scores
 
