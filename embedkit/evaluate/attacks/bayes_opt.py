@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from embedkit.errors import InvalidInput
 from embedkit.evaluate.attack import Found, Need, Problem, attacks
-from embedkit.evaluate.measurement.asking.boundary import ask
-from embedkit.evaluate.measurement.asking.frequencies import combined
-from embedkit.evaluate.measurement.asking.lanes import Solo, each_alone
+from embedkit.evaluate.measurement.victim.asking.boundary import ask
+from embedkit.evaluate.measurement.victim.asking.frequencies import combined
+from embedkit.evaluate.measurement.victim.asking.lanes import Solo, each_alone
 from embedkit.evaluate.threat import Threat
 from embedkit.types import Images
 

@@ -9,8 +9,13 @@ import numpy as np
 
 from embedkit.errors import InvalidInput
 from embedkit.evaluate.attack import Found, Need, Problem, attacks
-from embedkit.evaluate.measurement.asking.boundary import Point, ask, bisected, random_start
-from embedkit.evaluate.measurement.asking.lanes import Solo, each_alone
+from embedkit.evaluate.measurement.victim.asking.boundary import (
+    Point,
+    ask,
+    bisected,
+    random_start,
+)
+from embedkit.evaluate.measurement.victim.asking.lanes import Solo, each_alone
 
 __all__ = ["Boundary", "nearer", "on_sphere"]
 

@@ -8,14 +8,14 @@ import numpy as np
 
 from embedkit.errors import InvalidInput
 from embedkit.evaluate.attack import Found, Need, Problem, attacks
-from embedkit.evaluate.measurement.asking.boundary import (
+from embedkit.evaluate.measurement.victim.asking.boundary import (
     Point,
     ask,
     bisected,
     length,
     random_start,
 )
-from embedkit.evaluate.measurement.asking.lanes import Flags, Solo, each_alone
+from embedkit.evaluate.measurement.victim.asking.lanes import Flags, Solo, each_alone
 from embedkit.types import Images
 
 __all__ = ["HopSkipJump", "boundary_normal"]

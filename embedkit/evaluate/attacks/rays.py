@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from embedkit.errors import InvalidInput
 from embedkit.evaluate.attack import Found, Need, Problem, attacks
-from embedkit.evaluate.measurement.asking.boundary import Point, ask
-from embedkit.evaluate.measurement.asking.lanes import Flags, Solo, each_alone
+from embedkit.evaluate.measurement.victim.asking.boundary import Point, ask
+from embedkit.evaluate.measurement.victim.asking.lanes import Flags, Solo, each_alone
 from embedkit.types import Images
 
 __all__ = ["RayS", "along_ray", "blocks"]

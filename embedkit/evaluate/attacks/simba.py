@@ -8,8 +8,8 @@ import numpy.typing as npt
 
 from embedkit.errors import InvalidInput
 from embedkit.evaluate.attack import Found, Need, Problem, attacks
-from embedkit.evaluate.measurement.asking.frequencies import cosines, low_frequencies
-from embedkit.evaluate.measurement.asking.lanes import Search, drive, lanes_of
+from embedkit.evaluate.measurement.victim.asking.frequencies import cosines, low_frequencies
+from embedkit.evaluate.measurement.victim.asking.lanes import Search, drive, lanes_of
 from embedkit.evaluate.oracle import Indices
 from embedkit.evaluate.threat import Candidates, Threat
 from embedkit.perturb.randomness import Keys, uniforms

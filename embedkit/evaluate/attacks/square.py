@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from embedkit.errors import InvalidInput
 from embedkit.evaluate.attack import Found, Need, Problem, attacks
-from embedkit.evaluate.measurement.asking.lanes import Search, drive, lanes_of
+from embedkit.evaluate.measurement.victim.asking.lanes import Search, drive, lanes_of
 from embedkit.evaluate.oracle import Indices
 from embedkit.perturb.randomness import uniforms
 from embedkit.types import Images

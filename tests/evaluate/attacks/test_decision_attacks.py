@@ -16,7 +16,7 @@ from embedkit.evaluate.attacks.bayes_opt import (
 from embedkit.evaluate.attacks.boundary import Boundary, nearer, on_sphere
 from embedkit.evaluate.attacks.hop_skip_jump import HopSkipJump, boundary_normal
 from embedkit.evaluate.attacks.rays import RayS, along_ray, blocks
-from embedkit.evaluate.measurement.asking.boundary import bisected, length
+from embedkit.evaluate.measurement.victim.asking.boundary import bisected, length
 from embedkit.evaluate.threat import Threat
 from tests.evaluate.attacks.linear import exact_distances, plane_target
 

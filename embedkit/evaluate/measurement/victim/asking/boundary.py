@@ -5,7 +5,7 @@ from collections.abc import Generator
 import numpy as np
 import numpy.typing as npt
 
-from embedkit.evaluate.measurement.asking.lanes import Flags
+from embedkit.evaluate.measurement.victim.asking.lanes import Flags
 from embedkit.types import Images
 
 __all__ = ["Point", "ask", "bisected", "length", "random_start", "rounded"]
