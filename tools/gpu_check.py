@@ -30,7 +30,7 @@ PACKAGES = (
     "torch",
     "onnxruntime-gpu",
     "onnxruntime",
-    "faiss-gpu-cu12",
+    "faiss-gpu",
     "faiss-cpu",
 )
 Step = Callable[[Path], dict[str, Any]]

@@ -27,7 +27,7 @@ from embedkit.types import Collection, CollectionLimits, Embeddings
 __all__ = ["Truth", "Vectors", "create", "refusing_writes"]
 
 FILE = "truth.sqlite"
-_ROWS_AT_ONCE = 8192
+_ROWS_AT_ONCE = 2048
 _WAL_KEPT_BYTES = 64 << 20
 
 

@@ -27,7 +27,7 @@ from embedkit.runtime.environment import code_digest, machine, package_versions
 
 __all__ = ["Plan", "report", "run"]
 
-_PACKAGES = ("embedkit", "faiss-cpu", "faiss-gpu-cu12", "grpcio", "protobuf", "numpy")
+_PACKAGES = ("embedkit", "faiss-cpu", "faiss-gpu", "grpcio", "protobuf", "numpy")
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from embedkit.retrieve.index.layered import LayeredIndex
 from embedkit.retrieve.index.segment import Segment
 from embedkit.types import Collection
 
-__all__ = ["Host", "Progress", "Rebuilder", "due"]
+__all__ = ["Host", "Progress", "Rebuilder", "due", "give_back"]
 
 _LOG = logging.getLogger(__name__)
 # Fewer are compared one by one faster than a graph or clusters pay.
@@ -206,7 +206,7 @@ class Rebuilder:
                 self._host.save(*self._unsaved)
                 self._unsaved = None
             self._error = ""
-        _trim()
+        give_back()
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -234,8 +234,8 @@ class Rebuilder:
             raise Stopped
 
 
-def _trim() -> None:
-    """Give back what a build has freed: glibc keeps it for later, as much as half an index."""
+def give_back() -> None:
+    """Return freed memory to the system: glibc keeps it, as much as half an index."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -11,6 +11,7 @@ from embedkit.errors import AlreadyExists, InvalidInput, NotFound
 from embedkit.retrieve import truth
 from embedkit.retrieve.collection import OpenCollection
 from embedkit.retrieve.filter.sql import condition
+from embedkit.retrieve.index.rebuild import give_back
 from embedkit.retrieve.index.storage import Storage
 from embedkit.retrieve.limits import Limits, check_vectors
 from embedkit.retrieve.owner import Owner
@@ -70,6 +71,8 @@ class LocalStore:
         except BaseException:
             self.close()
             raise
+        if self._open:  # rows that were read to make indexes
+            give_back()
 
     def create(self, collection: Collection) -> Collection:
         """Make an empty collection; see ``VectorStore.create``."""
