@@ -5,8 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from embedkit.data.cifar import load_cifar10
-from embedkit.data.cifar_c import load_cifar_c
+from embedkit.data.cifar import load_cifar10, load_cifar_c
 from embedkit.data.dataset import Dataset, Skipped
 from embedkit.data.digits import load_digits_split
 from embedkit.data.folder import load_folder

@@ -59,7 +59,7 @@ def _write_page(
 ) -> None:
     from embedkit.data.source import load_dataset
     from embedkit.evaluate.html import render_comparison
-    from embedkit.evaluate.measurement.flips import find_flips
+    from embedkit.evaluate.html.flips import find_flips
 
     flips = [] if images is None else find_flips(*reports, load_dataset(images))
     page.write_text(render_comparison(*reports, found, flips), encoding="utf-8")

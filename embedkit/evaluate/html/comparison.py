@@ -7,9 +7,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from embedkit.evaluate.html.flips import Flips
 from embedkit.evaluate.html.words import ABOUT, glossary, term_of
 from embedkit.evaluate.measurement.comparison import Comparison, Stored
-from embedkit.evaluate.measurement.flips import Flips
 from embedkit.evaluate.statistics import Difference, holm
 
 __all__ = ["render_comparison"]

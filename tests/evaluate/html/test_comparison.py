@@ -11,8 +11,8 @@ from embedkit.data.dataset import Dataset
 from embedkit.errors import InvalidInput
 from embedkit.evaluate.context import Options
 from embedkit.evaluate.html import render_comparison
+from embedkit.evaluate.html.flips import find_flips
 from embedkit.evaluate.measurement.comparison import compare_reports, read_report
-from embedkit.evaluate.measurement.flips import find_flips
 from embedkit.evaluate.report import Subject, write_report
 from embedkit.evaluate.run import evaluate
 from embedkit.testing import PerfectEmbedder

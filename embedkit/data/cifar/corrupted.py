@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from embedkit.data.cifar import CLASSES
+from embedkit.data.cifar.binary import CLASSES
 from embedkit.data.dataset import Dataset
 from embedkit.data.labels import numbered_names
 from embedkit.data.splits import choose_split
