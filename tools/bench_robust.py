@@ -105,7 +105,7 @@ def main() -> None:
     measured: dict[str, list[dict[str, float]]] = {v.name: [] for v in chosen}
     for seed in range(options.seeds):
         for variant in chosen:
-            found = _measure(variant, seed, options)
+            found = measure(variant, seed, options)
             measured[variant.name].append(found)
             print(json.dumps({"variant": variant.name, "seed": seed, **found}), flush=True)
     rows = [_row(v, measured) for v in chosen]
@@ -134,7 +134,7 @@ def _recipe(variant: Variant, seed: int, options: argparse.Namespace) -> Recipe:
     return Recipe.from_dict(table | dict(variant.sections))
 
 
-def _measure(variant: Variant, seed: int, options: argparse.Namespace) -> dict[str, float]:
+def measure(variant: Variant, seed: int, options: argparse.Namespace) -> dict[str, float]:
     """Accuracies of one served model, and the seconds that its training took."""
     with tempfile.TemporaryDirectory(prefix="embedkit-robust-") as name:
         folder = Path(name)
