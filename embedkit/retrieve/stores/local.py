@@ -22,6 +22,10 @@ from embedkit.types import Collection, Embeddings, Verification
 
 __all__ = ["LocalStore"]
 
+# Requests leave their copies in the heap of the thread that answered them: after so many bytes
+# of vectors they are given back, which takes some milliseconds.
+_WRITTEN_BYTES = 32 << 20
+
 
 @stores.register("local")
 class LocalStore:
@@ -59,6 +63,7 @@ class LocalStore:
         self._owner = Owner(root)
         self._folder = root / "collections"
         self._open: dict[str, OpenCollection] = {}
+        self._written_bytes = 0
         # Held to make, drop or close collections; looking one up takes no lock.
         self._changing = threading.Lock()
         try:
@@ -151,7 +156,12 @@ class LocalStore:
         write = Write(
             ids, vectors, texts, model_digest, if_sequence=if_sequence, patience=patience
         )
-        return opened.write(write)[1]
+        after = opened.write(write)[1]
+        self._written_bytes += vectors.nbytes
+        if self._written_bytes > _WRITTEN_BYTES:  # a thread more or less does not matter
+            self._written_bytes = 0
+            give_back()
+        return after
 
     def delete(
         self,
