@@ -1,0 +1,103 @@
+"""``embedkit eval backdoor`` and ``membership``: from a recipe to a report, with training."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from jsonschema import Draft202012Validator
+
+from embedkit.cli.eval import command
+from embedkit.errors import InvalidInput
+from embedkit.evaluate.html.words import ABOUT, term_of
+
+RECIPE = """
+seed = 0
+augmentation = "none"
+[data]
+source = "digits"
+[encoder]
+name = "resnet"
+blocks = [1]
+width = 8
+[objective]
+name = "simclr"
+[projection]
+hidden = 16
+dim = 16
+[schedule]
+epochs = 1
+batch_size = 64
+warmup_epochs = 0
+"""
+
+
+@pytest.fixture
+def study(tmp_path):
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+
+    def study(name, *arguments):
+        words = [name, str(tmp_path / "recipe.toml"), "--out", str(tmp_path / name), *arguments]
+        return CliRunner().invoke(command, words), tmp_path / name
+
+    return study
+
+
+def arrays(path):
+    """Every array of an archive, which is closed again."""
+    with np.load(path, allow_pickle=False) as archive:
+        return dict(archive)
+
+
+def checked(report):
+    """The one result of a report, after everything that reports promise."""
+    from importlib.resources import files
+
+    schema = json.loads(files("embedkit.evaluate").joinpath("report.schema.json").read_text())
+    Draft202012Validator(schema).validate(report)
+    (result,) = report["results"]
+    assert result["task"] in ABOUT
+    assert [name for name in result["metrics"] if not term_of(name)] == []
+    return result
+
+
+@pytest.mark.slow
+def test_backdoor_trains_twice_and_goes_on_where_it_was(study):
+    arguments = ("--test", "digits:test", "--limit", "200", "--share", "0.05", "--target", "3")
+    done, out = study("backdoor", *arguments)
+    assert done.exit_code == 0, done.output
+    report = json.loads((out / "report.json").read_text())
+    result = checked(report)
+    assert result["cost"]["poisoned_images"] == 10
+    assert set(report["run"]["options"]["models"]) == {"clean", "poisoned"}
+    assert report["model"]["digest"] == report["run"]["options"]["models"]["poisoned"]
+    assert set(result["baselines"]) == {"clean_model"}
+    clean, poisoned = (
+        arrays(out / name / "train.npz")["x_train"] for name in ("clean", "poisoned")
+    )
+    assert (clean != poisoned).any(axis=(1, 2)).reshape(200, -1).any(axis=1).sum() == 10
+    weights = (out / "clean" / "run" / "encoder.safetensors").stat().st_mtime_ns
+    again, _ = study("backdoor", *arguments)
+    assert again.exit_code == 0, again.output
+    assert (out / "clean" / "run" / "encoder.safetensors").stat().st_mtime_ns == weights
+    assert checked(json.loads((out / "report.json").read_text())) == result
+
+
+@pytest.mark.slow
+def test_membership_trains_each_model_on_its_half(study):
+    done, out = study("membership", "--limit", "200", "--canaries", "100", "--views", "2")
+    assert done.exit_code == 0, done.output
+    result = checked(json.loads((out / "report.json").read_text()))
+    assert result["metrics"]["similarity.auroc"]["n"] == 100
+    items = arrays(out / "items" / "membership.npz")
+    assert items["members"].sum(axis=1).tolist() == [50] * 4
+    assert [len(arrays(out / f"model{m}" / "train.npz")["x_train"]) for m in range(4)] == [
+        150
+    ] * 4
+
+
+def test_a_class_that_is_not_there_is_refused_before_any_training(study):
+    done, out = study("backdoor", "--test", "digits:test", "--target", "eleven")
+    assert isinstance(done.exception, InvalidInput)
+    assert "got 'eleven'" in str(done.exception)
+    assert not out.exists()
