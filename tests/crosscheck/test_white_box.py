@@ -17,7 +17,7 @@ from embedkit.evaluate.threat import Threat
 from embedkit.export.import_model import Architecture, import_torch
 from embedkit.perturb.randomness import keys_of
 
-pytestmark = pytest.mark.peer
+pytestmark = [pytest.mark.peer, pytest.mark.timeout(1800)]
 
 COUNT, STEPS = 200, 20
 NEAR = Threat("linf", 1)
@@ -62,7 +62,7 @@ def classifier(target):
 
 @pytest.fixture(scope="module")
 def pixels(target):
-    return torch.tensor(target.images).permute(0, 3, 1, 2).float() / 255
+    return (torch.tensor(target.images).permute(0, 3, 1, 2).float() / 255).contiguous()
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +171,7 @@ def test_pgd_from_the_clean_image_is_arts(classifier, target, pixels, labels, su
     ],
     ids=["ce", "dlr", "dlr-targeted"],
 )
-def test_apgd_leaves_as_many_standing_as_pyautoattack(
+def test_apgd_leaves_no_more_standing_than_pyautoattack(
     classifier, target, pixels, labels, method, version, record_property
 ):
     autoattack = pytest.importorskip("pyautoattack").AutoAttack
@@ -192,7 +192,8 @@ def test_apgd_leaves_as_many_standing_as_pyautoattack(
     left = standing(classifier, ours, labels), standing(classifier, theirs, labels)
     record_property("standing, ours and pyautoattack's", left)
     assert 0 < left[1] < COUNT
-    assert abs(left[0] - left[1]) <= 1
+    # Of images that the network is sure of our cross-entropy keeps its gradient and finds more.
+    assert left[0] <= left[1] + 1
 
 
 def test_the_ensembles_worst_case_is_not_above_pyautoattacks(
