@@ -2,8 +2,8 @@
 
 A search is a generator: it yields images to ask about and is sent the answers. The images under
 attack are split into lanes, each a search of its own; while the model works on the question of
-one lane, the next question of the other is made. Every image belongs to one lane and draws from
-its own key, so results do not depend on how the calls happen to overlap.
+one lane, the next questions of the others are made. Every image belongs to one lane and draws
+from its own key, so results do not depend on how the calls happen to overlap.
 """
 
 from collections.abc import Callable, Generator, Sequence
@@ -28,15 +28,16 @@ Search = Generator[Question, npt.NDArray[Any], None]
 Solo = Generator[Images, Flags, None]
 """A search about one image: yields images (m, h, w, c), is sent whether each fooled, (m,)."""
 
-_LANES = 2
+# As many calls on their way as keep a server's batches full while others are thought about.
+_LANES = 4
 # Fewer images than this per lane would make batches that the model is not busy with.
 _LANE_IMAGES = 64
 _QUESTION_BYTES = 2**25
 
 
 def lanes_of(count: int) -> list[npt.NDArray[np.int64]]:
-    """Split the images 0 to ``count`` - 1 into lanes: two, or one where there are few."""
-    lanes = _LANES if count >= _LANES * _LANE_IMAGES else 1
+    """Split images 0 to ``count`` - 1 into lanes: up to four, one where there are few."""
+    lanes = max(min(_LANES, count // _LANE_IMAGES), 1)
     return np.array_split(np.arange(count), lanes)
 
 
