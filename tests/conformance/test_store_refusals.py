@@ -72,7 +72,7 @@ def test_huge_and_tiny_vectors(store: VectorStore, metric: Metric) -> None:
         store.upsert("c", ["huge"], huge)
         store.upsert("c", ["tiny"], np.array([[0, 1e-45]], np.float32))
         answer = store.search("c", Query(huge, k=2))
-        assert [row.id for row in answer.rows[0]] == ["huge", "tiny"]
+        assert answer.ids[0] == ["huge", "tiny"]
         np.testing.assert_allclose(answer.scores[0], [1, 0.5**0.5], rtol=1e-6)
     else:
         with pytest.raises(InvalidInput, match="shorter"):

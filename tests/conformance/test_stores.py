@@ -44,10 +44,10 @@ def test_search_agrees_with_the_definition_of_the_metric(
     store.upsert("c", names(500), base)
     answer = store.search("c", Query(queries, k=10))
     expected = scores_of(queries, base, metric)
-    for query, (rows, scores) in enumerate(zip(answer.rows, answer.scores, strict=True)):
+    for query, hits in enumerate(answer.hits):
         best = np.argsort(-expected[query], kind="stable")[:10]
-        assert [row.id for row in rows] == [f"id-{i}" for i in best]
-        np.testing.assert_allclose(scores, expected[query][best], rtol=1e-6, atol=1e-6)
+        assert hits.ids == [f"id-{i}" for i in best]
+        np.testing.assert_allclose(hits.scores, expected[query][best], rtol=1e-6, atol=1e-6)
     assert answer.exact
 
 
@@ -60,7 +60,7 @@ def test_a_vector_finds_itself_first(
     store.create(Collection("c", dim=8, metric=metric))
     store.upsert("c", names(50), base)
     answer = store.search("c", Query(base, k=1))
-    assert [rows[0].id for rows in answer.rows] == names(50)
+    assert answer.ids == [[i] for i in names(50)]
     best = 0.0 if metric == "l2" else 1.0
     np.testing.assert_allclose(np.concatenate(answer.scores), best, atol=1e-6)
     if metric != "inner_product":
@@ -74,11 +74,11 @@ def test_equal_scores_come_in_the_order_of_writing(store: VectorStore, metric: M
     store.upsert("c", ["f", "b", "d", "a", "e", "c"], same)
     for count in (1, 40):
         answer = store.search("c", Query(np.ones((count, 4), np.float32), k=6))
-        for rows in answer.rows:
-            assert [row.id for row in rows] == ["f", "b", "d", "a", "e", "c"]
+        for found in answer.ids:
+            assert found == ["f", "b", "d", "a", "e", "c"]
     store.upsert("c", ["f"], same[:1])
-    again = store.search("c", Query(same[:1], k=6)).rows[0]
-    assert [row.id for row in again] == ["b", "d", "a", "e", "c", "f"]
+    again = store.search("c", Query(same[:1], k=6)).ids[0]
+    assert again == ["b", "d", "a", "e", "c", "f"]
 
 
 def test_k_beyond_the_collection_gives_all_of_it(
@@ -86,12 +86,12 @@ def test_k_beyond_the_collection_gives_all_of_it(
 ) -> None:
     store.create(Collection("c", dim=8))
     empty = store.search("c", Query(vectors(rng, 2), k=5))
-    assert empty.rows == ((), ())
+    assert empty.ids == [[], []]
     store.upsert("c", names(3), vectors(rng, 3))
     answer = store.search("c", Query(vectors(rng, 2), k=1000))
-    assert [len(rows) for rows in answer.rows] == [3, 3]
+    assert [len(found) for found in answer.ids] == [3, 3]
     assert [len(scores) for scores in answer.scores] == [3, 3]
-    assert store.search("c", Query(np.empty((0, 8), np.float32), k=5)).rows == ()
+    assert store.search("c", Query(np.empty((0, 8), np.float32), k=5)).hits == ()
 
 
 def test_what_went_in_comes_out_bit_for_bit(
@@ -113,13 +113,13 @@ def test_what_went_in_comes_out_bit_for_bit(
     bare = store.get("c", ["id-0"], with_vectors=False)[0]
     assert bare is not None
     assert bare.vector is None
-    found = store.search("c", Query(base[2:3], k=1, with_vectors=True)).rows[0][0]
-    assert found.vector is not None
-    assert found.vector.tobytes() == base[2].tobytes()
-    assert found.payload == payloads[2]
-    plain = store.search("c", Query(base[2:3], k=1, with_payload=False)).rows[0][0]
-    assert plain.payload is None
-    assert plain.vector is None
+    found = store.search("c", Query(base[2:3], k=1, with_vectors=True)).hits[0]
+    assert found.vectors is not None
+    assert found.vectors.tobytes() == base[2].tobytes()
+    assert (found.payloads or [])[0] == payloads[2]
+    plain = store.search("c", Query(base[2:3], k=1, with_payload=False)).hits[0]
+    assert plain.payloads is None
+    assert plain.vectors is None
 
 
 def test_upsert_replaces_and_delete_removes(
@@ -134,8 +134,8 @@ def test_upsert_replaces_and_delete_removes(
     deleted, after = store.delete("c", ["id-1", "nobody", "id-0"])
     assert (deleted, after.count, after.sequence) == (2, 2, 3)
     assert store.get("c", ["id-0", "id-1"]) == (None, None)
-    left = store.search("c", Query(base[:1], k=9)).rows[0]
-    assert {row.id for row in left} == {"id-2", "id-3"}
+    left = store.search("c", Query(base[:1], k=9)).ids[0]
+    assert set(left) == {"id-2", "id-3"}
     assert store.describe("c").count == 2
 
 
@@ -167,11 +167,11 @@ def test_a_filter_chooses_what_is_found_and_what_is_deleted(
     query = Query(base[:3], k=10, filter="year >= 1950 and of.kind = 'a'")
     expected = scores_of(base[:3], base, "cosine")
     expected[:, [i for i in range(200) if i < 50 or i % 2 or i == 199]] = -np.inf
-    for rows, row_scores in zip(store.search("c", query).rows, expected, strict=True):
-        assert [r.id for r in rows] == [f"id-{i}" for i in np.argsort(-row_scores)[:10]]
+    for found, row_scores in zip(store.search("c", query).ids, expected, strict=True):
+        assert found == [f"id-{i}" for i in np.argsort(-row_scores)[:10]]
     deleted, after = store.delete("c", filter="of.kind = 'b'")
     assert (deleted, after.count, after.sequence) == (99, 101, 2)
-    assert store.search("c", Query(base[:1], k=9, filter="of.kind = 'b'")).rows == ((),)
+    assert store.search("c", Query(base[:1], k=9, filter="of.kind = 'b'")).ids == [[]]
     assert store.delete("c", filter="year = 'text' or nothing = 1")[0] == 0
     for wrong in ("year =", "year = 1 and"):
         with pytest.raises(InvalidInput, match="of the filter, got the end"):
@@ -248,8 +248,8 @@ def test_a_collection_remembers_the_model_that_filled_it(
     with pytest.raises(ModelMismatch):
         # The other model's dimension is not what is wrong.
         store.search("c", Query(one[:, :4], k=1, model_digest="sha256:2"))
-    assert len(store.search("c", Query(one, k=3, model_digest="sha256:1")).rows[0]) == 2
-    assert len(store.search("c", Query(one, k=3)).rows[0]) == 2
+    assert len(store.search("c", Query(one, k=3, model_digest="sha256:1")).ids[0]) == 2
+    assert len(store.search("c", Query(one, k=3)).ids[0]) == 2
     assert store.describe("c").count == 2
 
 
@@ -263,9 +263,7 @@ def test_compact_gives_space_back_and_changes_nothing(
     before = store.search("c", Query(base[:5], k=20))
     assert store.compact("c") > 500_000
     after = store.search("c", Query(base[:5], k=20))
-    assert [[r.id for r in rows] for rows in after.rows] == [
-        [r.id for r in rows] for rows in before.rows
-    ]
+    assert after.ids == before.ids
     assert np.array_equal(after.scores, before.scores)
     assert store.compact("c") < 100_000
 
@@ -286,6 +284,6 @@ def test_a_random_history_ends_where_a_dictionary_does(
             model.update(zip(ids, new, strict=True))
         assert after.count == len(model)
         query = vectors(rng, 1, 4)
-        found = store.search("c", Query(query, k=5)).rows[0]
+        found = store.search("c", Query(query, k=5)).ids[0]
         ranked = sorted(model, key=lambda i: ((model[i] - query[0]) ** 2).sum())
-        assert [row.id for row in found] == ranked[:5]
+        assert found == ranked[:5]
