@@ -187,7 +187,7 @@ def test_apgd_leaves_no_more_standing_than_pyautoattack(
     for part in (peer.apgd, peer.apgd_targeted):
         part.n_iter = STEPS
         part.n_restarts = 1
-    theirs = peer.run_standard_evaluation(pixels, labels, batch_size=COUNT)
+    theirs = peer.run_standard_evaluation(pixels, labels, batch_size=COUNT)[0]
     ours = found(method, target, NEAR)
     left = standing(classifier, ours, labels), standing(classifier, theirs, labels)
     record_property("standing, ours and pyautoattack's", left)
@@ -212,7 +212,7 @@ def test_the_ensembles_worst_case_is_not_above_pyautoattacks(
     for part in (peer.apgd, peer.apgd_targeted, peer.fab):
         part.n_iter, part.n_restarts = STEPS, 1
     peer.square.n_queries = 200
-    theirs = peer.run_standard_evaluation(pixels, labels, batch_size=COUNT)
+    theirs = peer.run_standard_evaluation(pixels, labels, batch_size=COUNT)[0]
     outcome = run_attack(Auto(STEPS, queries=200), target, NEAR)
     ours, peers = int((~outcome.success).sum()), standing(classifier, theirs, labels)
     record_property("standing, ours and pyautoattack's", (ours, peers))
