@@ -46,8 +46,8 @@ def command(
 
     from embedkit.runtime.local import load
     from embedkit.train.loop import train
-    from embedkit.train.recipe import Recipe
     from embedkit.train.monitor.console import reporting
+    from embedkit.train.recipe import Recipe
 
     if strict:
         overrides = (*overrides, "data.strict=true")

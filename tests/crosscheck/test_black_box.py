@@ -1,6 +1,7 @@
 """Our black-box attacks against pyautoattack and foolbox, on a network over CIFAR-10."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ FEW = 40
 class Logits:
     """A network as an embedder: the embedding is its logits."""
 
-    network: "torch.nn.Module"
+    network: Any
     dim: int = 10
     digest: str = "sha256:logits"
 
@@ -153,7 +154,7 @@ def lengths(target, found):
     return float(np.median(np.where(fooled, distances, np.inf)))
 
 
-class Counted(torch.nn.Module):
+class Counted(torch.nn.Module):  # type: ignore[name-defined,misc]
     """Counts what a peer asks, and refuses nothing."""
 
     def __init__(self, network):

@@ -91,8 +91,8 @@ def test_every_answer_is_one_state_that_existed(
     for query, answer in answers:
         expected = expected_hits(history[answer.collection.sequence], query, 7, metric)
         (hits,) = answer.hits
-        payloads = hits.payloads or [None] * len(hits)
-        assert list(zip(hits.ids, payloads, strict=True)) == [e[:2] for e in expected]
+        stored = hits.payloads or [None] * len(hits)
+        assert list(zip(hits.ids, stored, strict=True)) == [e[:2] for e in expected]
         np.testing.assert_allclose(
             answer.scores[0], [e[2] for e in expected], rtol=1e-5, atol=1e-6
         )

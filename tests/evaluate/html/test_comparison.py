@@ -48,7 +48,9 @@ def reports(make_context, source, tmp_path):
 
 def test_the_page_says_who_is_better_and_links_every_number(reports, make_context):
     found = compare_reports(*reports)
-    page = render_comparison(*reports, found, find_flips(*reports, make_context().test))
+    page = render_comparison(
+        *reports, found=found, flips=find_flips(*reports, test=make_context().test)
+    )
     assert "B is better" in page
     assert "<b>fine</b>" not in page
     assert "&lt;b&gt;fine&lt;/b&gt;" in page
@@ -65,7 +67,7 @@ def test_the_page_says_who_is_better_and_links_every_number(reports, make_contex
 
 def test_flips_are_the_images_that_one_model_alone_has_right(reports, make_context):
     test = make_context().test
-    (flips,) = find_flips(*reports, test)
+    (flips,) = find_flips(*reports, test=test)
     items = [np.load(r.path.parent / "items" / "knn.npz") for r in reports]
     name = flips.name.removeprefix("knn.")
     right = [i[name] == i["labels"] for i in items]
@@ -82,12 +84,12 @@ def test_classes_in_another_order_are_the_same_images(reports, make_context):
     turned = Dataset(
         test.name, test.images, 3 - np.asarray(test.labels), tuple(reversed(test.class_names))
     )
-    assert find_flips(*reports, turned) == find_flips(*reports, test)
+    assert find_flips(*reports, test=turned) == find_flips(*reports, test=test)
 
 
 def test_other_images_are_refused(reports, source):
     with pytest.raises(InvalidInput, match="give the --test of the evaluation"):
-        find_flips(*reports, source.dataset(80, seed=9, name="test"))
+        find_flips(*reports, test=source.dataset(80, seed=9, name="test"))
 
 
 def test_the_command_writes_the_page(reports, make_context, tmp_path):

@@ -30,7 +30,7 @@ def expected(clean, changed, targets, weight, bias, between):
 def test_equation_5(rng, between):
     objective = TRADES(beta=3.0, between=between)
     batch, arrays = _batch(objective, rng)
-    natural, robust = expected(*arrays, between)
+    natural, robust = expected(*arrays, between=between)
     parts = objective(batch).parts
     assert parts["natural"].item() == pytest.approx(natural, rel=1e-4)
     assert parts["robust"].item() == pytest.approx(3 * robust, rel=1e-4)
@@ -44,7 +44,9 @@ def test_the_adversary_raises_the_same_divergence(rng, between):
     harm = objective.harm(batch.adversarial[0, rows], batch.features, rows, batch.module)
     for value, row in zip(harm, rows, strict=True):
         one = [a[row : row + 1] for a in arrays[:3]]
-        assert value.item() == pytest.approx(expected(*one, *arrays[3:], between)[1], rel=1e-4)
+        assert value.item() == pytest.approx(
+            expected(*one, *arrays[3:], between=between)[1], rel=1e-4
+        )
 
 
 def test_the_gradient_passes_through_both_ends(rng):

@@ -24,12 +24,12 @@ def test_equations_5_to_8(rng):
     pairs = list(zip(clean, changed, strict=True))
     entropy = -np.mean([log_softmax(weight @ clean[i] + bias)[i % 3] for i in range(6)])
     parts = objective(batch).parts
-    lds = np.mean([smoothness(*pair, weight, bias) for pair in pairs])
+    lds = np.mean([smoothness(*pair, weight=weight, bias=bias) for pair in pairs])
     assert parts["entropy"].item() == pytest.approx(entropy, rel=1e-4)
     assert parts["smoothness"].item() == pytest.approx(0.5 * lds, rel=1e-4)
     rows = torch.tensor([5, 0, 2])
     harm = objective.harm(batch.adversarial[0, rows], batch.features, rows, batch.module)
-    expected = [smoothness(*pairs[row], weight, bias) for row in rows]
+    expected = [smoothness(*pairs[row], weight=weight, bias=bias) for row in rows]
     np.testing.assert_allclose(harm.detach().numpy(), expected, rtol=1e-4)
 
 
