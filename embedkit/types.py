@@ -243,7 +243,7 @@ class Collection:
     sequence: int = 0
     storage: str = "float32"
     limits: CollectionLimits = CollectionLimits()
-    index: IndexState | None = None
+    index: IndexState | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
