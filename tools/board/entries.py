@@ -46,7 +46,10 @@ _CHANGES: dict[str, Mapping[str, Any]] = {
     "msn": {**_VIT, **_QUICK},
     "byol": _QUICK,
     "tribyol": _QUICK,
-    "dino": _QUICK,
+    "dino": {
+        "objective": {**_QUICK["objective"], "prototypes": 128},
+        "projection": {"layers": 3, "hidden": 512, "dim": 256},
+    },
     "barlow_twins": _WIDE,
     "mixed_barlow_twins": _WIDE,
 }
@@ -60,7 +63,8 @@ _HEAD = "three layers of 512 for a head: it compares dimensions and needs many, 
 _NOTES: dict[str, str] = {
     **dict.fromkeys(("mae", "data2vec"), _PATCHES),
     "msn": f"{_PATCHES}; {_TEACHER}",
-    **dict.fromkeys(("byol", "tribyol", "dino"), _TEACHER),
+    **dict.fromkeys(("byol", "tribyol"), _TEACHER),
+    "dino": f"128 prototypes and a head of three layers, 512-512-256; {_TEACHER}",
     **dict.fromkeys(("barlow_twins", "mixed_barlow_twins"), _HEAD),
     "e2mc": "from scratch; the paper continues a finished encoder",
 }

@@ -18,6 +18,9 @@ __all__ = ["BYOL"]
 class BYOL:
     """Predict the averaged network's projection of the other view (eq. 2, both directions).
 
+    The paper's momentum averages over hundreds of steps. In a run of 312 steps it is slow: kNN
+    0.742 with 0.99 and 0.758 with 0.9 (10,000 Fashion-MNIST images, tiny ResNet, one seed).
+
     Attributes:
         momentum: Share of the teacher's old weights kept per step at the start, in [0, 1];
             it rises to 1 along a cosine (tau).
