@@ -83,6 +83,7 @@ def _config(options: Options, access: AccessOptions) -> "ServerConfig":
     return ServerConfig(
         models=options["models"],
         data_dir=options["data_dir"],
+        index_device=options["index_device"],
         bind=options["bind"],
         metrics_bind=options["metrics_bind"],
         load=options["load"],

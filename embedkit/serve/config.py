@@ -19,6 +19,7 @@ class ServerConfig:
     Attributes:
         models: Folder of ``<name>/<version>`` bundles.
         data_dir: Folder of the collections.
+        index_device: What searches collections; ``auto`` takes a GPU if FAISS can use one.
         bind: Address to serve on; port 0 takes a free one.
         metrics_bind: Address of ``/metrics``, or ``off``.
         load: ``NAME`` or ``NAME:VERSION`` each; empty for the latest of every model.
@@ -43,6 +44,7 @@ class ServerConfig:
 
     models: Path = Path("models")
     data_dir: Path = Path("var")
+    index_device: Literal["auto", "cpu", "gpu"] = "auto"
     bind: str = "127.0.0.1:50051"
     metrics_bind: str = "off"
     load: tuple[str, ...] = ()

@@ -259,7 +259,7 @@ class Server:
             ),
             self._guard,
         )
-        self._store = LocalStore(config.data_dir)
+        self._store = LocalStore(config.data_dir, index_device=config.index_device)
         add_index_service(
             self._guard,
             self._store,

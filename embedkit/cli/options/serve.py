@@ -18,6 +18,7 @@ class Options(TypedDict):
 
     models: Path
     data_dir: Path
+    index_device: Literal["auto", "cpu", "gpu"]
     bind: str
     metrics_bind: str
     load: tuple[str, ...]
@@ -50,6 +51,12 @@ class Options(TypedDict):
 _OPTIONS = (
     click.option("--models", type=_FOLDER, default="models", help="Folder of all models."),
     click.option("--data-dir", type=_FOLDER, default="var", help="Folder of the collections."),
+    click.option(
+        "--index-device",
+        type=click.Choice(["auto", "cpu", "gpu"]),
+        default="auto",
+        help="What searches collections; auto: a GPU if FAISS can use one.",
+    ),
     click.option(
         "--bind", default="127.0.0.1:50051", help="HOST:PORT, or unix:PATH; port 0: any."
     ),

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.retrieve.index.blocks import Slots
+from embedkit.retrieve.index.device import chosen
 from embedkit.types import Embeddings, Metric
 
 __all__ = ["MARGIN", "Neighbours", "compared", "joined", "nearest", "prepared", "rescored"]
@@ -94,7 +95,9 @@ def nearest(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """FAISS's score, higher is better, and the position of the ``k`` nearest rows, (n, k)."""
     kind = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
-    measure, position = faiss.knn(queries, vectors, k, kind)
+    gpu = chosen()
+    found = gpu.nearest(queries, vectors, k, kind) if gpu else None
+    measure, position = found or faiss.knn(queries, vectors, k, kind)
     if metric == "l2":
         np.negative(measure, out=measure)
     return measure, position

@@ -1,5 +1,6 @@
 """The local store: a directory with one SQLite file per collection, owned by one process."""
 
+import logging
 import os
 import shutil
 import tempfile
@@ -11,6 +12,7 @@ from embedkit.errors import AlreadyExists, InvalidInput, NotFound
 from embedkit.retrieve import truth
 from embedkit.retrieve.collection import OpenCollection
 from embedkit.retrieve.filter.sql import condition
+from embedkit.retrieve.index.device import IndexDevice, choose
 from embedkit.retrieve.index.rebuild import give_back
 from embedkit.retrieve.index.storage import Storage
 from embedkit.retrieve.limits import Limits, check_vectors
@@ -21,6 +23,8 @@ from embedkit.retrieve.write import Write, check_model
 from embedkit.types import Collection, Embeddings, Verification
 
 __all__ = ["LocalStore"]
+
+_LOG = logging.getLogger(__name__)
 
 # Requests leave their copies in the heap of the thread that answered them: after so many bytes
 # of vectors they are given back, which takes some milliseconds.
@@ -37,8 +41,12 @@ class LocalStore:
     Args:
         data_dir: Created if absent; belongs to this store until ``close``.
         limits: The largest of everything in one request.
+        index_device: What searches, for all stores of the process: the one opened last says.
+            ``auto`` takes a GPU if FAISS can use one.
 
     Raises:
+        MissingDependency: If FAISS was built without GPUs and one is asked for.
+        InvalidInput: If FAISS sees no GPU and one is asked for.
         Unavailable: If another process owns the directory; the message has its pid.
         StoreDamaged: If a collection's file cannot be read.
 
@@ -57,8 +65,16 @@ class LocalStore:
         >>> store.close()
     """
 
-    def __init__(self, data_dir: str | Path, *, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        data_dir: str | Path,
+        *,
+        limits: Limits | None = None,
+        index_device: IndexDevice = "auto",
+    ) -> None:
         self.limits = limits or Limits()
+        self.index_device = choose(index_device)
+        _LOG.info("indexes are searched on the %s", self.index_device)
         root = Path(data_dir)
         self._owner = Owner(root)
         self._folder = root / "collections"

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.retrieve.index.blocks import Slots
+from embedkit.retrieve.index.device import chosen
 from embedkit.retrieve.index.engines.source import Source
 from embedkit.retrieve.index.engines.spec import Found, Spec
 from embedkit.retrieve.index.scoring import prepared
@@ -60,6 +61,10 @@ class InvertedFile:
         self, queries: Embeddings, wide: int, effort: int, selector: faiss.IDSelector | None
     ) -> Found:
         """Positions found near prepared queries, -1 for none, with FAISS's measure."""
+        gpu = chosen() if selector is None else None
+        found = gpu.search(self.index, queries, wide, effort) if gpu else None
+        if found is not None:
+            return Found(*found)
         params = faiss.SearchParametersIVF(nprobe=effort, sel=selector)  # type: ignore[call-arg]
         measure, position = self.index.search(queries, wide, params=params)
         return Found(measure, position)
