@@ -4,8 +4,8 @@ from embedkit.errors import MissingDependency
 
 try:
     import faiss
-except ImportError as error:
-    # The GPU build names the CUDA library that it looked for and did not find.
+except (ImportError, RuntimeError) as error:
+    # The GPU build names the CUDA library that it did not find, in a RuntimeError.
     raise MissingDependency(
         f"expected FAISS, got {error}; install embedkit[serve], or embedkit[gpu] with the CUDA "
         "libraries that it names"
