@@ -239,10 +239,16 @@ def test_a_full_disk_refuses_a_snapshot_and_searches_go_on(tmp_path: Path) -> No
     assert len(list((tmp_path / "collections" / "c").glob("*index-*"))) == 1
 
 
-def test_a_gpu_library_that_is_missing_is_named(tmp_path: Path) -> None:
-    """As the loader says it of a FAISS whose CUDA libraries are not installed."""
-    said = "libcublas.so.12: cannot open shared object file: No such file or directory"
-    (tmp_path / "faiss.py").write_text(f"raise ImportError({said!r})")
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("ImportError", "libcublas.so.12: cannot open shared object file"),
+        ("RuntimeError", "faiss-gpu installed but nvidia-curand-cu12 is missing"),
+    ],
+)
+def test_a_gpu_library_that_is_missing_is_named(tmp_path: Path, kind: str, said: str) -> None:
+    """As the loader says it of a FAISS whose CUDA libraries are not installed, and 1.15.1."""
+    (tmp_path / "faiss.py").write_text(f"raise {kind}({said!r})")
     program = (
         "from embedkit.errors import MissingDependency\n"
         "from embedkit.retrieve.store import stores\n"
@@ -255,7 +261,7 @@ def test_a_gpu_library_that_is_missing_is_named(tmp_path: Path) -> None:
         check=False,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
     )
-    assert "libcublas.so.12" in result.stdout, result.stderr
+    assert said in result.stdout, result.stderr
     assert "embedkit[gpu]" in result.stdout
 
 
