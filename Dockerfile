@@ -22,7 +22,7 @@ STOPSIGNAL SIGTERM
 ENTRYPOINT ["embedkit", "serve", "--models", "/models", "--data-dir", "/var/lib/embedkit", \
     "--bind", "0.0.0.0:50051", "--metrics-bind", "0.0.0.0:9090", "--log-format", "json"]
 
-# onnxruntime-gpu 1.31 is built for CUDA 13 and cuDNN 9; faiss-gpu-cu12 brings its own CUDA 12 libraries.
+# onnxruntime-gpu 1.31 is built for CUDA 13 and cuDNN 9; faiss-gpu brings its own CUDA 12 libraries.
 FROM nvidia/cuda:13.0.1-cudnn-runtime-ubuntu24.04 AS cuda
 RUN apt-get update && apt-get install -y --no-install-recommends python3 python3-venv \
     && rm -rf /var/lib/apt/lists/* \
