@@ -47,10 +47,11 @@ class DINO:
     the other view and from small crops.
 
     Short runs want a deep head, few prototypes and a quick teacher. After 312 steps (8 epochs
-    of 10,000 Fashion-MNIST images, tiny ResNet, one seed; kNN of 10,000 more training images)
-    128 prototypes, a momentum of 0.9 and a head of 512-512-256 gave 0.781, the same with a head
-    of 256-128 0.755 or less. A teacher as soft as the student learned nothing (0.707, the loss
-    at ``log(prototypes)``), a sharp one (0.02, 1024 prototypes) trivial groups (0.700).
+    of 10,000 Fashion-MNIST images, tiny ResNet, one seed; kNN of 10,000 further training
+    images) 128 prototypes, a momentum of 0.9 and a head of 512-512-256 gave 0.781, the same
+    with a head of 256-128 0.755 or less. A teacher as soft as the student learned nothing
+    (0.707, the loss at ``log(prototypes)``), a sharp one (0.02, 1024 prototypes) trivial
+    groups (0.700).
 
     Attributes:
         prototypes: Outputs of the head (K).
