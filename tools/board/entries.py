@@ -39,13 +39,17 @@ _WIDE: dict[str, Any] = {
     "projection": {"layers": 3, "hidden": 512, "dim": 512}
 }  # A teacher that keeps 0.99 at each step averages over a hundred: a third of the run.
 _QUICK: dict[str, Any] = {"objective": {"momentum": 0.9}}
+_BYOL: dict[str, Any] = {
+    "objective": {"momentum": 0.8},
+    "projection": {"hidden": 512, "dim": 256},
+}
 
 _CHANGES: dict[str, Mapping[str, Any]] = {
     "mae": _VIT_MEAN,
     "data2vec": _VIT_MEAN,
     "msn": {**_VIT, **_QUICK},
-    "byol": _QUICK,
-    "tribyol": _QUICK,
+    "byol": _BYOL,
+    "tribyol": _BYOL,
     "dino": {
         "objective": {**_QUICK["objective"], "prototypes": 128},
         "projection": {"layers": 3, "hidden": 512, "dim": 256},
@@ -63,7 +67,9 @@ _HEAD = "three layers of 512 for a head: it compares dimensions and needs many, 
 _NOTES: dict[str, str] = {
     **dict.fromkeys(("mae", "data2vec"), _PATCHES),
     "msn": f"{_PATCHES}; {_TEACHER}",
-    **dict.fromkeys(("byol", "tribyol"), _TEACHER),
+    **dict.fromkeys(
+        ("byol", "tribyol"), f"a head of 512-256; {_TEACHER.replace('0.9 ', '0.8 ')}"
+    ),
     "dino": f"128 prototypes and a head of three layers, 512-512-256; {_TEACHER}",
     **dict.fromkeys(("barlow_twins", "mixed_barlow_twins"), _HEAD),
     "e2mc": "from scratch; the paper continues a finished encoder",
