@@ -44,7 +44,6 @@ class ServerConfig:
 
     models: Path = Path("models")
     data_dir: Path = Path("var")
-    index_device: Literal["auto", "cpu", "gpu"] = "auto"
     bind: str = "127.0.0.1:50051"
     metrics_bind: str = "off"
     load: tuple[str, ...] = ()
@@ -64,6 +63,7 @@ class ServerConfig:
     recall_s: float = 3600.0
     reflection: bool = True
     access_log: Literal["all", "errors", "off"] = "off"
+    index_device: Literal["auto", "cpu", "gpu"] = "auto"
 
     def __post_init__(self) -> None:
         """Check the address.
