@@ -49,6 +49,7 @@ _CHANGES: dict[str, Mapping[str, Any]] = {
     "data2vec": _VIT_MEAN,
     "msn": {**_VIT, **_QUICK},
     "byol": _BYOL,
+    "tico": _QUICK,
     "tribyol": _BYOL,
     "dino": {
         "objective": {**_QUICK["objective"], "prototypes": 128},
@@ -72,6 +73,7 @@ _NOTES: dict[str, str] = {
     ),
     "dino": f"128 prototypes and a head of three layers, 512-512-256; {_TEACHER}",
     **dict.fromkeys(("barlow_twins", "mixed_barlow_twins"), _HEAD),
+    "tico": _TEACHER,
     "e2mc": "from scratch; the paper continues a finished encoder",
 }
 
