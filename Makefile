@@ -62,6 +62,9 @@ bench-peers: $(STAMP)  ## The same graph behind mosec, LitServe and Ray Serve: r
 	mkdir -p $(BENCH_OUT)
 	$(BIN)/python -m tools.bench_peers serve --out $(BENCH_OUT)/peers.json
 
+reproduce: $(STAMP)  ## RECIPE=...: train, export, serve, measure; compare with the stated interval
+	$(BIN)/python -m tools.reproduce $(RECIPE) $(REPRODUCE_ARGS)
+
 gpu-check: $(STAMP)  ## Every GPU test and bench into one JSON; without a GPU it says so
 	mkdir -p $(BENCH_OUT)
 	$(BIN)/python -m tools.gpu_check --out $(BENCH_OUT)/gpu.json
