@@ -5,34 +5,27 @@ Protocol. Credentials have their rows in ``access/``; 'never executed' after a d
 cancellation is tested with each transport.
 """
 
-import contextlib
 import io
-import resource
 import threading
 from dataclasses import dataclass
 
 import grpc
 import numpy as np
 import pytest
-from google.rpc import code_pb2, error_details_pb2, status_pb2
 from PIL import Image
 
 from embedkit.serve.batcher import BatchLimits
 from embedkit.serve.config import ServerConfig
 from embedkit.serve.engine import EngineConfig
 from embedkit.serve.server import Server
-from embedkit.wire.codec import encode_tensor
 from embedkit.wire.proto import (
     embedding_pb2,
     embedding_pb2_grpc,
-    index_pb2,
-    index_pb2_grpc,
-    model_pb2,
-    model_pb2_grpc,
     tensor_pb2,
 )
 from embedkit.wire.proto.inference import open_inference_pb2 as oip
 from embedkit.wire.proto.inference import open_inference_pb2_grpc
+from tests.serve.statuses import read, refusal, status_of
 
 MESSAGE_BYTES = 40_000
 QUEUE_BYTES = 30_000
@@ -92,15 +85,6 @@ def infer_request(ask):
     return request
 
 
-def status_of(error):
-    """The status that a failed call carries, which agrees with its code."""
-    trailing = dict(error.trailing_metadata() or ())
-    status = status_pb2.Status.FromString(trailing["grpc-status-details-bin"])
-    assert code_pb2.Code.Name(status.code) == error.code().name
-    assert error.details() == status.message
-    return status
-
-
 def by_call(channel, ask):
     """Begin ``Embed``; returns how to wait for its status."""
     stub = embedding_pb2_grpc.EmbeddingServiceStub(channel)
@@ -143,18 +127,6 @@ def finish(future):
 
 
 WAYS = pytest.mark.parametrize("begin", [by_call, by_stream, by_inference])
-
-
-def read(status):
-    """Code, reason and seconds until a retry of a status."""
-    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
-    assert status.details[0].Unpack(info)
-    assert info.domain == "embedkit"
-    seconds = None
-    if len(status.details) > 1:
-        assert status.details[1].Unpack(retry)
-        seconds = retry.retry_delay.ToTimedelta().total_seconds()
-    return code_pb2.Code.Name(status.code), info.reason, seconds
 
 
 @pytest.fixture
@@ -346,12 +318,6 @@ def test_who_leaves_the_queue_is_never_executed(served, hold, wait_for, begin, l
     assert session.runs == 2
 
 
-def refusal(call, request):
-    with pytest.raises(grpc.RpcError) as caught:
-        call(request)
-    return read(status_of(caught.value))
-
-
 def test_bytes_that_are_no_message(served):
     for method in (
         "embedkit.v1.EmbeddingService/Embed",
@@ -359,60 +325,3 @@ def test_bytes_that_are_no_message(served):
         "inference.GRPCInferenceService/ModelInfer",
     ):
         assert refusal(served[1].unary_unary(f"/{method}"), b"\xff\xff\xff") == BAD
-
-
-def test_unknown_models_and_collections(served):
-    index = index_pb2_grpc.IndexServiceStub(served[1])
-    models = model_pb2_grpc.ModelServiceStub(served[1])
-    assert refusal(models.GetModel, model_pb2.GetModelRequest(name="other")) == MISSING
-    assert refusal(index.Describe, index_pb2.DescribeRequest(name="c")) == MISSING
-    search = index_pb2.SearchRequest(collection="c", k=1, pixels=encode_tensor(one_image()))
-    assert refusal(index.Search, search) == MISSING
-
-
-def one_image():
-    return np.zeros((1, 4, 4, 3), np.uint8)
-
-
-def test_a_collection_filled_by_another_model(served):
-    index = index_pb2_grpc.IndexServiceStub(served[1])
-    index.CreateCollection(index_pb2.CreateCollectionRequest(name="c", model="tiny"))
-    vectors = encode_tensor(np.eye(1, 8, dtype=np.float32))
-    search = index_pb2.SearchRequest(
-        collection="c", k=1, vectors=vectors, model_digest="sha256:other"
-    )
-    assert refusal(index.Search, search) == ("FAILED_PRECONDITION", "MODEL_MISMATCH", None)
-
-
-@contextlib.contextmanager
-def full_disk(folder):
-    """No file of this process may grow beyond the largest in a folder."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    largest = max(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    resource.setrlimit(resource.RLIMIT_FSIZE, (largest + 4096, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def test_a_full_disk_refuses_writes_with_the_reason_and_reads_go_on(served, tmp_path):
-    index = index_pb2_grpc.IndexServiceStub(served[1])
-    index.CreateCollection(index_pb2.CreateCollectionRequest(name="c", dim=8))
-    vectors = encode_tensor(np.ones((500, 8), np.float32))
-    ids = [f"id-{i}" for i in range(500)]
-    index.Upsert(index_pb2.UpsertRequest(collection="c", ids=["a"], vectors=small(1)))
-    upsert = index_pb2.UpsertRequest(collection="c", ids=ids, vectors=vectors)
-    with full_disk(tmp_path / "var"):
-        with pytest.raises(grpc.RpcError) as caught:
-            index.Upsert(upsert)
-        assert read(status_of(caught.value)) == ("UNAVAILABLE", "UNAVAILABLE", 0.5)
-        assert "cannot write" in caught.value.details()
-        found = index.Search(index_pb2.SearchRequest(collection="c", k=1, vectors=small(1)))
-        assert found.results[0].ids[0] == "a"
-    index.Upsert(upsert)
-    assert index.Describe(index_pb2.DescribeRequest(name="c")).count == 501
-
-
-def small(count):
-    return encode_tensor(np.eye(count, 8, dtype=np.float32))

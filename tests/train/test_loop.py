@@ -2,20 +2,14 @@
 
 import dataclasses
 import json
-import os
-import signal
 import threading
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from embedkit.errors import (
-    AlreadyExists,
-    BundleDamaged,
-    Cancelled,
     InvalidInput,
     MissingDependency,
     TrainingDiverged,
@@ -24,36 +18,14 @@ from embedkit.train.loop import train
 from embedkit.train.monitor import Progress
 from embedkit.train.objective import Distilling, Loss, objectives
 from embedkit.train.settings import Named
-
-STEPS = 8
-
-
-class CrashError(Exception):
-    """Stands for a crash: the loop must not get the chance to tidy up."""
-
-
-def weights(path):
-    return load_file(path / "encoder.safetensors")
-
-
-def metrics(path):
-    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-
-
-def train_until(recipe, out, step):
-    """Train, and crash after the metrics of ``step`` were written."""
-
-    def report(progress):
-        if progress.step == step:
-            raise CrashError
-
-    with pytest.raises(CrashError):
-        train(recipe, out, resume=True, report=report)
-
-
-def assert_same_weights(first, second):
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
+from tests.train.runs import (
+    STEPS,
+    CrashError,
+    assert_same_weights,
+    metrics,
+    train_until,
+    weights,
+)
 
 
 def test_a_run_leaves_what_its_folder_promises(small, tmp_path):
@@ -203,40 +175,6 @@ def test_the_callers_generator_is_left_alone(small, tmp_path):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("step", range(1, STEPS))
-def test_a_run_killed_at_any_step_ends_at_the_same_weights(small, tmp_path, step):
-    recipe = small()
-    train(recipe, tmp_path / "whole")
-    train_until(recipe, tmp_path / "cut", step)
-    train(recipe, tmp_path / "cut", resume=True)
-    assert_same_weights(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
-    steps = [line["step"] for line in metrics(tmp_path / "cut")]
-    assert steps == list(range(1, STEPS + 1))
-    losses = [[line["loss"] for line in metrics(tmp_path / out)] for out in ("whole", "cut")]
-    assert losses[0] == losses[1]
-
-
-@pytest.mark.parametrize(
-    "sections",
-    [
-        {"objective": {"name": "byol"}},
-        {"objective": {"name": "cross_entropy"}, "run": {"ema": 0.9}},
-        {"objective": {"name": "supcon"}, "optimiser": {"name": "lars", "lr": 1.0}},
-        {"objective": {"name": "vicreg"}, "optimiser": {"name": "sgd", "lr": 0.01}},
-        {"run": {"precision": "bf16"}, "optimiser": {"clip_norm": 0.5}},
-        {"run": {"channels_last": False}, "augmentation": "none"},
-    ],
-    ids=["teacher", "ema", "lars", "sgd", "bf16", "contiguous"],
-)
-def test_every_kind_of_state_survives_a_kill(small, tmp_path, sections):
-    recipe = small(**sections)
-    train(recipe, tmp_path / "whole")
-    for step in (4, 5, 7):
-        train_until(recipe, tmp_path / "cut", step)
-    train(recipe, tmp_path / "cut", resume=True)
-    assert_same_weights(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
-
-
 def test_averaged_weights_are_what_is_saved(small, tmp_path):
     train(small(), tmp_path / "last")
     train(small(run={"ema": 0.9}), tmp_path / "averaged")
@@ -244,73 +182,6 @@ def test_averaged_weights_are_what_is_saved(small, tmp_path):
     assert not torch.equal(last["net.conv1.weight"], averaged["net.conv1.weight"])
     # Running statistics are copied, and averaging changes nothing of the training itself.
     assert torch.equal(last["net.bn1.running_mean"], averaged["net.bn1.running_mean"])
-
-
-def test_a_finished_run_is_not_run_again(small, tmp_path):
-    first = train(small(), tmp_path / "run")
-    again = train(small(), tmp_path / "run", resume=True)
-    assert again == first
-
-
-def test_a_run_killed_while_finishing_is_finished(small, tmp_path):
-    first = train(small(), tmp_path / "run")
-    before = weights(tmp_path / "run")
-    for name in ("run.json", "encoder.safetensors", "encoder.json"):
-        (tmp_path / "run" / name).unlink()
-    assert train(small(), tmp_path / "run", resume=True) == first
-    assert_same_weights(before, weights(tmp_path / "run"))
-
-
-def test_a_crash_costs_the_steps_since_the_last_checkpoint_alone(small, tmp_path):
-    train_until(small(), tmp_path / "run", 5)
-    seen: list[Progress] = []
-    train(small(), tmp_path / "run", resume=True, report=seen.append)
-    # A checkpoint was written after step 3.
-    assert [progress.step for progress in seen] == [4, 5, 6, 7, 8]
-
-
-def test_an_existing_run_is_not_overwritten(small, tmp_path):
-    train(small(), tmp_path / "run")
-    with pytest.raises(AlreadyExists, match="--resume"):
-        train(small(), tmp_path / "run")
-
-
-def test_another_recipe_is_not_resumed(small, tmp_path):
-    train_until(small(), tmp_path / "run", 5)
-    with pytest.raises(InvalidInput, match="got another"):
-        train(small(seed=9), tmp_path / "run", resume=True)
-
-
-def test_other_data_is_not_resumed(small, tmp_path):
-    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), np.uint8)
-    np.savez(tmp_path / "set.npz", images=images)
-    recipe = small(data={"source": str(tmp_path / "set.npz")})
-    train_until(recipe, tmp_path / "run", 4)
-    np.savez(tmp_path / "set.npz", images=images[::-1])
-    with pytest.raises(InvalidInput, match="data that the run was started with"):
-        train(recipe, tmp_path / "run", resume=True)
-
-
-def test_a_damaged_checkpoint_is_reported(small, tmp_path):
-    train_until(small(), tmp_path / "run", 5)
-    (tmp_path / "run" / "checkpoint.pt").write_bytes(b"torn")
-    with pytest.raises(BundleDamaged, match=r"checkpoint\.pt.*delete it"):
-        train(small(), tmp_path / "run", resume=True)
-
-
-def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(small, tmp_path):
-    def report(progress):
-        if progress.step == 4:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    train(small(), tmp_path / "whole")
-    with pytest.raises(Cancelled, match=r"step 4 of 8.*--resume"):
-        train(small(), tmp_path / "run", report=report)
-    assert [line["step"] for line in metrics(tmp_path / "run")] == [1, 2, 3, 4]
-    seen: list[Progress] = []
-    train(small(), tmp_path / "run", resume=True, report=seen.append)
-    assert [progress.step for progress in seen] == [5, 6, 7, 8]
-    assert_same_weights(weights(tmp_path / "whole"), weights(tmp_path / "run"))
 
 
 def test_it_trains_outside_the_main_thread(small, tmp_path):

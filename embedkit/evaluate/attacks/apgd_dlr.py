@@ -3,15 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from embedkit.errors import InvalidInput
-from embedkit.evaluate.attack import Found, Need, Problem, attacks
-from embedkit.evaluate.measurement.victim.climbing import auto_search, check_counts
+from embedkit.evaluate.attack import Found, Problem, attacks
+from embedkit.evaluate.measurement.victim.climbing import AutoClimb
 from embedkit.evaluate.measurement.victim.losses import (
     Judged,
     PixelJudge,
@@ -29,31 +28,22 @@ __all__ = ["APGDDifferenceOfLogits"]
 
 @attacks.register("apgd_dlr")
 @dataclass(frozen=True)
-class APGDDifferenceOfLogits:
+class APGDDifferenceOfLogits(AutoClimb):
     """APGD-DLR (Croce and Hein 2020): a loss that no scaling of the logits can flatten.
 
     Attributes:
-        steps: Gradient steps per start and target.
         targets: Classes that are aimed at one after another, the likeliest first, as in
             AutoAttack (9 there); at most one less than there are. 0 is the untargeted loss.
-        restarts: Independent starts, each for the images that are still standing on the twin.
-        batch: Images that climb together.
 
     Raises:
         InvalidInput: If a setting is out of range, or there are fewer than 3 classes, 4 for
             targets.
     """
 
-    steps: int = 100
     targets: int = 0
-    restarts: int = 1
-    batch: int = 256
-
-    needs: ClassVar[frozenset[Need]] = frozenset({"gradient"})
-    norms: ClassVar[frozenset[str]] = frozenset({"linf", "l2"})
 
     def __post_init__(self) -> None:
-        check_counts(steps=self.steps, restarts=self.restarts, batch=self.batch)
+        super().__post_init__()
         if self.targets < 0:
             raise InvalidInput(f"expected targets >= 0, got {self.targets}")
 
@@ -71,9 +61,7 @@ class APGDDifferenceOfLogits:
         if self.targets:
             ranks = range(min(self.targets, classes - 1))
             judges = [partial(_towards, problem, rank) for rank in ranks]
-        return auto_search(
-            problem, judges, steps=self.steps, restarts=self.restarts, batch=self.batch
-        )
+        return self.climb(problem, *judges)
 
 
 def _towards(problem: Problem, rank: int, rows: npt.NDArray[np.int64]) -> PixelJudge:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from embedkit.errors import InvalidInput
-from embedkit.evaluate.attack import Found, Need, Problem, attacks
-from embedkit.evaluate.measurement.victim.climbing import auto_search, check_counts
+from embedkit.evaluate.attack import Found, Problem, attacks
+from embedkit.evaluate.measurement.victim.climbing import AutoClimb
 from embedkit.evaluate.measurement.victim.losses import (
     Judged,
     PixelJudge,
@@ -27,7 +27,7 @@ __all__ = ["FeatureTarget"]
 
 @attacks.register("feature_target")
 @dataclass(frozen=True)
-class FeatureTarget:
+class FeatureTarget(AutoClimb):
     """Targeted attack on the embedding: as near to another image's as the ball allows.
 
     The guide image (Sabour et al. 2016) is a training image of another class where the victim
@@ -35,37 +35,22 @@ class FeatureTarget:
 
     Attributes:
         guide: ``nearest`` or a ``random`` one.
-        steps: Gradient steps per start.
-        restarts: Independent starts, each for the images that are still standing on the twin.
-        batch: Images that climb together.
 
     Raises:
         InvalidInput: If a setting is out of range, or there is no other image.
     """
 
     guide: Literal["nearest", "random"] = "nearest"
-    steps: int = 100
-    restarts: int = 1
-    batch: int = 256
-
-    needs: ClassVar[frozenset[Need]] = frozenset({"gradient"})
-    norms: ClassVar[frozenset[str]] = frozenset({"linf", "l2"})
 
     def __post_init__(self) -> None:
-        check_counts(steps=self.steps, restarts=self.restarts, batch=self.batch)
+        super().__post_init__()
         if self.guide not in ("nearest", "random"):
             raise InvalidInput(f"expected the guide 'nearest' or 'random', got {self.guide!r}")
 
     def run(self, problem: Problem) -> Found:
         """Climb on the surrogate, batch by batch."""
         guides = torch.tensor(self._guides(problem))
-        return auto_search(
-            problem,
-            [partial(_towards, problem, guides)],
-            steps=self.steps,
-            restarts=self.restarts,
-            batch=self.batch,
-        )
+        return self.climb(problem, partial(_towards, problem, guides))
 
     def _guides(self, problem: Problem) -> Embeddings:
         """Embedding that each image is to take, (n, d)."""

@@ -2,18 +2,16 @@
 
 from dataclasses import dataclass
 
-from torch import nn
-
 from embedkit.errors import InvalidInput
-from embedkit.train.objective import Batch, Loss, Sizes, objectives, supplied
-from embedkit.train.terms import check_views, soft_cross_entropy
+from embedkit.train.objective import Batch, Loss, objectives, supplied
+from embedkit.train.terms import Classifying, check_views, soft_cross_entropy
 
 __all__ = ["CrossEntropy"]
 
 
 @objectives.register("cross_entropy")
 @dataclass(frozen=True)
-class CrossEntropy:
+class CrossEntropy(Classifying):
     """Classify each image with a linear layer on the features; the layer is exported.
 
     Attributes:
@@ -31,16 +29,6 @@ class CrossEntropy:
             raise InvalidInput(
                 f"expected label_smoothing in [0, 1), got {self.label_smoothing}"
             )
-
-    def build(self, sizes: Sizes) -> nn.Module | None:
-        """The classifier, features to classes."""
-        return nn.Linear(sizes.feature_dim, sizes.classes)
-
-    def classifier(self, module: nn.Module) -> nn.Linear:
-        """The module itself."""
-        if not isinstance(module, nn.Linear):
-            raise InvalidInput(f"expected the linear classifier, got {type(module).__name__}")
-        return module
 
     def __call__(self, batch: Batch) -> Loss:
         """Return the mean negative log-probability of the labels, mixed ones by their shares.

@@ -7,18 +7,24 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from embedkit.errors import InvalidInput
 from embedkit.perturb.adversary import Adversary
 from embedkit.train.batch import ImageIndices, Projections
-from embedkit.train.objective import Batch, Loss, Sizes, objectives, supplied
-from embedkit.train.terms import built, check_views, divergence, require, soft_cross_entropy
+from embedkit.train.objective import Batch, Loss, objectives, supplied
+from embedkit.train.terms import (
+    Classifying,
+    built,
+    check_views,
+    divergence,
+    require,
+    soft_cross_entropy,
+)
 
 __all__ = ["TRADES"]
 
 
 @objectives.register("trades")
 @dataclass(frozen=True)
-class TRADES:
+class TRADES(Classifying):
     """Classify images, and keep their features where they are under attack (ICML 2019, eq. 5).
 
     The loss is the cross entropy of the images as they are, plus ``beta`` times the largest
@@ -53,16 +59,6 @@ class TRADES:
     def adversary(self) -> Adversary:
         """Gradient ascent from a random place: the divergence is flat at the image itself."""
         return Adversary(self.radius_255, self.steps, self.norm)
-
-    def build(self, sizes: Sizes) -> nn.Module | None:
-        """The classifier, features to classes."""
-        return nn.Linear(sizes.feature_dim, sizes.classes)
-
-    def classifier(self, module: nn.Module) -> nn.Linear:
-        """The module itself."""
-        if not isinstance(module, nn.Linear):
-            raise InvalidInput(f"expected the linear classifier, got {type(module).__name__}")
-        return module
 
     def harm(
         self,

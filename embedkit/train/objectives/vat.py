@@ -5,18 +5,24 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from embedkit.errors import InvalidInput
 from embedkit.perturb.adversary import Adversary
 from embedkit.train.batch import ImageIndices, Projections
-from embedkit.train.objective import Batch, Loss, Sizes, objectives, supplied
-from embedkit.train.terms import built, check_views, divergence, require, soft_cross_entropy
+from embedkit.train.objective import Batch, Loss, objectives, supplied
+from embedkit.train.terms import (
+    Classifying,
+    built,
+    check_views,
+    divergence,
+    require,
+    soft_cross_entropy,
+)
 
 __all__ = ["VAT"]
 
 
 @objectives.register("vat")
 @dataclass(frozen=True)
-class VAT:
+class VAT(Classifying):
     """Classify images, and predict the same classes all around them (eq. 5 to 8).
 
     Around an image the prediction changes fastest in one direction, which power iteration finds
@@ -46,16 +52,6 @@ class VAT:
     def adversary(self) -> Adversary:
         """Power iteration."""
         return Adversary(self.radius_255, self.steps, "l2", "power")
-
-    def build(self, sizes: Sizes) -> nn.Module | None:
-        """The classifier, features to classes."""
-        return nn.Linear(sizes.feature_dim, sizes.classes)
-
-    def classifier(self, module: nn.Module) -> nn.Linear:
-        """The module itself."""
-        if not isinstance(module, nn.Linear):
-            raise InvalidInput(f"expected the linear classifier, got {type(module).__name__}")
-        return module
 
     def harm(
         self,

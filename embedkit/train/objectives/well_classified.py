@@ -3,18 +3,16 @@
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
-from embedkit.errors import InvalidInput
-from embedkit.train.objective import Batch, Loss, Sizes, objectives, supplied
-from embedkit.train.terms import check_views, require, soft_cross_entropy
+from embedkit.train.objective import Batch, Loss, objectives, supplied
+from embedkit.train.terms import Classifying, check_views, require, soft_cross_entropy
 
 __all__ = ["WellClassified"]
 
 
 @objectives.register("well_classified")
 @dataclass(frozen=True)
-class WellClassified:
+class WellClassified(Classifying):
     """Cross entropy with a bonus for images that are already classified well.
 
     The encouraging loss: to ``-log p`` is added ``log(1 - p)``, so that the gradient does not
@@ -34,16 +32,6 @@ class WellClassified:
     def __post_init__(self) -> None:
         """Check the range."""
         require(0 <= self.end < 1, "an end in [0, 1)", self.end)
-
-    def build(self, sizes: Sizes) -> nn.Module | None:
-        """The classifier, features to classes."""
-        return nn.Linear(sizes.feature_dim, sizes.classes)
-
-    def classifier(self, module: nn.Module) -> nn.Linear:
-        """The module itself."""
-        if not isinstance(module, nn.Linear):
-            raise InvalidInput(f"expected the linear classifier, got {type(module).__name__}")
-        return module
 
     def __call__(self, batch: Batch) -> Loss:
         """Return the mean cross entropy less the mean bonus, mixed labels by their shares.

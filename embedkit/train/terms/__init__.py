@@ -2,6 +2,7 @@
 
 from embedkit.train.terms.arguments import require
 from embedkit.train.terms.assignment import k_means, sinkhorn
+from embedkit.train.terms.classifying import Classifying
 from embedkit.train.terms.contrast import (
     Pairs,
     cross_view_similarity,
@@ -29,6 +30,7 @@ from embedkit.train.terms.views import check_views, exact_product, unit
 
 __all__ = [
     "QUARTERS",
+    "Classifying",
     "Pairs",
     "Queue",
     "built",

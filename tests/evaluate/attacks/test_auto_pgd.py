@@ -71,7 +71,7 @@ def test_a_target_is_approached(toy, guide):
     head = CosineHead(toy.victim.embed(toy.images))
     target = Target(toy.victim, head, toy.images, toy.ids, toy.surrogate)
     clean = head.anchors
-    outcome = run_attack(FeatureTarget(guide, steps=30), target, Threat("linf", 32))
+    outcome = run_attack(FeatureTarget(guide=guide, steps=30), target, Threat("linf", 32))
     np.fill_diagonal(order := clean @ clean.T, -np.inf)
     if guide == "nearest":
         guides = clean[order.argmax(axis=1)]

@@ -1,7 +1,8 @@
 """What the white-box attacks share: starts keyed by image, and their results as candidates."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from embedkit.errors import InvalidInput
-from embedkit.evaluate.attack import Found, Problem
+from embedkit.evaluate.attack import Found, Need, Problem
 from embedkit.evaluate.measurement.victim.losses import (
     PixelJudge,
     batches,
@@ -19,7 +20,7 @@ from embedkit.perturb.auto import auto_ascend
 from embedkit.perturb.gradient import Ascent, Norm, random_start
 from embedkit.perturb.randomness import Keys
 
-__all__ = ["auto_search", "ball_of", "check_counts", "found_by", "random_starts"]
+__all__ = ["AutoClimb", "ball_of", "check_counts", "found_by", "random_starts"]
 
 Rows = npt.NDArray[np.int64]
 
@@ -74,32 +75,50 @@ def check_counts(**counts: int) -> None:
         raise InvalidInput(f"expected {names} >= 1, got {values}")
 
 
-def auto_search(
-    problem: Problem,
-    judges: Iterable[Callable[[Rows], PixelJudge]],
-    *,
-    steps: int,
-    restarts: int,
-    batch: int,
-) -> Found:
-    """Climb with Auto-PGD under several losses in turn, each on what the last ones left.
+@dataclass(frozen=True)
+class AutoClimb:
+    """What attacks that climb with Auto-PGD have in common: how long, how often, how many.
 
-    An image that the twin is fooled by is not searched for again; of the others the search with
-    the largest loss counts, or the last one where losses differ.
-
-    Args:
-        problem: With a surrogate; linf or l2.
-        judges: From the rows of a batch to their loss; at least one.
-        steps: Gradient steps per search.
-        restarts: Starts per loss.
+    Attributes:
+        steps: Gradient steps per start.
+        restarts: Independent starts, each for the images that are still standing on the twin.
         batch: Images that climb together.
+
+    Raises:
+        InvalidInput: If a setting is below 1.
     """
-    norm, radius = ball_of(problem)
-    makers = list(judges)
-    parts = []
-    for rows in batches(len(problem.images), batch):
+
+    steps: int = 100
+    restarts: int = 1
+    batch: int = 256
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"gradient"})
+    norms: ClassVar[frozenset[str]] = frozenset({"linf", "l2"})
+
+    def __post_init__(self) -> None:
+        check_counts(steps=self.steps, restarts=self.restarts, batch=self.batch)
+
+    def climb(self, problem: Problem, *judges: Callable[[Rows], PixelJudge]) -> Found:
+        """Climb batch by batch under several losses in turn, each on what the last ones left.
+
+        An image that the twin is fooled by is not searched for again; of the others the search
+        with the largest loss counts, or the last one where losses differ.
+
+        Args:
+            problem: With a surrogate; linf or l2.
+            judges: From the rows of a batch to their loss; at least one.
+        """
+        parts = [
+            self._climbed(problem, judges, r) for r in batches(len(problem.images), self.batch)
+        ]
+        return found_by(parts)
+
+    def _climbed(
+        self, problem: Problem, judges: Sequence[Callable[[Rows], PixelJudge]], rows: Rows
+    ) -> Ascent:
+        norm, radius = ball_of(problem)
         best: Ascent | None = None
-        for number in range(restarts * len(makers)):
+        for number in range(self.restarts * len(judges)):
             left = np.arange(len(rows))
             if best is not None:
                 left = np.flatnonzero((best.margins_or_inf > 0).cpu().numpy())
@@ -107,12 +126,12 @@ def auto_search(
                 break
             images = unit_pixels(problem, rows[left])
             start = random_starts(problem.keys[rows[left]], number, images, norm, radius)
-            judge = makers[number // restarts](rows[left])
-            found = auto_ascend(judge, images, start, norm, radius, steps)
-            best = found if best is None else _merged(best, found, left, number % restarts == 0)
+            judge = judges[number // self.restarts](rows[left])
+            found = auto_ascend(judge, images, start, norm, radius, self.steps)
+            is_new_loss = number % self.restarts == 0
+            best = found if best is None else _merged(best, found, left, is_new_loss)
         assert best is not None
-        parts.append(best)
-    return found_by(parts)
+        return best
 
 
 def _merged(best: Ascent, found: Ascent, left: Rows, is_new_loss: bool) -> Ascent:
