@@ -61,7 +61,8 @@ def load_dataset(text: str, *, strict: bool = False) -> Dataset:
     if scheme == "digits":
         return load_digits_split(rest or None)
     if scheme in _FOLDERS and rest:
-        folder, split = path_and_split(rest)
+        wanted = f"a folder after {scheme}:, with :SPLIT behind it where it has splits"
+        folder, split = path_and_split(rest, wanted)
         return _FOLDERS[scheme](folder, split)
     path, split = path_and_split(text)
     if path.is_dir():
@@ -72,18 +73,27 @@ def load_dataset(text: str, *, strict: bool = False) -> Dataset:
     return loader(path, split, strict=strict)
 
 
-def path_and_split(text: str) -> tuple[Path, str | None]:
-    """An existing path, and what follows its last colon where the whole is no path itself."""
+def path_and_split(text: str, wanted: str = _EXPECTED) -> tuple[Path, str | None]:
+    """An existing path, and what follows its last colon where the whole is no path itself.
+
+    Args:
+        text: What was given.
+        wanted: What is expected of it, for the message.
+
+    Raises:
+        NotFound: If there is no such path.
+    """
     whole = Path(text)
     if text and whole.exists():
         return whole, None
     head, colon, split = text.rpartition(":")
     if colon and head and split and Path(head).exists():
         return Path(head), split
-    near = difflib.get_close_matches(text, ("digits", "digits:train", "digits:test"), n=1)
+    names = ("digits", "digits:train", "digits:test") if wanted == _EXPECTED else ()
+    near = difflib.get_close_matches(text, names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise NotFound(
-        f"expected {_EXPECTED}; got {text!r}, which is no file or folder in {Path.cwd()}{hint}"
+        f"expected {wanted}; got {text!r}, which is no file or folder in {Path.cwd()}{hint}"
     )
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from embedkit.data.source import load_dataset
-from embedkit.errors import InvalidInput
+from embedkit.errors import InvalidInput, NotFound
 
 N = 4
 
@@ -53,6 +53,11 @@ def test_other_numbers_of_classes_are_numbered(folder):
 def test_a_wrong_split_is_an_error_that_names_the_right_ones(folder, split, message):
     with pytest.raises(InvalidInput, match=message):
         load_dataset(f"cifar10c:{folder}{split}")
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(NotFound, match=r"expected a folder after cifar10c:.*nowhere:fog"):
+        load_dataset(f"cifar10c:{tmp_path}/nowhere:fog/3")
 
 
 def test_what_is_no_such_set(folder, tmp_path):

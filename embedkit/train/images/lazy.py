@@ -19,6 +19,10 @@ __all__ = ["LazyDataset", "open_lazily"]
 
 _EDGE_BYTES = 2**20
 """Of an array file's beginning and end, which stand for its content in the digest."""
+_EXPECTED = (
+    "a folder of images or FILE.npy to read as training goes on (leave data.stream out to load "
+    "other data whole)"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,15 +69,12 @@ def open_lazily(text: str) -> LazyDataset:
         NotFound: If there is no such file or folder.
         InvalidInput: If it is something else, or an array of another kind.
     """
-    path, split = path_and_split(text)
+    path, split = path_and_split(text, _EXPECTED)
     if path.is_dir():
         return _folder(path, split)
     if path.suffix.lower() == ".npy":
         return _array(path)
-    raise InvalidInput(
-        f"expected a folder of images or FILE.npy to read as training goes on, got {text!r}; "
-        "leave data.stream out to load it whole"
-    )
+    raise InvalidInput(f"expected {_EXPECTED}; got {text!r}")
 
 
 def _folder(path: Path, split: str | None) -> LazyDataset:

@@ -115,6 +115,8 @@ def test_what_cannot_be_streamed_is_refused(array):
         open_lazily(str(array / "x.npz"))
     with pytest.raises(NotFound, match="no_such"):
         open_lazily(str(array / "no_such.npy"))
+    with pytest.raises(NotFound, match=r"^expected a folder of images or FILE\.npy.*'digits'"):
+        open_lazily("digits")
     for name, bad in (
         ("float", np.zeros((3, 8, 8, 1))),
         ("fortran", np.asfortranarray(np.zeros((3, 8, 8, 3), np.uint8))),
