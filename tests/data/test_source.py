@@ -54,14 +54,17 @@ def test_strict_reaches_the_format(tree):
         load_dataset(str(root), strict=True)
 
 
-@pytest.mark.parametrize(
-    "text", ["nowhere", "nowhere.npz:test", "idx:nowhere", "", ":", ":test"]
-)
+@pytest.mark.parametrize("text", ["nowhere", "nowhere.npz:test", "", ":", ":test"])
 def test_a_missing_path_names_what_was_expected(text):
     with pytest.raises(
         NotFound, match=r"expected digits, a folder of images, FILE.npz, .* got"
     ):
         load_dataset(text)
+
+
+def test_a_missing_folder_of_a_format_is_named_without_the_other_formats():
+    with pytest.raises(NotFound, match=r"expected a folder after idx:.* got 'nowhere'"):
+        load_dataset("idx:nowhere")
 
 
 def test_a_near_name_is_suggested():
