@@ -23,6 +23,7 @@ from embedkit.train.run.interrupt import interruptible
 from embedkit.train.run.memory import kept_memory
 from embedkit.train.run.selection import select_images
 from embedkit.train.scale.gradient import Found, Gradient
+from embedkit.train.scale.precision import autocast, emulation_warning, used_precision
 from embedkit.train.scale.processes import Processes, joined
 from embedkit.train.supply import Supply, augment_of
 from embedkit.train.supply.groups import regroup
@@ -156,6 +157,7 @@ def _monitor(run: _Run, state: State, report: Report | None) -> Monitor:
         path, tell = Path(os.devnull), None
     monitor = Monitor(path, run.steps, run.steps_per_epoch, batch_size, tell)
     monitor.seconds, monitor.warnings = state.seconds, warnings
+    monitor.warn(emulation_warning(run.recipe.run.precision, run.device))
     monitor.settled = _warmup(run)
     monitor.start(state.step)
     return monitor
@@ -251,9 +253,7 @@ def _loss(run: _Run, state: State, number: int) -> Found:
     )
     generator = torch.Generator(run.device).manual_seed(seed_of(recipe.seed, "step", number))
     drawn = run.supply.draw(state.learner, indices, generator)
-    is_bf16 = run.recipe.run.precision == "bf16"
-    dtype = torch.bfloat16 if is_bf16 else None
-    with torch.autocast(run.device.type, dtype, enabled=is_bf16):
+    with autocast(recipe.run.precision, run.device):
         progress = state.step / run.steps
         batch = run.supply.batch(state, drawn, indices, generator, progress)
         return Found(run.objective(batch), batch.features, indices)
@@ -268,6 +268,7 @@ def _finish(run: _Run, state: State, monitor: Monitor) -> RunResult:
     last = run.folder.last_metrics()
     seconds = round(state.seconds, 3)
     schedule = run.recipe.schedule
+    precision = used_precision(run.recipe.run.precision, run.device)
     images = state.step * schedule.batch_size * schedule.accumulate
     result = RunResult(
         recipe_digest=run.recipe.digest,
@@ -282,7 +283,7 @@ def _finish(run: _Run, state: State, monitor: Monitor) -> RunResult:
         loss=float(last["loss"] or 0.0),
         measures={field.name: last[field.name] for field in fields(Measures)},
         warnings=tuple(monitor.warnings),
-        device=f"{run.device.type}, {torch.get_num_threads()} threads",
+        device=f"{run.device.type}, {torch.get_num_threads()} threads, {precision}",
         versions=versions(),
     )
     return run.folder.finish(state.final(), run.objective, run.images, result)

@@ -284,7 +284,8 @@ class RunSection:
     """How the run computes and what it writes down.
 
     Attributes:
-        precision: ``bf16`` runs the network under autocast; losses stay in float32.
+        precision: ``bf16`` runs the network under autocast; losses stay in float32. ``auto``
+            does so where the device multiplies bfloat16 itself, and is ``fp32`` elsewhere.
         channels_last: Memory format of the network's input.
         ema: Momentum of the averaged weights that are saved at the end, in [0, 1); 0 saves
             the last weights.
@@ -300,7 +301,7 @@ class RunSection:
         writers: Where each line of the metrics goes too: ``tensorboard``, ``wandb``.
     """
 
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
     channels_last: bool = True
     ema: float = 0.0
     log_steps: int = 20

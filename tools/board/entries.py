@@ -28,7 +28,7 @@ _COMMON: dict[str, Any] = {
     "projection": {"layers": 2, "hidden": 256, "dim": 128},
     "optimiser": {"name": "adamw", "lr": 6e-3, "weight_decay": 1e-4},
     "schedule": {"epochs": 8, "batch_size": 256, "warmup_epochs": 1.0},
-    "run": {"precision": "bf16"},
+    "run": {"precision": "auto"},
 }
 _VIT: dict[str, Any] = {
     "encoder": {"name": "vit", "preset": "nano", "patch": 4},

@@ -25,8 +25,8 @@ _HEAD = """# Leaderboard
 
 Every objective under the same conditions: the first 10,000 images of Fashion-MNIST, 8 epochs in
 batches of 256 (312 steps), a ResNet of 24-48-96 channels and 0.17 M parameters (its first layer
-halves the image), one augmentation, one optimiser, bf16. Each encoder was exported, served and
-measured through gRPC.
+halves the image), one augmentation, one optimiser, bf16 where the processor has it and float32
+elsewhere. Each encoder was exported, served and measured through gRPC.
 
 ```
 OMP_NUM_THREADS=1 python -m tools.leaderboard --data FOLDER
@@ -160,8 +160,11 @@ def _provenance(table: Mapping[str, Row]) -> str:
     machines = sorted({str(run.machine.get("processor")) for run in runs})
     torch = sorted({run.versions.get("torch", "?") for run in runs})
     packages = len({run.package for run in runs})
+    trained = [run.precision for run in runs if run.training]
     return (
-        f"{len(runs)} runs on {', '.join(machines)} with torch {', '.join(torch)}, one thread "
+        f"{len(runs)} runs ({trained.count('bf16')} trained in bf16, "
+        f"{trained.count('fp32')} in float32) on "
+        f"{', '.join(machines)} with torch {', '.join(torch)}, one thread "
         f"each, from {packages} states of the package. A record holds the digest of the whole "
         "package; a run is done again when its recipe, the objective's own code or the shared "
         "protocol changes.\n"

@@ -84,7 +84,7 @@ def cifar10_recipe(entry: Entry) -> Recipe:
             "projection": _PROJECTION.get(entry.name, {"layers": 2, "hidden": 512, "dim": 128}),
             "optimiser": optimiser,
             "schedule": {"epochs": 200, "batch_size": 512, "warmup_epochs": 10.0},
-            "run": {"precision": "bf16"},
+            "run": {"precision": "auto"},
         }
     )
 

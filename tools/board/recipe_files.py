@@ -64,7 +64,8 @@ def _expected(entry: Entry, table: Mapping[str, Row]) -> tuple[dict[str, object]
             expected |= {metric: mean, f"{metric}.interval": [low, high]}
     if not expected:
         return {}, ["Not run yet: no score is expected."]
-    seconds, memory = row.mean("seconds") or 0.0, row.mean("memory") or 0.0
+    seconds = row.mean("seconds") or row.mean("seconds_fp32") or 0.0
+    memory = row.mean("memory") or 0.0
     expected |= {"cpu_seconds": round(seconds), "memory_mb": round(memory)}
     runs = len(row.runs)
     return expected, [

@@ -32,7 +32,8 @@ class Record:
         status: ``ok``, or ``failed`` with the reason in ``problem``.
         problem: Why it failed; empty if it did not.
         metrics: ``{value, ci, n}`` by ``<task>.<metric>``, as measured through the server.
-        training: Seconds, processor seconds, images per second, memory, steps, loss.
+        training: Seconds, processor seconds, images per second, memory, steps, loss, and
+            the device with the precision used (bf16 where a record does not say).
         seconds: Of export and of each task.
         transport: ``grpc``, or ``in-process`` for raw pixels.
         versions: Of the packages.
@@ -47,7 +48,7 @@ class Record:
     status: str = "ok"
     problem: str = ""
     metrics: dict[str, dict[str, object]] = field(default_factory=dict)
-    training: dict[str, float] = field(default_factory=dict)
+    training: dict[str, float | str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     transport: str = "grpc"
     versions: dict[str, str] = field(default_factory=dict)
@@ -57,6 +58,11 @@ class Record:
         """One metric, or None where it was not measured."""
         found = self.metrics.get(name, {}).get("value")
         return float(found) if isinstance(found, int | float) else None
+
+    @property
+    def precision(self) -> str:
+        """What the network was trained in: ``fp32`` or ``bf16``."""
+        return "fp32" if str(self.training.get("device", "")).endswith("fp32") else "bf16"
 
     def path(self, folder: Path) -> Path:
         """The file of this row and seed."""
@@ -92,11 +98,15 @@ def wanted(entry: Entry, seed: int, package: str) -> Record:
 
 
 def digest_of(entry: Entry, seed: int) -> str:
-    """Digest of the recipe with its published paths, without what it is expected to reach."""
+    """Digest of the recipe with its published paths, without what it is expected to reach.
+
+    The precision is left out too: it is the processor's choice, and the record names it.
+    """
     if entry.kind == "nothing":
         text = f"{entry.objective} {dict(entry.changes)} {seed}"
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
-    return replace(entry.recipe(seed), expected={}).digest
+    recipe = entry.recipe(seed)
+    return replace(recipe, expected={}, run=replace(recipe.run, precision="bf16")).digest
 
 
 def code_of(entry: Entry) -> str:

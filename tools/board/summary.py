@@ -34,7 +34,20 @@ def _metric(name: str) -> Callable[[Record], float | None]:
 
 
 def _training(name: str) -> Callable[[Record], float | None]:
-    return lambda record: record.training.get(name)
+    def read(record: Record) -> float | None:
+        value = record.training.get(name)
+        return value if isinstance(value, int | float) else None
+
+    return read
+
+
+def _seconds(precision: str) -> Callable[[Record], float | None]:
+    """Processor seconds of the runs in one precision."""
+
+    def read(record: Record) -> float | None:
+        return _training("cpu_seconds")(record) if record.precision == precision else None
+
+    return read
 
 
 def _right(name: str) -> Callable[[Record], float | None]:
@@ -99,7 +112,13 @@ COLUMNS: Mapping[str, Column] = {
         "rank", "effective rank of the test embeddings", _metric("geometry.rankme"), "{:.1f}"
     ),
     "seconds": Column(
-        "s", "processor seconds of the training", _training("cpu_seconds"), "{:.0f}"
+        "s", "processor seconds of the training in bf16", _seconds("bf16"), "{:.0f}"
+    ),
+    "seconds_fp32": Column(
+        "s, fp32",
+        "processor seconds in float32, on processors without bf16",
+        _seconds("fp32"),
+        "{:.0f}",
     ),
     "memory": Column(
         "MB", "peak memory of the process while training", _training("peak_mb"), "{:.0f}"

@@ -112,7 +112,7 @@ def perform(entry: Entry, plan: Record, folder: Path, images: Images) -> Record:
         bundle = _untrained(entry, plan, folder, images)
     else:
         training, bundle = _trained(entry, plan, folder, images)
-    export = time.perf_counter() - began - training.get("seconds", 0.0)
+    export = time.perf_counter() - began - float(training.get("seconds", 0.0))
     with _served(bundle, folder / f"{entry.name}.{plan.seed}") as model:
         report = measure(model, bundle, SUITE, **context)
     found = _found(report, {"export": round(export, 2), **report.timing})
@@ -174,7 +174,7 @@ def _found(report: Report, seconds: dict[str, float]) -> dict[str, object]:
 
 def _trained(
     entry: Entry, plan: Record, folder: Path, images: Images
-) -> tuple[dict[str, float], Bundle]:
+) -> tuple[dict[str, float | str], Bundle]:
     """Train, or finish an earlier attempt, and export."""
     run = folder / f"{entry.name}.{plan.seed}"
     bundles = tuple(str(bundle_of(row, plan.seed, folder)) for row in entry.teachers)
@@ -188,6 +188,7 @@ def _trained(
         "images_per_s": result.images_per_s,
         "steps": result.steps,
         "loss": round(result.loss, 4),
+        "device": result.device,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
     if is_whole:

@@ -15,6 +15,7 @@ from embedkit.train.monitor import Progress
 from embedkit.train.objective import build_objective
 from embedkit.train.recipe import Recipe
 from embedkit.train.run.memory import kept_memory
+from embedkit.train.scale.precision import autocast
 from embedkit.train.supply import Supply, augment_of
 
 __all__ = ["BareStep", "loop_rate"]
@@ -88,11 +89,10 @@ class BareStep:
             return steps * self.recipe.schedule.batch_size / (time.perf_counter() - began)
 
     def _steps(self, steps: int) -> None:
-        is_bf16 = self.recipe.run.precision == "bf16"
         optimiser = self.state.optimiser
         for _ in range(steps):
             optimiser.zero_grad(set_to_none=True)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=is_bf16):
+            with autocast(self.recipe.run.precision, self.device):
                 batch = self.supply.batch(
                     self.state, self.drawn, self.indices, self.generator, 0.5
                 )

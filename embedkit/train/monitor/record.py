@@ -22,6 +22,7 @@ COLLAPSED_SHARE = 0.02
 # After the warm-up healthy runs keep a share of 0.37 or more: both committed recipes, each
 # objective on digits, two classes, coloured noise. Runs that no longer learn fall below 0.25.
 SHRUNKEN_SHARE = 0.25
+_COLLAPSING = "the embeddings are collapsing"
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,13 @@ class Monitor:
     settled: int = 0
     warnings: list[str] = field(default_factory=list)
     last: Progress | None = None
+    _unsaid: list[str] = field(default_factory=list)
+
+    def warn(self, text: str) -> None:
+        """Say something with the next line, unless it is empty or was said before."""
+        if text and not any(text in said for said in self.warnings):
+            self.warnings.append(text)
+            self._unsaid.append(text)
 
     def start(self, step: int) -> None:
         """Begin to count time at a step."""
@@ -187,7 +195,7 @@ class Monitor:
             seconds=round(self.elapsed(), 3),
             eta_s=round((self.steps - step) / overall, 1),
             measures=measures,
-            warning=self._warning(measures, step),
+            warning=self._take_warnings(measures, step),
             knn=knn,
         )
         self._previous, self._previous_step = now, step
@@ -197,18 +205,22 @@ class Monitor:
         if self.report is not None:
             self.report(progress)
 
-    def _warning(self, measures: Measures, step: int) -> str:
-        """What to say of these measures that was not said before."""
+    def _take_warnings(self, measures: Measures, step: int) -> str:
+        """What was not said before, of these measures too."""
         has_settled = step > max(self.settled, self.steps_per_epoch)
         has_shrunk = has_settled and measures.share < SHRUNKEN_SHARE
-        if not (measures.has_collapsed or has_shrunk) or self.warnings:
-            return ""
-        text = (
-            f"the embeddings are collapsing (effective rank {measures.effective_rank:.2f} of "
-            f"{measures.dim}, standard deviation {measures.embedding_std:.4f}, "
-            f"{measures.share:.0%} of an even spread): lower optimiser.lr or the objective's "
-            "temperature, augment, raise schedule.batch_size, or use an objective that keeps "
-            "them apart such as 'vicreg'"
-        )
-        self.warnings.append(text)
+        is_said = any(_COLLAPSING in said for said in self.warnings)
+        if (measures.has_collapsed or has_shrunk) and not is_said:
+            self.warn(_collapse(measures))
+        text, self._unsaid = "; ".join(self._unsaid), []
         return text
+
+
+def _collapse(measures: Measures) -> str:
+    return (
+        f"{_COLLAPSING} (effective rank {measures.effective_rank:.2f} of "
+        f"{measures.dim}, standard deviation {measures.embedding_std:.4f}, "
+        f"{measures.share:.0%} of an even spread): lower optimiser.lr or the objective's "
+        "temperature, augment, raise schedule.batch_size, or use an objective that keeps "
+        "them apart such as 'vicreg'"
+    )
