@@ -21,6 +21,9 @@ from embedkit.train.recipe import Recipe
 
 __all__ = ["Learner", "Network", "Part", "State", "Viewed", "Way", "build_state"]
 
+_CHANNEL_BLOCK = 8
+"""Channels that oneDNN computes at a time with AVX2."""
+
 
 class Part(NamedTuple):
     """What a network is run on: all images of a batch, or some of them.
@@ -208,7 +211,7 @@ def build_state(
     learner = Learner(encoder, projector, module).to(device).train()
     if isinstance(objective, Prepared) and module is not None:
         objective.prepare(module, images.embeddings)
-    if recipe.run.channels_last:
+    if recipe.run.channels_last and not _is_narrow(learner):
         learner.channels_last = True
         learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return State(
@@ -242,6 +245,21 @@ def _channels_last(pixels: torch.Tensor) -> torch.Tensor:
     if pixels.shape[1] == 1:
         return pixels.contiguous().squeeze(1).unsqueeze(-1).permute(0, 3, 1, 2)
     return pixels.contiguous(memory_format=torch.channels_last)
+
+
+def _is_narrow(learner: Learner) -> bool:
+    """Whether channels-last would be unsafe, and of no use either.
+
+    On processors without AVX-512, oneDNN's backward pass of a strided 1x1 convolution with
+    fewer than 8 channels in that order writes past the end of its memory (torch 2.13).
+    """
+    return any(
+        isinstance(m, nn.Conv2d)
+        and m.kernel_size == (1, 1)
+        and m.stride != (1, 1)
+        and m.in_channels < _CHANNEL_BLOCK
+        for m in learner.modules()
+    )
 
 
 def _teacher(learner: Learner, objective: Objective) -> Learner | None:

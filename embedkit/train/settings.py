@@ -286,7 +286,8 @@ class RunSection:
     Attributes:
         precision: ``bf16`` runs the network under autocast; losses stay in float32. ``auto``
             does so where the device multiplies bfloat16 itself, and is ``fp32`` elsewhere.
-        channels_last: Memory format of the network's input.
+        channels_last: Memory format of the network; not of one whose strided 1x1 convolutions
+            read fewer than 8 channels.
         ema: Momentum of the averaged weights that are saved at the end, in [0, 1); 0 saves
             the last weights.
         log_steps: Steps between two lines of ``metrics.jsonl``.

@@ -113,7 +113,7 @@ def test_a_recipe_in_another_encoding_is_refused(tmp_path):
         ("schedule.epochs=0", "schedule.epochs to be at least 1, got 0"),
         ("schedule.batch_size=1", "batch_size to be at least 2"),
         ("schedule.final_lr=2", "final_lr in"),
-        ("run.precision=fp8", "precision of .* as one of fp32, bf16, got 'fp8'"),
+        ("run.precision=fp8", "precision of .* as one of fp32, bf16, auto, got 'fp8'"),
         ("run.ema=1.0", "run.ema in"),
         ("optimiser.lr=0", "lr to be above 0"),
         ("optimiser.lr=1e300", r"lr to be above 0 and at most 1e30, got 1e\+300"),
