@@ -22,7 +22,7 @@ from embedkit.retrieve.index.segment import Segment
 from embedkit.retrieve.index.snapshot import check_snapshot, clear, write_snapshot
 from embedkit.retrieve.index.verify import differences
 from embedkit.retrieve.limits import check_vectors
-from embedkit.retrieve.names import Names
+from embedkit.retrieve.names import HitTable, Names
 from embedkit.retrieve.store import ANSWER_BYTES, Answer, Hits, Page, Query, Row, Scan
 from embedkit.retrieve.transaction import Position
 from embedkit.retrieve.truth import Truth, Vectors
@@ -249,13 +249,9 @@ class OpenCollection:
         self, state: _State, near: Neighbours, query: Query, reader: Truth | View
     ) -> Answer | None:
         """Name the hits and read what else is asked for; None if one of them is gone."""
-        count, k = near.slots.shape
-        names = state.names.of(near.slots.ravel())
-        scores = near.scores.astype(np.float32)
-        hits = [
-            Hits(names[row * k : (row + 1) * k], scores[row], near.slots[row])
-            for row in range(count)
-        ]
+        hits: Sequence[Hits] = ()
+        if len(near.slots):
+            hits = HitTable(state.names, near.slots, near.scores.astype(np.float32))
         with_payload = query.with_payload and state.has_payloads
         if with_payload or query.with_vectors:
             contents = reader.contents(
@@ -265,10 +261,10 @@ class OpenCollection:
                 answer_bytes=query.answer_bytes,
             )
             try:
-                hits = [self._filled(h, contents, with_payload=with_payload) for h in hits]
+                hits = tuple(self._filled(h, contents, with_payload=with_payload) for h in hits)
             except KeyError:
                 return None
-        return Answer(tuple(hits), near.exact, state.position.collection)
+        return Answer(hits, near.exact, state.position.collection)
 
     def _filled(
         self, hits: Hits, contents: Mapping[int, Content], *, with_payload: bool

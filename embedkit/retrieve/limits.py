@@ -206,10 +206,10 @@ def check_vectors(vectors: Embeddings, dim: int, metric: Metric) -> None:
         raise InvalidInput(
             f"expected vectors float32 (n, {dim}), got {vectors.dtype} {vectors.shape}"
         )
-    finite = np.isfinite(vectors).all(axis=1)
+    finite = np.isfinite(vectors)
     if not finite.all():
         raise InvalidInput(
-            f"expected finite vectors, got NaN or infinity in row {_first(~finite)}"
+            f"expected finite vectors, got NaN or infinity in row {_first(~finite.all(axis=1))}"
         )
     if metric == "cosine":
         zero = ~vectors.any(axis=1)

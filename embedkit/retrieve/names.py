@@ -3,69 +3,47 @@
 A slot stands for one version of one vector for ever, so what a slot is called never changes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from embedkit.retrieve.index.blocks import Slots
+from embedkit.retrieve.store import Hits
 
-__all__ = ["Names"]
+__all__ = ["HitTable", "Names"]
 
-_ROWS = 1 << 18
+_LEAST_ROWS = 1024
 # Names of slots that are gone are kept until they are as many as the others.
 _SPARE_ROWS = 1 << 16
+_ROWS_AT_ONCE = 1 << 16
+# So few are cut out one by one in less time than arrays of their bytes are made.
+_FEW = 48
 
-
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """The names of up to 262,144 slots, in UTF-8 one after the other.
-
-    A part only grows behind the end that older readers know of. Unused rows take no memory.
-
-    Attributes:
-        slots: (rows,) int64, ascending.
-        ends: (rows,) uint32, where each name ends in ``text``.
-        text: All names.
-        count: Rows in use; those behind belong to newer parts.
-    """
-
-    slots: Slots = field(default_factory=lambda: np.empty(_ROWS, np.int64))
-    ends: npt.NDArray[np.uint32] = field(default_factory=lambda: np.empty(_ROWS, np.uint32))
-    text: bytearray = field(default_factory=bytearray)
-    count: int = 0
-
-    def appended(self, slots: Slots, names: Sequence[str]) -> "_Part":
-        """The part with rows added; only the newest may be added to."""
-        end = self.count + len(slots)
-        texts = [name.encode() for name in names]
-        start = int(self.ends[self.count - 1]) if self.count else 0
-        del self.text[start:]  # of a write that was not committed
-        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-        self.slots[self.count : end] = slots
-        self.ends[self.count : end] = start + np.cumsum(lengths)
-        self.text.extend(b"".join(texts))
-        return _Part(self.slots, self.ends, self.text, end)
-
-    def named(self, slots: Slots) -> list[str]:
-        """The names of slots that are in here."""
-        first, last = int(self.slots[0]), int(self.slots[self.count - 1])
-        if last - first + 1 == self.count:
-            places = slots - first
-        else:
-            places = np.searchsorted(self.slots[: self.count], slots)
-        starts = np.where(places > 0, self.ends[places - 1], 0).tolist()
-        ends = self.ends[places].tolist()
-        text = self.text
-        return [text[a:b].decode() for a, b in zip(starts, ends, strict=True)]
+Bytes = npt.NDArray[np.uint8]
+Value = TypeVar("Value", bound=np.generic)
 
 
 @dataclass(frozen=True, eq=False)
 class Names:
-    """A value: adding names gives a new one, and who reads an old one is not disturbed."""
+    """A value: adding names gives a new one, and who reads an old one is not disturbed.
 
-    _parts: tuple[_Part, ...] = ()
+    Arrays only grow behind the end that older values know of, and are copied where they are
+    full. Unused rows take no memory.
+
+    Attributes:
+        count: Slots with a name, those that are gone included.
+    """
+
+    count: int = 0
+    _slots: Slots = field(default_factory=lambda: np.empty(0, np.int64))
+    # Where each name begins in the text, and the last one ends.
+    _starts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
+    # All names in UTF-8, one after the other.
+    _text: Bytes = field(default_factory=lambda: np.empty(0, np.uint8))
 
     @classmethod
     def read(cls, rows: Iterable[tuple[Slots, Sequence[str]]]) -> "Names":
@@ -75,11 +53,6 @@ class Names:
             names = names.added(slots, texts)
         return names
 
-    @property
-    def count(self) -> int:
-        """Slots with a name, those that are gone included."""
-        return sum(part.count for part in self._parts)
-
     def added(self, slots: Slots, names: Sequence[str]) -> "Names":
         """Return these names and those of further slots; only the newest may be added to.
 
@@ -87,15 +60,17 @@ class Names:
             slots: (n,) ascending, all above those that have a name.
             names: One for each.
         """
-        parts = list(self._parts)
-        start = 0
-        while start < len(slots):
-            if not parts or parts[-1].count == _ROWS:
-                parts.append(_Part())
-            end = min(len(slots), start + _ROWS - parts[-1].count)
-            parts[-1] = parts[-1].appended(slots[start:end], names[start:end])
-            start = end
-        return Names(tuple(parts))
+        texts = [name.encode() for name in names]
+        new = np.frombuffer(b"".join(texts), np.uint8)
+        start, end = int(self._starts[self.count]), self.count + len(slots)
+        rows = _with_room(self._slots, self.count, end)
+        starts = _with_room(self._starts, self.count + 1, end + 1)
+        text = _with_room(self._text, start, start + len(new))
+        rows[self.count : end] = slots
+        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+        starts[self.count + 1 : end + 1] = start + np.cumsum(lengths)
+        text[start : start + len(new)] = new
+        return Names(end, rows, starts, text)
 
     def wants_packing(self, alive: int) -> bool:
         """Whether most of the names are of slots that are gone.
@@ -108,19 +83,105 @@ class Names:
     def only(self, slots: Slots) -> "Names":
         """Return the names of some ascending slots, in memory of their own."""
         return Names.read(
-            (slots[i : i + _ROWS], self.of(slots[i : i + _ROWS]))
-            for i in range(0, len(slots), _ROWS)
+            (slots[i : i + _ROWS_AT_ONCE], self.of(slots[i : i + _ROWS_AT_ONCE]))
+            for i in range(0, len(slots), _ROWS_AT_ONCE)
         )
 
     def of(self, slots: Slots) -> list[str]:
         """The names of slots (n,) in any order, each of them added before."""
-        if len(self._parts) == 1:
-            return self._parts[0].named(slots)
-        found: npt.NDArray[np.object_] = np.empty(len(slots), object)
-        firsts = [part.slots[0] for part in self._parts]
-        homes = np.searchsorted(firsts, slots, "right") - 1
-        for number in np.unique(homes).tolist():
-            mine = homes == number
-            found[mine] = self._parts[number].named(slots[mine])
-        names: list[str] = found.tolist()
-        return names
+        if not len(slots):
+            return []
+        if len(slots) <= _FEW:
+            places, text = self._places(slots), self._text.data
+            spans = zip(
+                self._starts[places].tolist(), self._starts[places + 1].tolist(), strict=True
+            )
+            return [str(text[start:end], "utf-8") for start, end in spans]
+        data, lengths = self.packed(slots)
+        ends = np.cumsum(lengths).tolist()
+        joined = data.tobytes()
+        if joined.isascii():
+            whole = joined.decode("ascii")
+            return [whole[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+        return [joined[a:b].decode() for a, b in zip([0, *ends], ends, strict=False)]
+
+    def packed(self, slots: Slots, room: int = 0) -> tuple[Bytes, npt.NDArray[np.int64]]:
+        """The names of slots (n,) in any order as bytes, one after the other.
+
+        Args:
+            slots: At least one.
+            room: Bytes before each name, for the caller to fill.
+
+        Returns:
+            The bytes, and the length (n,) of each name without the room.
+        """
+        places = self._places(slots)
+        starts = self._starts[places]
+        lengths = self._starts[places + 1] - starts
+        wide = lengths + room
+        ends = np.cumsum(wide)
+        index = np.arange(ends[-1])
+        index += np.repeat(starts - room - (ends - wide), wide)
+        return self._text.take(index, mode="clip"), lengths
+
+    def _places(self, slots: Slots) -> Slots:
+        """Rows of slots that have one."""
+        first, last = self._slots[0], self._slots[self.count - 1]
+        if last - first + 1 == self.count:
+            return slots - int(first)
+        rows: Slots = np.searchsorted(self._slots[: self.count], slots)
+        return rows
+
+
+class HitTable(Sequence[Hits]):
+    """The hits of each query, as many for all of them, without payloads and vectors.
+
+    Arrays are what an answer to many queries is made from; ids become texts when asked for.
+
+    Args:
+        names: Has every slot.
+        slots: (n, k) int64, best first.
+        scores: (n, k) float32.
+    """
+
+    def __init__(self, names: Names, slots: Slots, scores: npt.NDArray[np.float32]) -> None:
+        self._names = names
+        self.slots = slots
+        self.scores = scores
+
+    def packed_ids(self, room: int) -> tuple[Bytes, npt.NDArray[np.int64]]:
+        """All ids as bytes, and the length (n * k,) of each; see ``Names.packed``."""
+        return self._names.packed(self.slots.ravel(), room)
+
+    @cached_property
+    def _ids(self) -> list[str]:
+        return self._names.of(self.slots.ravel())
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    def __iter__(self) -> Iterator[Hits]:
+        return map(self._row, range(len(self.slots)))
+
+    @overload
+    def __getitem__(self, index: int) -> Hits: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Hits, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Hits | tuple[Hits, ...]:
+        rows = range(len(self.slots))[index]
+        return self._row(rows) if isinstance(rows, int) else tuple(map(self._row, rows))
+
+    def _row(self, row: int) -> Hits:
+        k = self.slots.shape[1]
+        return Hits(self._ids[row * k : (row + 1) * k], self.scores[row], self.slots[row])
+
+
+def _with_room(array: npt.NDArray[Value], used: int, needed: int) -> npt.NDArray[Value]:
+    """The array, or a copy of its used part with room for twice as much as needed."""
+    if needed <= len(array):
+        return array
+    larger = np.empty(max(_LEAST_ROWS, 2 * needed), array.dtype)
+    larger[:used] = array[:used]
+    return larger

@@ -129,7 +129,7 @@ class Answer:
         collection: The collection as it was when searched.
     """
 
-    hits: tuple[Hits, ...]
+    hits: Sequence[Hits]
     exact: bool
     collection: Collection
 

@@ -11,7 +11,7 @@ from embedkit.retrieve.names import Names
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(module, "_ROWS", 7)
+    monkeypatch.setattr(module, "_LEAST_ROWS", 7)
     monkeypatch.setattr(module, "_SPARE_ROWS", 5)
 
 

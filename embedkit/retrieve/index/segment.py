@@ -13,6 +13,7 @@ from embedkit.retrieve.index.engines.spec import Engine, Spec
 from embedkit.retrieve.index.scoring import (
     MARGIN,
     Neighbours,
+    compared,
     joined,
     nearest,
     prepared,
@@ -133,17 +134,26 @@ class Segment:
         wide = k + (MARGIN if is_exact else _SMALL_MARGIN)
         wide = min(max(wide, int(np.ceil(k * self.curve.width))), chosen.count)
         found = self.engine.search(queries, wide, effort, chosen.selector())
-        missing = found.position < 0
-        # What stands in for a missing one must be there; -inf keeps it out.
-        positions = np.where(missing, found.position.max(), found.position)
-        scores = self._scores(queries, positions, source)
-        scores[missing] = -np.inf
+        missing, positions = found.position < 0, found.position
+        is_short = missing.any()
+        if is_short:  # what stands in for a missing one must be there; -inf keeps it out
+            positions = np.where(missing, positions.max(), positions)
+        scores = self._scores(queries, positions, found.vectors, source)
+        if is_short:
+            scores[missing] = -np.inf
         near = Neighbours.ranked(self.slots[positions], scores, k, exact=is_exact)
         return near, ~missing[:, k - 1]
 
     def _scores(
-        self, queries: Embeddings, positions: npt.NDArray[np.int64], source: Source
+        self,
+        queries: Embeddings,
+        positions: npt.NDArray[np.int64],
+        vectors: Embeddings | None,
+        source: Source,
     ) -> npt.NDArray[np.float64]:
+        if vectors is not None:
+            wide = vectors.astype(np.float64)
+            return compared(queries.astype(np.float64), wide, self.spec.metric)
         if self.spec.holds_vectors:
             return rescored(queries, positions, self._held, self.spec.metric)
         unique, inverse = np.unique(positions, return_inverse=True)

@@ -11,10 +11,18 @@ from google.protobuf.message import Message
 
 from embedkit.serve.observe.tracing import Trace
 
-__all__ = ["Begin", "Call", "forever"]
+__all__ = ["Begin", "Call", "Reply", "forever"]
 
 # gRPC gives a call without deadline some centuries.
 _FOREVER_S = 1e8
+
+
+class Reply(Protocol):
+    """An answer: a message, or what was written as one already."""
+
+    def SerializeToString(self) -> bytes:
+        """Its bytes on the wire."""
+        ...
 
 
 class Call(Protocol):
@@ -34,7 +42,7 @@ class Call(Protocol):
         """Have ``cancel`` called if the caller goes away; False if it has gone already."""
         ...
 
-    def reply(self, message: Message) -> None:
+    def reply(self, message: Reply) -> None:
         """End the call well. Nothing happens if the caller has gone."""
         ...
 

@@ -7,14 +7,13 @@ from collections.abc import Callable
 from typing import Protocol
 
 import grpc
-from google.protobuf.message import Message
 from grpc_status import rpc_status
 
 from embedkit.errors import EmbedkitError
 from embedkit.serve.access.auth import Metadata
 from embedkit.serve.observe.record import CallRecord
 from embedkit.serve.observe.tracing import Trace
-from embedkit.serve.services.call import forever
+from embedkit.serve.services.call import Reply, forever
 from embedkit.wire.status import to_status
 
 __all__ = ["Transport", "WaitingCall", "WatchedCall"]
@@ -100,7 +99,7 @@ class WatchedCall:
         """Have ``cancel`` called if the caller goes away; False if it has gone already."""
         return self._transport.watch(cancel)
 
-    def reply(self, message: Message) -> None:
+    def reply(self, message: Reply) -> None:
         """End the call well. Nothing happens if it has ended."""
         if not self._is_ended:
             self._is_ended = True

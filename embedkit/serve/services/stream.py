@@ -21,7 +21,7 @@ from embedkit.errors import EmbedkitError
 from embedkit.serve.access.auth import Metadata
 from embedkit.serve.observe.record import CallRecord
 from embedkit.serve.observe.tracing import Trace
-from embedkit.serve.services.call import forever
+from embedkit.serve.services.call import Reply, forever
 from embedkit.wire.status import to_status
 
 __all__ = ["Refuse", "Stream", "StreamCall", "StreamLimits"]
@@ -77,7 +77,7 @@ class StreamCall:
         """Have ``cancel`` called if the caller goes away; False if it has gone already."""
         return self._stream.watch(self, cancel)
 
-    def reply(self, message: Message) -> None:
+    def reply(self, message: Reply) -> None:
         """Answer the request. Nothing happens if it is answered."""
         self._stream.reply(self, message)
 
@@ -167,7 +167,7 @@ class Stream:
             call.cancels.append(cancel)
         return True
 
-    def reply(self, call: StreamCall, message: Message) -> None:
+    def reply(self, call: StreamCall, message: Reply) -> None:
         """Answer a request well."""
         self._answer(call, message, "OK", "", "")
 
@@ -182,7 +182,7 @@ class Stream:
         self._answer(call, answer, code, reason, status.message)
 
     def _answer(
-        self, call: StreamCall, message: Message, code: str, reason: str, details: str
+        self, call: StreamCall, message: Reply, code: str, reason: str, details: str
     ) -> None:
         data = message.SerializeToString()
         with self._changed:

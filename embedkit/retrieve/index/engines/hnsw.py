@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import faiss
 import numpy as np
@@ -35,6 +36,15 @@ class Graph:
 
     effort_name = "ef"
 
+    @cached_property
+    def _rows(self) -> Embeddings | None:
+        """The whole vectors (n, d) where FAISS has them, in its memory; else None."""
+        storage = faiss.downcast_index(self.index.storage)
+        if not isinstance(storage, faiss.IndexFlat):
+            return None
+        rows = faiss.rev_swig_ptr(storage.get_xb(), int(storage.ntotal) * int(storage.d))
+        return rows.reshape(-1, int(storage.d))
+
     @property
     def memory_bytes(self) -> int:
         """Bytes of vectors or codes, and of the links."""
@@ -65,6 +75,8 @@ class Graph:
 
     def vectors(self, positions: npt.NDArray[np.int64]) -> Embeddings:
         """What the codes of some positions (n,) stand for, (n, d) float32."""
+        if self._rows is not None:
+            return self._rows.take(positions, axis=0)
         return np.asarray(self.index.reconstruct_batch(positions), np.float32)
 
 

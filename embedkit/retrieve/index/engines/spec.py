@@ -49,10 +49,12 @@ class Found:
     Attributes:
         measure: FAISS's own, float32; lower is better under L2.
         position: -1 for none.
+        vectors: (n, m, d) prepared float32, finite; None where they have to be asked for.
     """
 
     measure: npt.NDArray[np.float32]
     position: npt.NDArray[np.int64]
+    vectors: Embeddings | None = None
 
 
 class Engine(Protocol):

@@ -50,7 +50,7 @@ def add_index_service(
         method.name: grpc.unary_unary_rpc_method_handler(
             getattr(servicer, method.name),
             request_deserializer=GetMessageClass(method.input_type).FromString,
-            response_serializer=GetMessageClass(method.output_type).SerializeToString,
+            response_serializer=lambda reply: reply.SerializeToString(),
         )
         for method in _SERVICE.methods
         if not method.client_streaming and not (guard.is_direct and method.name == "Search")

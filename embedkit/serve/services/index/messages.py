@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from embedkit.errors import MessageTooLarge
 from embedkit.retrieve.ask.groups import Group
+from embedkit.retrieve.limits import Limits
+from embedkit.retrieve.names import HitTable
 from embedkit.retrieve.store import Hits, Row
 from embedkit.types import SearchParams
 from embedkit.wire.codec import encode_tensor
@@ -18,6 +20,7 @@ __all__ = ["check_hits", "check_rows", "group_hits", "hits", "params_of", "recor
 
 # Bytes of a hit's or a record's message beside id, payload and vector, about.
 _FRAME = 24
+_ID_BYTES = Limits().id_bytes
 
 
 def record(id_: str, row: Row | None) -> index_pb2.Record:
@@ -56,12 +59,14 @@ def group_hits(groups: Sequence[Group]) -> index_pb2.Hits:
     return message
 
 
-def check_hits(answers: Iterable[Hits], most: int) -> None:
+def check_hits(answers: Sequence[Hits], most: int) -> None:
     """Refuse an answer that would be too large, before it is made.
 
     Raises:
         MessageTooLarge: If so.
     """
+    if isinstance(answers, HitTable) and answers.slots.size * (_ID_BYTES + _FRAME) <= most:
+        return  # whatever the ids are
     _check_size(
         sum(h.size + sum(map(len, h.ids)) + _FRAME * len(h) for h in answers),
         most,

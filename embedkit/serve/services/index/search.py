@@ -7,10 +7,13 @@ from embedkit.retrieve.ask import window
 from embedkit.retrieve.ask.groups import grouped
 from embedkit.retrieve.ask.pairs import Wanted, pairs
 from embedkit.retrieve.ask.within import within
+from embedkit.retrieve.names import HitTable
 from embedkit.retrieve.patience import Patience
 from embedkit.retrieve.store import Query
+from embedkit.serve.services.call import Reply
 from embedkit.serve.services.failure import answering
 from embedkit.serve.services.index.messages import check_hits, group_hits, hits, params_of
+from embedkit.serve.services.index.packed import Written, written_results
 from embedkit.serve.services.index.parts import Calls, patience_of, vectors_of
 from embedkit.wire.proto import index_pb2
 
@@ -23,15 +26,11 @@ class SearchCalls(Calls):
     """Calls that search."""
 
     @answering
-    def Search(
-        self, request: index_pb2.SearchRequest, context: grpc.ServicerContext
-    ) -> index_pb2.SearchResponse:
+    def Search(self, request: index_pb2.SearchRequest, context: grpc.ServicerContext) -> Reply:
         """Find the neighbours of vectors or images."""
         return self.found(request, patience_of(context))
 
-    def found(
-        self, request: index_pb2.SearchRequest, patience: Patience
-    ) -> index_pb2.SearchResponse:
+    def found(self, request: index_pb2.SearchRequest, patience: Patience) -> Reply:
         """Find the neighbours of vectors or images."""
         query = self._query(request, request.k, patience)
         if request.group_by or request.group_size:
@@ -41,13 +40,18 @@ class SearchCalls(Calls):
             self._store, request.collection, query, offset=request.offset, threshold=threshold
         )
         check_hits(answer.hits, self._parts.answer_bytes)
-        return index_pb2.SearchResponse(
-            results=[hits(found) for found in answer.hits],
+        reply = index_pb2.SearchResponse(
             exact=answer.exact,
             model_digest=answer.collection.model_digest,
             request_id=request.request_id,
             sequence=answer.collection.sequence,
         )
+        if isinstance(answer.hits, HitTable) and answer.hits.slots.size:
+            results = written_results(answer.hits)
+            if results is not None:
+                return Written(results + reply.SerializeToString())
+        reply.results.extend(map(hits, answer.hits))
+        return reply
 
     @answering
     def RangeSearch(
@@ -125,7 +129,7 @@ class SearchCalls(Calls):
             self._store, request.collection, query, request.group_by, request.group_size or 1
         )
         check_hits(
-            (g.hits for groups in found.groups for g in groups), self._parts.answer_bytes
+            [g.hits for groups in found.groups for g in groups], self._parts.answer_bytes
         )
         return index_pb2.SearchResponse(
             results=[group_hits(groups) for groups in found.groups],

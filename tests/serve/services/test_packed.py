@@ -1,0 +1,43 @@
+"""Replies written from arrays are, byte for byte, what protobuf writes of the same hits."""
+
+import numpy as np
+import pytest
+
+from embedkit.retrieve.names import HitTable, Names
+from embedkit.serve.services.index.messages import hits
+from embedkit.serve.services.index.packed import written_results
+from embedkit.wire.proto import index_pb2
+
+
+def table(rng: np.random.Generator, shape: tuple[int, int], longest: int) -> HitTable:
+    ids = [f"{'ä' * int(rng.integers(0, longest // 2 - 1))}{i}" for i in range(50)]
+    ids[3] = ""
+    ids[4] = "x" * longest
+    names = Names().added(np.arange(5, 55), ids)
+    slots = rng.integers(5, 55, shape)
+    slots[0, 0] = 9
+    return HitTable(names, slots, rng.standard_normal(shape).astype(np.float32))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (2, 31), (4, 32), (64, 10), (2, 5000)])
+def test_bytes_are_those_of_protobuf(rng: np.random.Generator, shape: tuple[int, int]) -> None:
+    found = table(rng, shape, longest=127)
+    message = index_pb2.SearchResponse(results=map(hits, found))
+    assert written_results(found) == message.SerializeToString()
+
+
+def test_longer_ids_are_left_to_protobuf(rng: np.random.Generator) -> None:
+    assert written_results(table(rng, (3, 7), longest=128)) is None
+
+
+def test_a_table_is_a_sequence_of_hits(rng: np.random.Generator) -> None:
+    found = table(rng, (3, 60), longest=20)
+    rows = list(found)
+    assert len(found) == len(rows) == 3
+    pairs = (0, found[0], found[-3]), (2, found[2], found[1:][-1])
+    for row, same, last in pairs:
+        assert list(rows[row].ids) == list(same.ids) == list(last.ids)
+        assert np.array_equal(rows[row].scores, found.scores[row])
+    assert found[0].ids[0] == "x" * 20
+    with pytest.raises(IndexError):
+        found[3]
