@@ -1,6 +1,7 @@
 """Do black-box attacks keep a server busy? Their images/s beside multi-image calls.
 
     python tools/bench_attacks_served.py [--bundle DIR] [--images 256] [--rounds 5]
+        [--attacks square,simba,nes]
 
 A server process with one core and this process on another. Each round sends multi-image calls
 in a closed loop, as ``embedkit bench serve`` does (64 images, 4 calls in flight), and then runs
@@ -16,10 +17,11 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,12 +33,9 @@ from embedkit.bench.serving.server import Target as Place
 from embedkit.bench.serving.server import own_server
 from embedkit.bundle import Bundle
 from embedkit.client.sync import connect
-from embedkit.evaluate.attack import Attack, Target, run_attack
-from embedkit.evaluate.attacks.nes import NES
-from embedkit.evaluate.attacks.simba import SimBA
-from embedkit.evaluate.attacks.square import Square
+from embedkit.evaluate.attack import Attack, Target, attacks, run_attack
 from embedkit.evaluate.oracle import KnnHead
-from embedkit.evaluate.threat import Threat
+from embedkit.evaluate.threat import Threat, ThreatNorm
 
 CALLS = Case("multi-image", images=64, in_flight=4)
 
@@ -54,15 +53,18 @@ def target_of(place: Place, shape: tuple[int, ...], images: int, bank: int) -> I
         yield Target(victim, head, attacked, tuple(map(str, range(images))))
 
 
-def attacks_for(queries: int) -> dict[str, Attack]:
-    """The attacks, with as many queries per image."""
-    return {"square": Square(queries), "simba": SimBA(queries), "nes": NES(queries)}
+def attack_of(name: str, queries: int) -> tuple[Attack, Threat]:
+    """An attack by queries, with as many per image, and a threat that it knows."""
+    kind: Callable[..., Any] = attacks.get(name)
+    method: Attack = kind(queries=queries)
+    norm: ThreatNorm = "linf" if "linf" in method.norms else "l2"
+    return method, Threat(norm, 1, queries)
 
 
-def images_per_s(method: Attack, target: Target, queries: int) -> float:
+def images_per_s(method: Attack, target: Target, threat: Threat) -> float:
     """Queries per second of one attack, its own work and the final check included."""
     began = time.perf_counter()
-    outcome = run_attack(method, target, Threat("linf", 1, queries))
+    outcome = run_attack(method, target, threat)
     images = outcome.usage.images + len(target.images)
     return images / (time.perf_counter() - began)
 
@@ -97,8 +99,9 @@ def measure(options: argparse.Namespace) -> dict[str, list[float]]:
                 )
             rate = loop.calls * CALLS.images / loop.seconds
             queries = max(int(rate * options.seconds / options.images), 20)
-            for name, method in attacks_for(queries).items():
-                ratio = images_per_s(method, target, queries) / rate
+            for name in options.attacks.split(","):
+                method, threat = attack_of(name, queries)
+                ratio = images_per_s(method, target, threat) / rate
                 # The first round warms up.
                 if number:
                     ratios.setdefault(name, []).append(ratio)
@@ -111,6 +114,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--bundle", type=Path)
     parser.add_argument("--network", choices=("light", "heavy"), default="heavy")
+    parser.add_argument("--attacks", default="square,simba,nes")
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--bank", type=int, default=2000)
     parser.add_argument("--seconds", type=float, default=4.0)

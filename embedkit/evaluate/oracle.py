@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from embedkit.errors import BudgetExhausted, InvalidInput
 from embedkit.evaluate.threat import Threat
-from embedkit.measures.knn import nearest, unit
+from embedkit.measures.knn import blocks, largest, unit
 from embedkit.types import Embedder, Embeddings, Images, Labels, Metered, Scores, Usage
 
 __all__ = ["CosineHead", "Indices", "KnnHead", "Oracle", "QueryMeter", "VictimHead"]
@@ -87,48 +87,60 @@ class KnnHead:
 
     def decide(self, embeddings: Embeddings) -> Labels:
         """Return the class with the largest vote, (m,); ties go to the smallest index."""
-        return np.asarray(self._log_votes(embeddings)[0].argmax(axis=1), dtype=np.int64)
+        queries = unit(embeddings)
+        decided = np.empty(len(queries), np.int64)
+        for block in blocks(len(queries), len(self.bank)):
+            votes, _ = self._votes(queries[block] @ self._unit_bank.T)
+            decided[block] = votes.argmax(axis=1)
+        return decided
 
     def margins(self, embeddings: Embeddings, indices: Indices) -> Scores:
         """Log vote of the label minus that of the strongest other class, (m,)."""
-        votes, filled = self._log_votes(embeddings)
-        rows = np.arange(len(votes))
-        labels = self.labels[indices]
-        own = filled[rows, labels]
-        others = filled.copy()
-        others[rows, labels] = -np.inf
-        margins = own - others.max(axis=1, initial=-np.inf)
+        queries, labels = unit(embeddings), self.labels[indices]
+        margins = np.empty(len(queries))
+        for block in blocks(len(queries), len(self.bank)):
+            margins[block] = self._margins(queries[block] @ self._unit_bank.T, labels[block])
+        return margins
+
+    def _margins(self, cosines: npt.NDArray[np.float32], labels: Labels) -> Scores:
+        votes, top = self._votes(cosines)
         kept = votes.argmax(axis=1) == labels
+        rows = np.arange(len(votes))
+        own = votes[rows, labels]
+        votes[rows, labels] = 0
+        other = votes.max(axis=1)
+        with np.errstate(divide="ignore"):
+            margins = np.log(own) - np.log(other)
+        lonely = np.flatnonzero((own == 0) | (other == 0))
+        if len(lonely):
+            # Whoever has no vote, the label or all others, counts with its nearest image.
+            is_own = self.bank_labels == labels[lonely, None]
+            absent = own[lonely] == 0
+            wanted = np.where(is_own == absent[:, None], cosines[lonely], -np.inf)
+            best = wanted.max(axis=1) / self.temperature - top[lonely]
+            present = np.log(own[lonely] + other[lonely])
+            margins[lonely] = np.where(absent, best - present, present - best)
         # Ties and rounding: the sign has to say what the vote decided.
         smallest = np.finfo(np.float64).tiny
         signed = np.where(kept, np.maximum(margins, smallest), np.minimum(margins, 0.0))
-        return np.asarray(signed, dtype=np.float64)
+        return np.asarray(signed, np.float64)
 
-    def _log_votes(self, embeddings: Embeddings) -> tuple[npt.NDArray[np.float64], ...]:
-        """Log votes (m, c) of the k neighbours alone, and with absent classes filled in."""
-        nearby, cosines = nearest(self.bank, embeddings, min(self.k, len(self.bank)))
-        logits = cosines.astype(np.float64) / self.temperature
-        top = logits[:, :1]
-        votes = np.zeros((len(embeddings), self.classes))
-        rows = np.arange(len(embeddings))[:, None]
-        np.add.at(votes, (rows, self.bank_labels[nearby]), np.exp(logits - top))
-        with np.errstate(divide="ignore"):
-            log_votes = np.log(votes) + top
-        best = self._best_per_class(unit(embeddings) @ self.bank.T) / self.temperature
-        return log_votes, np.where(votes > 0, log_votes, best)
-
-    def _best_per_class(self, similarity: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """Cosine to the nearest bank image of each class, (m, c); -inf for an empty class."""
-        best = np.full((len(similarity), self.classes), -np.inf)
-        order, starts, present = self._by_class
-        best[:, present] = np.maximum.reduceat(similarity[:, order], starts, axis=1)
-        return best
+    def _votes(self, cosines: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float64], ...]:
+        """Votes (m, c) of the k nearest in units of the nearest's, and its logarithm (m,)."""
+        nearby = largest(cosines, min(self.k, len(self.bank)))
+        logits = np.take_along_axis(cosines, nearby, axis=1) / np.float64(self.temperature)
+        top = logits[:, 0]
+        cells = self.bank_labels[nearby] + self.classes * np.arange(len(cosines))[:, None]
+        votes = np.bincount(
+            cells.ravel(),
+            np.exp(logits - top[:, None]).ravel(),
+            minlength=len(cosines) * self.classes,
+        )
+        return np.asarray(votes.reshape(len(cosines), self.classes), np.float64), top
 
     @cached_property
-    def _by_class(self) -> tuple[npt.NDArray[np.intp], ...]:
-        order = np.argsort(self.bank_labels, kind="stable")
-        present, starts = np.unique(self.bank_labels[order], return_index=True)
-        return order, starts, present
+    def _unit_bank(self) -> Embeddings:
+        return unit(self.bank)
 
 
 @dataclass(frozen=True)
@@ -339,25 +351,33 @@ class Oracle:
         self, images: Images, indices: Indices, rows: Indices, seen: Scores, before: Indices
     ) -> None:
         """Keep what is best, nearest and first among the rows that may be."""
-        owners = indices[rows]
-        if self._threat is None:
-            distances = np.zeros(len(rows))
-            radius = 0.0
-        else:
+        owners, seen = indices[rows], seen[rows]
+        distances, inside = np.zeros(len(rows)), np.ones(len(rows), bool)
+        if self._threat is not None:
             distances = self._threat.distances(images[rows], self._originals[owners])
-            radius = self._threat.size
-        for row, index, distance in zip(rows, owners, distances, strict=True):
-            nearer, fooled = distance <= self.nearest[index], seen[row] <= 0
-            inside = distance <= radius
-            take = inside and seen[row] <= self.best_margins[index]
-            if self._answers != "scores":
-                take = nearer and fooled
-            if take:
-                self.best[index] = images[row]
-                self.best_margins[index] = seen[row]
-            if fooled and nearer:
-                self.nearest[index] = distance
-            if fooled and inside and not self.first_success[index]:
-                earlier = int(np.count_nonzero(indices[:row] == index))
-                sent = int(self.meter.per_image[index])
-                self.first_success[index] = min(int(before[row]) + earlier + 1, sent)
+            inside = distances <= self._threat.size
+        fooled = seen <= 0
+        nearest = _least(owners, distances, fooled)
+        nearest = nearest[distances[nearest] <= self.nearest[owners[nearest]]]
+        best = nearest
+        if self._answers == "scores":
+            best = _least(owners, seen, inside)
+            best = best[seen[best] <= self.best_margins[owners[best]]]
+        self.best[owners[best]] = images[rows[best]]
+        self.best_margins[owners[best]] = seen[best]
+        self.nearest[owners[nearest]] = distances[nearest]
+        candidates = np.flatnonzero(fooled & inside & (self.first_success[owners] == 0))
+        _, first = np.unique(owners[candidates], return_index=True)
+        for row in candidates[first]:
+            index = owners[row]
+            earlier = int(np.count_nonzero(indices[: rows[row]] == index))
+            sent = int(self.meter.per_image[index])
+            self.first_success[index] = min(int(before[rows[row]]) + earlier + 1, sent)
+
+
+def _least(owners: Indices, values: Scores, allowed: npt.NDArray[np.bool_]) -> Indices:
+    """Of each owner the allowed row with the least value, the last one among equals."""
+    rows = np.flatnonzero(allowed)
+    order = rows[np.lexsort((-rows, values[rows], owners[rows]))]
+    _, first = np.unique(owners[order], return_index=True)
+    return np.asarray(order[first], np.int64)

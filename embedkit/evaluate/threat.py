@@ -85,6 +85,10 @@ class Threat:
 
         Of a patch it is the side of the smallest square that holds every change.
         """
+        if self.norm == "linf" and images.dtype == np.uint8:
+            apart = np.maximum(images, originals) - np.minimum(images, originals)
+            largest = apart.reshape(len(apart), -1).max(axis=1, initial=0)
+            return np.asarray(largest, np.float64)
         delta = images.astype(np.float64) - originals.astype(np.float64)
         if self.norm == "patch":
             return _extents(np.asarray((delta != 0).any(axis=3)))
@@ -107,11 +111,11 @@ class Threat:
         Of a patch the square that keeps most of the change stays, and the rest is undone.
         Candidates that are not numbers fall back to the original.
         """
+        if self.norm == "linf":
+            return _into_box(candidates, originals, self.radius_255)
         centre = originals.astype(np.float64)
         delta = np.nan_to_num(candidates.astype(np.float64) - centre, nan=0.0)
-        if self.norm == "linf":
-            delta = np.clip(delta, -self.radius_255, self.radius_255)
-        elif self.norm == "patch":
+        if self.norm == "patch":
             delta = delta * _strongest_window(delta, self.side_px)
         else:
             lengths = np.linalg.norm(_flat(delta), axis=1)
@@ -130,6 +134,13 @@ class Threat:
             (n, h, w, c) uint8. Rounding is to the nearest level, except that an ``l2`` ball is
             kept by rounding as many components as needed towards the original instead.
         """
+        if self.norm == "linf":
+            pixels = _into_box(candidates, originals, self.radius_255)
+            # Halves go towards the even change, not the even level.
+            pixels -= originals
+            np.rint(pixels, out=pixels)
+            pixels += originals
+            return pixels.astype(np.uint8)
         centre = originals.astype(np.int64)
         delta = self.project(candidates, originals).astype(np.float64) - centre
         rounded = np.rint(delta).astype(np.int64)
@@ -137,6 +148,18 @@ class Threat:
             for index, exact in enumerate(delta):
                 rounded[index] = _shortened(exact, rounded[index], self.radius_255)
         return np.asarray(np.clip(centre + rounded, 0, 255), dtype=np.uint8)
+
+
+def _into_box(candidates: Candidates, originals: Images, radius: float) -> Candidates:
+    """Candidates clipped to the linf ball and to 0 to 255; the original where no number is."""
+    reach = np.uint8(min(radius, 255))
+    low = np.maximum(originals, reach) - reach
+    high = np.minimum(originals, 255 - reach) + reach
+    pixels: Candidates = np.clip(candidates, low, high, dtype=np.float32)
+    missing = np.isnan(pixels)
+    if missing.any():
+        pixels[missing] = originals[missing]
+    return pixels
 
 
 def _flat(pixels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from embedkit.errors import InvalidInput
 from embedkit.types import Embeddings, Labels
 
-__all__ = ["Neighbours", "nearest", "unit", "vote", "weighted_knn"]
+__all__ = ["Neighbours", "blocks", "largest", "nearest", "unit", "vote", "weighted_knn"]
 
 Neighbours = Annotated[npt.NDArray[np.int64], "n k"]
 """Row numbers of the nearest images, best first."""
@@ -101,9 +101,9 @@ def nearest(
     bank, queries = unit(train_z), unit(test_z)
     rows = np.empty((len(queries), k), dtype=np.int64)
     cosines = np.empty((len(queries), k), dtype=np.float32)
-    for block in _blocks(len(queries), len(bank)):
+    for block in blocks(len(queries), len(bank)):
         similarities = queries[block] @ bank.T
-        rows[block] = _largest(similarities, k)
+        rows[block] = largest(similarities, k)
         cosines[block] = np.take_along_axis(similarities, rows[block], axis=1)
     return rows, cosines
 
@@ -125,18 +125,25 @@ def unit(z: npt.NDArray[np.floating]) -> Embeddings:
     return values / norms
 
 
-def _blocks(queries: int, bank: int) -> Iterator[slice]:
+def blocks(queries: int, bank: int) -> Iterator[slice]:
+    """Slices of the queries whose similarities to the bank fit in 32 MiB; one row at least."""
     step = max(1, _BLOCK_BYTES // (4 * bank))
     for start in range(0, queries, step):
         yield slice(start, start + step)
 
 
-def _largest(similarities: npt.NDArray[np.float32], k: int) -> Neighbours:
-    """Columns of the k largest values of each row, in order; equals by column."""
+def largest(similarities: npt.NDArray[np.float32], k: int) -> Neighbours:
+    """Columns of the ``k`` largest values of each row, (m, k), in order; equals by column.
+
+    Args:
+        similarities: (m, n), finite.
+        k: 1 to n.
+    """
     rows, columns = similarities.shape
     last = np.partition(similarities, columns - k, axis=1)[:, columns - k]
-    row, column = np.nonzero(similarities >= last[:, np.newaxis])
-    values = similarities[row, column]
+    places = np.flatnonzero(similarities >= last[:, np.newaxis])
+    row, column = np.divmod(places, columns)
+    values = similarities.ravel()[places]
     # Of the columns equal to the last value that counts, only the first ones fit in.
     is_last = values == last[row]
     room = k - np.bincount(row[~is_last], minlength=rows)

@@ -8,6 +8,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from embedkit.errors import BudgetExhausted, InvalidInput
 from embedkit.evaluate.oracle import CosineHead, KnnHead, Oracle, QueryMeter
+from embedkit.evaluate.threat import Threat
 from embedkit.testing import ConstantEmbedder
 from embedkit.types import Usage
 
@@ -169,3 +170,25 @@ def test_an_oracle_of_decisions_gives_no_scores():
     shown = np.array([[0, 9], [9, 0], [1, 9]], np.uint8).reshape(3, 1, 2, 1)
     assert oracle.fooled(shown, np.array([0, 0, 0])).tolist() == [True, False, True]
     assert oracle.best.ravel().tolist() == [1, 9]
+
+
+@pytest.mark.parametrize("answers", ["scores", "decisions"])
+def test_many_questions_in_one_call_are_noted_as_one_by_one(rng, answers):
+    """Of one image several rows in a call: best, nearest and first as if asked in turn."""
+    originals = rng.integers(0, 256, (5, 1, 2, 1), dtype=np.uint8)
+    head = CosineHead(PixelEmbedder().embed(originals), threshold=0.9)
+    threat = Threat("linf", 90)
+    together, apart = (
+        Oracle(PixelEmbedder(), head, originals, threat=threat, answers=answers)
+        for _ in range(2)
+    )
+    for _ in range(6):
+        indices = rng.integers(0, 5, 9)
+        images = rng.integers(0, 256, (9, 1, 2, 1), dtype=np.uint8)
+        ask = Oracle.margins if answers == "scores" else Oracle.fooled
+        ask(together, images, indices)
+        for row in range(9):
+            ask(apart, images[[row]], indices[[row]])
+    for name in ("best", "best_margins", "nearest", "first_success"):
+        assert np.array_equal(getattr(together, name), getattr(apart, name)), name
+    assert together.first_success.any()

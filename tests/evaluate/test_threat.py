@@ -94,3 +94,23 @@ def test_candidates_that_are_not_numbers_fall_back_to_the_original():
 def test_no_images_are_fine():
     none = np.zeros((0, 2, 2, 1), np.uint8)
     assert Threat("l2", 4).quantise(none.astype(np.float32), none).shape == (0, 2, 2, 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**31), radius=st.sampled_from([1, 7, 128, 255, 400]))
+def test_linf_is_the_clip_of_its_definition(seed, radius):
+    """In double precision: into the ball, into the range, changes rounded half to even."""
+    rng = np.random.default_rng(seed)
+    originals = rng.integers(0, 256, (4, 3, 3, 2), dtype=np.uint8)
+    candidates = (originals + radius * rng.standard_normal(originals.shape)).astype(np.float32)
+    candidates.ravel()[::7] = originals.ravel()[::7] + np.float32(0.5)
+    candidates.ravel()[:3] = [np.nan, np.inf, -np.inf]
+    centre = originals.astype(np.float64)
+    moved = np.where(np.isnan(candidates), centre, candidates.astype(np.float64))
+    exact = np.clip(centre + np.clip(moved - centre, -radius, radius), 0, 255)
+    threat = Threat("linf", radius)
+    projected = threat.project(candidates, originals)
+    assert projected.dtype == np.float32
+    np.testing.assert_array_equal(projected, exact.astype(np.float32))
+    rounded = centre + np.rint(exact.astype(np.float32) - centre)
+    np.testing.assert_array_equal(threat.quantise(candidates, originals), rounded)

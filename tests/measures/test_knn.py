@@ -117,7 +117,7 @@ def test_a_collapsed_embedding_predicts_the_class_of_the_first_images():
 def test_the_largest_columns_are_those_of_a_stable_sort(similarities, data):
     k = data.draw(st.integers(1, similarities.shape[1]))
     expected = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
-    np.testing.assert_array_equal(knn_module._largest(similarities, k), expected)
+    np.testing.assert_array_equal(knn_module.largest(similarities, k), expected)
 
 
 def test_nearest_gives_the_cosines_best_first(clusters):

@@ -121,7 +121,9 @@ def _asked(
     """Both sides of every probe as 8-bit images, (n * 2 * pairs, h, w, c), and their owners."""
     moves = deviation * probes
     both = np.stack([current[:, None] + moves, current[:, None] - moves], axis=1)
-    images = np.clip(np.rint(both), 0, 255).astype(np.uint8)
+    np.rint(both, out=both)
+    np.clip(both, 0, 255, out=both)
+    images = both.astype(np.uint8)
     return images.reshape(-1, *current.shape[1:]), np.repeat(rows, 2 * probes.shape[1])
 
 

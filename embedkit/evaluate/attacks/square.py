@@ -13,13 +13,14 @@ from embedkit.evaluate.oracle import Indices
 from embedkit.perturb.randomness import uniforms
 from embedkit.types import Images
 
-__all__ = ["Square", "patch_side", "patched", "stripes"]
+__all__ = ["Square", "edges_of", "patch_side", "patched", "stripes"]
 
 # Queries, of a schedule of 10,000, after which the area of the patch is halved (the paper).
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 _SCHEDULE = 10_000
 
 Uniform = npt.NDArray[np.float64]
+Edges = tuple[Images, Images]
 
 
 @attacks.register("square")
@@ -71,23 +72,23 @@ class Square:
 
     def _search(self, problem: Problem, lane: Indices, queries: int, best: Images) -> Search:
         """The search for the images of one lane; ``best`` is where their results go."""
-        radius = int(problem.threat.radius_255)
-        originals, keys = problem.images, problem.keys
-        height, width, channels = originals.shape[1:]
-        best[lane] = stripes(originals[lane], uniforms(keys[lane], 0, width * channels), radius)
-        margins = np.full(len(originals), np.inf)
-        margins[lane] = yield best[lane], lane
+        keys = problem.keys
+        height, width, channels = problem.images.shape[1:]
+        edges = edges_of(problem.images[lane], int(problem.threat.radius_255))
+        best[lane] = stripes(edges, uniforms(keys[lane], 0, width * channels))
+        margins = yield best[lane], lane
         for step in range(1, queries):
-            rows = lane[margins[lane] > 0]
-            if not len(rows):
+            left = np.flatnonzero(margins > 0)
+            if not len(left):
                 return
+            rows = lane[left]
             side = patch_side(step - 1, queries, self.area, (height, width))
             draws = uniforms(keys[rows], step, 2 + channels)
-            tried = patched(originals[rows], best[rows], draws, side, radius)
+            tried = patched((edges[0][left], edges[1][left]), best[rows], draws, side)
             asked = yield tried, rows
-            won = asked < margins[rows]
+            won = asked < margins[left]
             best[rows[won]] = tried[won]
-            margins[rows[won]] = asked[won]
+            margins[left[won]] = asked[won]
 
 
 def patch_side(step: int, queries: int, area: float, size: tuple[int, int]) -> int:
@@ -101,51 +102,49 @@ def patch_side(step: int, queries: int, area: float, size: tuple[int, int]) -> i
     return int(np.clip(side, 1, min(size)))
 
 
-def stripes(originals: Images, draws: Uniform, radius: int) -> Images:
-    """Return images with vertical stripes of plus or minus ``radius``, one sign per column.
+def edges_of(originals: Images, radius: int) -> Edges:
+    """Return the images ``radius`` grey levels below and above, inside 0 to 255."""
+    low = np.maximum(originals, radius) - np.uint8(radius)
+    high = np.minimum(originals, 255 - radius) + np.uint8(radius)
+    return low, high
+
+
+def stripes(edges: Edges, draws: Uniform) -> Images:
+    """Return images of vertical stripes on either edge, one draw per column and channel.
 
     Args:
-        originals: (n, h, w, c) uint8.
-        draws: Uniform in [0, 1), (n, w * c): a sign per column and channel.
-        radius: Grey levels.
+        edges: As ``edges_of`` gives them, (n, h, w, c) each.
+        draws: Uniform in [0, 1), (n, w * c); from one half the upper edge.
     """
-    n, _, width, channels = originals.shape
-    return _moved(originals, _signs(draws).reshape(n, 1, width, channels), radius)
+    n, _, width, channels = edges[0].shape
+    return np.where((draws < 0.5).reshape(n, 1, width, channels), *edges)
 
 
-def patched(originals: Images, best: Images, draws: Uniform, side: int, radius: int) -> Images:
+def patched(edges: Edges, best: Images, draws: Uniform, side: int) -> Images:
     """Return ``best`` with one square of each image set to the edge of the ball.
 
     Args:
-        originals: Clean images, (n, h, w, c) uint8.
+        edges: As ``edges_of`` gives them, (n, h, w, c) each.
         best: The best images so far, same shape.
         draws: Uniform in [0, 1), (n, 2 + c): row, column, and a sign per channel.
         side: Side of the square in pixels.
-        radius: Grey levels.
 
     Returns:
         The images to try. A square that would change nothing takes the opposite signs, so that
         no query is wasted.
     """
-    n, height, width, channels = originals.shape
+    n, height, width, channels = best.shape
     top = (draws[:, 0] * (height - side + 1)).astype(np.int64)[:, None]
     left = (draws[:, 1] * (width - side + 1)).astype(np.int64)[:, None]
     tall = (np.arange(height) >= top) & (np.arange(height) < top + side)
     wide = (np.arange(width) >= left) & (np.arange(width) < left + side)
-    window = (tall[:, :, None] & wide[:, None, :])[..., None]
-    signs = _signs(draws[:, 2:]).reshape(n, 1, 1, channels)
-    tried = np.where(window, _moved(originals, signs, radius), best)
-    idle = (tried == best).reshape(n, -1).all(axis=1)
-    tried[idle] = np.where(
-        window[idle], _moved(originals[idle], -signs[idle], radius), best[idle]
-    )
-    return np.asarray(tried, dtype=np.uint8)
-
-
-def _signs(draws: Uniform) -> npt.NDArray[np.int16]:
-    return np.where(draws < 0.5, -1, 1).astype(np.int16)
-
-
-def _moved(originals: Images, signs: npt.NDArray[np.int16], radius: int) -> Images:
-    moved = np.clip(originals.astype(np.int16) + radius * signs, 0, 255)
-    return np.asarray(moved, dtype=np.uint8)
+    # Columns and channels as one axis: numpy is slow where the last axis is short.
+    window = tall[:, :, None] & np.repeat(wide, channels, axis=1)[:, None]
+    is_low = np.tile(draws[:, 2:] < 0.5, width)[:, None]
+    low, high, old = (array.reshape(n, height, -1) for array in (*edges, best))
+    tried = np.where(window, np.where(is_low, low, high), old)
+    idle = np.flatnonzero((tried == old).all(axis=(1, 2)))
+    if len(idle):
+        opposite = np.where(is_low[idle], high[idle], low[idle])
+        tried[idle] = np.where(window[idle], opposite, old[idle])
+    return tried.reshape(best.shape)

@@ -46,7 +46,7 @@ def test_results_depend_neither_on_the_batch_nor_on_the_order(rng, method):
 
 
 def test_lanes_change_nothing_but_the_calls(rng, method):
-    """130 images are asked about in two lanes; six of them alone in one."""
+    """130 images are asked about in four lanes; four of them alone in one."""
     target = plane_target(rng, count=130, side=4)
     threat = Threat(norm_of(method), 20, 30)
     rows = np.array([129, 64, 65, 3])

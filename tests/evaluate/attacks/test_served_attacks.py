@@ -12,7 +12,7 @@ from embedkit.serve.server import running_server
 
 @pytest.fixture
 def served(bundle, source, tmp_path):
-    """130 images, so that two lanes ask at once, on the kNN vote of a served encoder."""
+    """130 images, so that four lanes ask at once, on the kNN vote of a served encoder."""
     with (
         running_server(models=bundle.path.parent.parent, data_dir=tmp_path) as address,
         connect(address) as client,

@@ -44,11 +44,6 @@ def combined(weights: Vectors, shape: tuple[int, ...]) -> Vectors:
         shape: (h, w, c).
     """
     down, across = weights.shape[1:3]
-    made = np.einsum(
-        "nabc,ah,bw->nhwc",
-        weights,
-        _axis(shape[0])[:down],
-        _axis(shape[1])[:across],
-        optimize=True,
-    )
-    return np.asarray(made, np.float32)
+    wide = np.tensordot(weights, _axis(shape[1])[:across], axes=(2, 0))  # n a c w
+    made = np.tensordot(wide, _axis(shape[0])[:down], axes=(1, 0))  # n c w h
+    return np.asarray(made.transpose(0, 3, 2, 1), np.float32)

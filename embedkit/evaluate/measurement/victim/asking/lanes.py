@@ -31,7 +31,7 @@ Solo = Generator[Images, Flags, None]
 # As many calls on their way as keep a server's batches full while others are thought about.
 _LANES = 4
 # Fewer images than this per lane would make batches that the model is not busy with.
-_LANE_IMAGES = 64
+_LANE_IMAGES = 32
 _QUESTION_BYTES = 2**25
 
 
