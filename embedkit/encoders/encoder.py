@@ -100,7 +100,7 @@ class Architecture(Protocol):
 encoders: Registry[type[Architecture]] = Registry(
     "embedkit.encoders",
     "encoder",
-    exclude=("encoder", "heads", "description", "patches", "transformer", "weights"),
+    exclude=("encoder", "heads", "description", "folding", "patches", "transformer", "weights"),
 )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
@@ -13,6 +13,9 @@ from embedkit.errors import InvalidInput
 from embedkit.preprocess import InputSpec
 
 __all__ = ["ResNet"]
+
+Pairs = tuple[tuple[str, str], ...]
+"""Convolutions of a module, each with the batch norm behind it."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,8 @@ class ResNet:
 
 
 class _ResNet(Backbone):
+    folds: ClassVar[Pairs] = (("conv1", "bn1"),)
+
     def __init__(self, shape: _Shape, channels: int) -> None:
         super().__init__()
         large = shape.stem == "imagenet"
@@ -118,6 +123,8 @@ class _ResNet(Backbone):
 
 
 class _Basic(nn.Module):
+    folds: ClassVar[Pairs] = (("conv1", "bn1"), ("conv2", "bn2"))
+
     def __init__(self, before: int, width: int, stride: int, shortcut: str) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(before, width, 3, stride, padding=1, bias=False)
@@ -133,6 +140,8 @@ class _Basic(nn.Module):
 
 
 class _Bottleneck(nn.Module):
+    folds: ClassVar[Pairs] = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
+
     def __init__(self, before: int, width: int, stride: int, shortcut: str) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(before, width, 1, bias=False)
@@ -162,12 +171,18 @@ class _SliceAndPad(nn.Module):
         return functional.pad(x[:, :, :: self.stride, :: self.stride], self.padding)
 
 
+class _Projection(nn.Sequential):
+    """Shortcut B: a 1x1 convolution and its norm."""
+
+    folds: ClassVar[Pairs] = (("0", "1"),)
+
+
 def _shortcut(before: int, after: int, stride: int, kind: str) -> nn.Module:
     if before == after and stride == 1:
         return nn.Identity()
     if kind == "A":
         return _SliceAndPad(after - before, stride)
-    return nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
+    return _Projection(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
 
 
 def _initialise(net: nn.Module) -> None:

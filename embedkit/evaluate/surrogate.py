@@ -137,7 +137,7 @@ def twin(bundle: Bundle) -> TorchEmbedder:
         raise BundleDamaged(
             f"expected {WEIGHTS} of the encoder in the manifest, got {error}"
         ) from error
-    return TorchEmbedder(encoder, bundle.model_digest())
+    return TorchEmbedder(_folded(encoder), bundle.model_digest())
 
 
 def random_twin(bundle: Bundle, seed: int) -> TorchEmbedder:
@@ -149,7 +149,15 @@ def random_twin(bundle: Bundle, seed: int) -> TorchEmbedder:
     """
     encoder = _build(bundle, seed=seed)
     settings = json.dumps([encoder.config, seed], sort_keys=True).encode()
-    return TorchEmbedder(encoder, "random:" + hashlib.sha256(settings).hexdigest())
+    return TorchEmbedder(_folded(encoder), "random:" + hashlib.sha256(settings).hexdigest())
+
+
+def _folded(encoder: "Encoder") -> "Encoder":
+    """The encoder in evaluation mode, without the batch norms that a graph has no use for."""
+    from embedkit.encoders.folding import fold_norms
+
+    fold_norms(encoder.eval())
+    return encoder
 
 
 def _build(bundle: Bundle, *, seed: int) -> "Encoder":
