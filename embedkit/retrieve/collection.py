@@ -58,7 +58,7 @@ class OpenCollection:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._truth = Truth(folder)
         self._waiting: list[Write] = []
         self._waiting_lock = threading.Lock()
@@ -81,10 +81,10 @@ class OpenCollection:
         collection = position.collection
         empty = LayeredIndex(FlatIndex(collection.dim, collection.metric))
         vectors = Vectors(self._truth, position.last_slot)
-        index = restored(self._folder, self._truth.snapshot(), empty, vectors)
+        index = restored(self.folder, self._truth.snapshot(), empty, vectors)
         if index.count != collection.count:
             raise StoreDamaged(
-                f"expected {collection.count} vectors in {self._folder}, got {index.count}"
+                f"expected {collection.count} vectors in {self.folder}, got {index.count}"
             )
         with self._truth.view() as view:
             return _State(position, index, Names.read(view.names()), view.has_payloads())
@@ -249,6 +249,8 @@ class OpenCollection:
         self, state: _State, near: Neighbours, query: Query, reader: Truth | View
     ) -> Answer | None:
         """Name the hits and read what else is asked for; None if one of them is gone."""
+        if state.index.is_damaged:
+            self._rebuilder.consider()
         hits: Sequence[Hits] = ()
         if len(near.slots):
             hits = HitTable(state.names, near.slots, near.scores.astype(np.float32))
@@ -310,7 +312,7 @@ class OpenCollection:
             problems.append(f"{state.position.collection.count} vectors counted, {count} found")
         problems += self._truth.check()
         if digest := self._truth.snapshot():
-            problems += [text for text in [check_snapshot(self._folder, digest)] if text]
+            problems += [text for text in [check_snapshot(self.folder, digest)] if text]
         return Verification(sequence, count, tuple(problems))
 
     def inspected(self) -> Collection:
@@ -359,12 +361,12 @@ class OpenCollection:
 
     def save(self, segment: Segment, sequence: int) -> None:
         """Write the snapshot, then tell the truth which one it is, then remove the others."""
-        digest = write_snapshot(self._folder, segment, sequence)
+        digest = write_snapshot(self.folder, segment, sequence)
         with self._writer:
             if self._dropped:
                 return
             self._truth.keep_snapshot(digest)
-        clear(self._folder, keep=digest)
+        clear(self.folder, keep=digest)
 
     def pause(self, *, is_over: bool = False) -> None:
         """End the build in progress and begin none, until it is over."""

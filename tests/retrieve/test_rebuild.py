@@ -135,8 +135,9 @@ def test_vectors_that_a_storage_cannot_hold_are_refused(store: LocalStore) -> No
 
 
 @pytest.mark.parametrize("damage", ["bit", "missing", "short", "other"])
+@pytest.mark.parametrize("file", ["snapshot", "rows"])
 def test_a_snapshot_that_does_not_fit_is_built_anew(
-    store: LocalStore, rng: np.random.Generator, tmp_path: Path, damage: str
+    store: LocalStore, rng: np.random.Generator, tmp_path: Path, damage: str, file: str
 ) -> None:
     base = vectors(rng, 400)
     for name in ("c", "other"):
@@ -145,7 +146,7 @@ def test_a_snapshot_that_does_not_fit_is_built_anew(
         store.wait_until_built(name, 60)
     before = store.search("c", Query(base[:9], k=5, params=EXACT))
     store.close()
-    (path,) = (tmp_path / "data/collections/c").glob("index-*")
+    (path,) = (tmp_path / "data/collections/c").glob(f"index-*.{file}")
     content = path.read_bytes()
     if damage == "bit":
         path.write_bytes(content[:-100] + bytes([content[-100] ^ 1]) + content[-99:])
@@ -154,7 +155,7 @@ def test_a_snapshot_that_does_not_fit_is_built_anew(
     elif damage == "short":
         path.write_bytes(content[: len(content) // 2])
     else:  # a whole snapshot, of a collection that has the same slots
-        (other,) = (tmp_path / "data/collections/other").glob("index-*")
+        (other,) = (tmp_path / "data/collections/other").glob(f"index-*.{file}")
         path.write_bytes(other.read_bytes())
     store.__init__(tmp_path / "data")  # type: ignore[misc]
     after = store.search("c", Query(base[:9], k=5, params=EXACT))
@@ -162,7 +163,8 @@ def test_a_snapshot_that_does_not_fit_is_built_anew(
     store.wait_until_built("c", 60)
     assert stands(store, "c").builds == 1
     assert store.verify("c").problems == ()
-    assert len(list((tmp_path / "data/collections/c").glob("*index-*"))) == 1
+    files = sorted((tmp_path / "data/collections/c").glob("*index-*"))
+    assert [path.suffix for path in files] == [".rows", ".snapshot"]
 
 
 def test_a_snapshot_of_another_time_of_the_collection_is_not_read(
@@ -206,7 +208,7 @@ def test_verification_finds_what_differs(store: LocalStore, rng: np.random.Gener
     problems = store.verify("c").problems
     assert any("the index has 600 vectors, the truth 599" in text for text in problems)
     assert any("1 of items have no vectors" in text for text in problems)
-    (path,) = opened._folder.glob("index-*")
+    (path,) = opened.folder.glob("index-*.snapshot")
     path.write_bytes(path.read_bytes()[:-1])
     assert any("digest" in text for text in store.verify("c").problems)
 

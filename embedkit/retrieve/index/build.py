@@ -1,7 +1,8 @@
 """Building a segment: train, fill, and measure how hard it has to try."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,7 @@ from embedkit.retrieve.index.blocks import Slots
 from embedkit.retrieve.index.engines.curve import Curve, Point
 from embedkit.retrieve.index.engines.hnsw import build_graph
 from embedkit.retrieve.index.engines.ivf import build_inverted_file, held_out
+from embedkit.retrieve.index.engines.rows import RowWriter
 from embedkit.retrieve.index.engines.source import ReplacedError, Source, Stopped
 from embedkit.retrieve.index.engines.spec import Spec
 from embedkit.retrieve.index.scoring import Neighbours, joined, nearest, prepared, rescored
@@ -30,7 +32,7 @@ Truth = tuple[Embeddings, Neighbours]
 
 
 def build_segment(
-    spec: Spec, source: Source, last_slot: int, check: Callable[[], None]
+    spec: Spec, source: Source, last_slot: int, check: Callable[[], None], folder: Path
 ) -> Segment:
     """Build an index of every vector of a source.
 
@@ -39,44 +41,36 @@ def build_segment(
         source: Vectors up to ``last_slot``.
         last_slot: The highest slot that the source can have.
         check: Called now and then; raises to end the build.
+        folder: For the file of whole vectors, of what holds only codes.
 
     Raises:
+        OSError: If the disk refuses that file.
         Stopped: If the source has no vector left, or by ``check``.
     """
     if not len(source.slots()):
         raise Stopped
     build = build_graph if spec.kind == "hnsw" else build_inverted_file
-    engine, slots = build(spec, source, check)
-    segment = Segment(spec, engine, slots, last_slot)
-    check()
-    return _measured(segment, source, check)
-
-
-class _Patched:
-    """A source in which codes stand for the vectors that were removed during the build."""
-
-    def __init__(self, segment: Segment, source: Source) -> None:
-        self._segment = segment
-        self._source = source
-        self.slots, self.stream = source.slots, source.stream
-
-    def fetch(self, slots: Slots) -> tuple[Slots, Embeddings]:
-        """Every one of some ascending slots."""
-        there, found = self._source.fetch(slots)
-        if len(there) == len(slots):
-            return there, found
-        vectors = self._segment.engine.vectors(self._segment.places(slots))
-        vectors[np.searchsorted(slots, there)] = prepared(found, self._segment.spec.metric)
-        return slots, vectors
+    if spec.holds_vectors:
+        engine, slots = build(spec, source, check, lambda rows: None)
+        return _measured(Segment(spec, engine, slots, last_slot), source, check)
+    writer = RowWriter(folder, spec.dim)
+    try:
+        engine, slots = build(spec, source, check, writer.add)
+        segment = Segment(spec, engine, slots, last_slot, writer.rows())
+        return _measured(segment, source, check)
+    except BaseException:
+        writer.discard()
+        raise
 
 
 def _measured(segment: Segment, source: Source, check: Callable[[], None]) -> Segment:
     """The segment with its curve and the largest error of its codes."""
+    check()
     queries = _queries(segment, source)
     most = min(_NEIGHBOURS[-1] + 1, len(segment.slots))
     truth, error = Neighbours.none(len(queries)), 0.0
-    for slots, vectors in source.stream():
-        rows = prepared(vectors, segment.spec.metric)
+    for slots, rows in _content(segment, source):
+        check()
         places = segment.places(slots)
         if len(places) == len(slots):
             error = max(error, largest_error(segment, places, rows))
@@ -95,6 +89,16 @@ def _measured(segment: Segment, source: Source, check: Callable[[], None]) -> Se
             if recall >= _ENOUGH:
                 break
     return segment.with_curve(Curve(width, tuple(points)))
+
+
+def _content(segment: Segment, source: Source) -> Iterator[tuple[Slots, Embeddings]]:
+    """Every vector of the segment, prepared, some thousand at a time, with its slot."""
+    if segment.rows is None:
+        for slots, vectors in source.stream():
+            yield slots, prepared(vectors, segment.spec.metric)
+    else:
+        for start, rows in segment.rows.stream():
+            yield segment.slots[start : start + len(rows)], rows
 
 
 def largest_error(segment: Segment, places: Slots, vectors: Embeddings) -> float:
@@ -170,7 +174,7 @@ def _recall(
             k + itself,
             Selection.everything(len(segment.slots)),
             SearchParams(recall_target=0.5),
-            _Patched(segment, source),
+            source,
         )
     except ReplacedError:  # where all are compared: this effort does not suffice anyway
         return 0.0

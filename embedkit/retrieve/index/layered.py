@@ -56,6 +56,12 @@ class LayeredIndex:
             below = self.segment.engine.memory_bytes + self.segment.slots.nbytes
         return self.tail.memory_bytes + below
 
+    @property
+    def is_damaged(self) -> bool:
+        """Whether a file that belongs to the index cannot be read any more."""
+        rows = None if self.segment is None else self.segment.rows
+        return rows is not None and rows.is_damaged
+
     def slots(self) -> Slots:
         """Every slot that can be found, ascending."""
         below = [] if self.segment is None else [self.segment.slots[self.alive.positions()]]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from os import cpu_count
+from pathlib import Path
 from typing import Protocol
 
 import faiss
@@ -38,6 +39,11 @@ _BUILDING = threading.Semaphore(1)
 
 class Host(Protocol):
     """The collection that an index is built for."""
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        ...
 
     def standing(self) -> tuple[Collection, LayeredIndex]:
         """What readers see now."""
@@ -91,6 +97,7 @@ def due(collection: Collection, index: LayeredIndex) -> Spec | None:
         index.tail.count >= max(LEAST, _TAIL_SHARE * size)
         or index.removed >= max(LEAST, _REMOVED_SHARE * size)
         or index.segment.spec != spec
+        or index.is_damaged
     )
     return spec if is_due else None
 
@@ -193,7 +200,7 @@ class Rebuilder:
                     self._gone = []
                     source, last_slot, sequence = self._host.source(self._check)
             if spec is not None:
-                segment = build_segment(spec, source, last_slot, self._check)
+                segment = build_segment(spec, source, last_slot, self._check, self._host.folder)
                 with self._host.holding():
                     self._check()
                     gone, self._gone = self._gone or [], None

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from math import ceil
 
 import numpy as np
 import numpy.typing as npt
 
 from embedkit.retrieve.index.blocks import Slots
 from embedkit.retrieve.index.engines.curve import Curve
+from embedkit.retrieve.index.engines.rows import Rows, RowsDamagedError
 from embedkit.retrieve.index.engines.source import ReplacedError, Source
 from embedkit.retrieve.index.engines.spec import Engine, Spec
 from embedkit.retrieve.index.scoring import (
@@ -44,6 +46,7 @@ class Segment:
         engine: The FAISS index.
         slots: Ascending slot of each position.
         last_slot: Slot up to which vectors are in here, or were gone.
+        rows: The whole vectors, where the index has only codes of them.
         curve: How hard to try.
         largest_error: Largest squared distance between a vector and what its code stands for.
     """
@@ -52,6 +55,7 @@ class Segment:
     engine: Engine
     slots: Slots
     last_slot: int
+    rows: Rows | None = None
     curve: Curve = field(default_factory=Curve)
     largest_error: float = 0.0
 
@@ -87,20 +91,31 @@ class Segment:
         if not k:
             return Neighbours.none(len(queries))
         effort = None if params.exact else self._effort(k, chosen, params)
-        slots = np.empty((len(queries), k), np.int64)
-        scores, is_exact = np.empty((len(queries), k), np.float64), True
-        left = np.arange(len(queries))
+        try:
+            return self._search(queries, k, chosen, effort, source)
+        except RowsDamagedError:  # from now on the source is asked
+            return self._search(queries, k, chosen, effort, source)
+
+    def _search(
+        self, queries: Embeddings, k: int, chosen: Selection, effort: int | None, source: Source
+    ) -> Neighbours:
+        if effort is None:
+            return self._exact(queries, k, chosen, source)
+        near, full = self._approximate(queries, k, chosen, effort, source)
+        if full is None:
+            return near
+        slots, scores, is_exact = near.slots.copy(), near.scores.copy(), near.exact
+        left = np.flatnonzero(~full)
         # Where fewer than k are found, that query tries harder, whatever the others found.
         while len(left):
+            effort = effort * 2 if effort is not None and effort < self.engine.most else None
             if effort is None:
-                found, full = self._exact(queries[left], k, chosen, source), left >= 0
+                near, full = self._exact(queries[left], k, chosen, source), None
             else:
-                found, full = self._approximate(queries[left], k, chosen, effort, source)
-                effort = effort * 2 if effort < self.engine.most else None
-            if len(left) == len(queries) and full.all():
-                return found
-            slots[left[full]], scores[left[full]] = found.slots[full], found.scores[full]
-            is_exact &= found.exact
+                near, full = self._approximate(queries[left], k, chosen, effort, source)
+            full = np.ones(len(left), np.bool_) if full is None else full
+            slots[left[full]], scores[left[full]] = near.slots[full], near.scores[full]
+            is_exact &= near.exact
             left = left[~full]
         return Neighbours(slots, scores, is_exact)
 
@@ -113,18 +128,18 @@ class Segment:
         if asked is None or chosen.count <= _FEW:
             return None
         if self.spec.kind == "hnsw":
-            effort = int(asked / chosen.share)
+            effort = asked if chosen.bits is None else int(asked / chosen.share)
             is_worth_it = chosen.share >= _GRAPH_SHARE and effort <= self.engine.most
             return effort if is_worth_it else None
         # As many of the chosen are looked at as without a filter.
-        effort = min(self.engine.most, int(np.ceil(asked / chosen.share)))
+        effort = min(self.engine.most, ceil(asked / chosen.share))
         scanned = effort / self.engine.most * len(self.slots)
         return None if self.spec.holds_vectors and chosen.count <= scanned / 8 else effort
 
     def _approximate(
         self, queries: Embeddings, k: int, chosen: Selection, effort: int, source: Source
-    ) -> tuple[Neighbours, npt.NDArray[np.bool_]]:
-        """The best of what FAISS finds, and for which queries that is as many as k."""
+    ) -> tuple[Neighbours, npt.NDArray[np.bool_] | None]:
+        """The best of what FAISS finds, and for which queries that is k; None for all."""
         effort = min(effort, self.engine.most)
         is_exact = (
             self.spec.holds_vectors and self.spec.kind != "hnsw" and effort >= self.engine.most
@@ -132,15 +147,17 @@ class Segment:
         # Codes need the width that was measured; vectors what FAISS's rounding may exchange,
         # which hardly matters where more may be missed.
         wide = k + (MARGIN if is_exact else _SMALL_MARGIN)
-        wide = min(max(wide, int(np.ceil(k * self.curve.width))), chosen.count)
+        wide = min(max(wide, ceil(k * self.curve.width)), chosen.count)
         found = self.engine.search(queries, wide, effort, chosen.selector())
-        missing, positions = found.position < 0, found.position
-        is_short = missing.any()
-        if is_short:  # what stands in for a missing one must be there; -inf keeps it out
-            positions = np.where(missing, positions.max(), positions)
+        positions = found.position
+        if (positions[:, -1] >= 0).all():
+            scores = self._scores(queries, positions, found.vectors, source)
+            return Neighbours.ranked(self.slots[positions], scores, k, exact=is_exact), None
+        missing = positions < 0
+        # What stands in for a missing one must be there; -inf keeps it out.
+        positions = np.where(missing, positions.max(), positions)
         scores = self._scores(queries, positions, found.vectors, source)
-        if is_short:
-            scores[missing] = -np.inf
+        scores[missing] = -np.inf
         near = Neighbours.ranked(self.slots[positions], scores, k, exact=is_exact)
         return near, ~missing[:, k - 1]
 
@@ -151,19 +168,22 @@ class Segment:
         vectors: Embeddings | None,
         source: Source,
     ) -> npt.NDArray[np.float64]:
+        metric = self.spec.metric
         if vectors is not None:
-            wide = vectors.astype(np.float64)
-            return compared(queries.astype(np.float64), wide, self.spec.metric)
+            return compared(queries.astype(np.float64), vectors.astype(np.float64), metric)
         if self.spec.holds_vectors:
-            return rescored(queries, positions, self._held, self.spec.metric)
+            return rescored(queries, positions, self._held, metric)
+        if self._readable is not None:
+            return rescored(queries, positions, self._readable.read, metric)
         unique, inverse = np.unique(positions, return_inverse=True)
         vectors = self._vectors(unique, source)
-        return rescored(
-            queries,
-            inverse.reshape(positions.shape),
-            vectors.__getitem__,
-            self.spec.metric,
-        )
+        inverse = inverse.reshape(positions.shape)
+        return rescored(queries, inverse, vectors.__getitem__, metric)
+
+    @property
+    def _readable(self) -> Rows | None:
+        """The file of whole vectors, if there is a good one."""
+        return None if self.rows is None or self.rows.is_damaged else self.rows
 
     def _held(self, positions: npt.NDArray[np.int64]) -> Embeddings:
         """Prepared vectors of positions of any shape, from the index itself."""
@@ -174,6 +194,8 @@ class Segment:
         """Prepared vectors of ascending positions."""
         if self.spec.holds_vectors:
             return self.engine.vectors(positions)
+        if self._readable is not None:
+            return self._readable.read(positions)
         slots, vectors = source.fetch(self.slots[positions])
         if len(slots) < len(positions):
             raise ReplacedError
@@ -201,6 +223,13 @@ class Segment:
             for start in range(0, len(positions), _ROWS_AT_ONCE):
                 part = positions[start : start + _ROWS_AT_ONCE]
                 yield part, self._vectors(part, source)
+            return
+        if self._readable is not None:
+            for start, vectors in self._readable.stream():
+                places = np.arange(start, start + len(vectors))
+                keep = chosen.holds(places)
+                if keep.any():
+                    yield places[keep], vectors[keep]
             return
         for slots, vectors in source.stream():
             places = np.minimum(np.searchsorted(self.slots, slots), len(self.slots) - 1)

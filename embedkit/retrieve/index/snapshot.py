@@ -1,5 +1,7 @@
 """A segment as a file: a cache that is checked whole before any of it is understood.
 
+Whole vectors beside codes are a file of their own, of which the snapshot has the checksums.
+
 The file is written beside its place, synchronised and renamed. The truth holds the digest of
 the one that belongs to it, so that a file of another time, or of another copy of the
 collection, is never read, whatever sequence number it claims.
@@ -19,6 +21,7 @@ import numpy as np
 from embedkit.retrieve.index.engines.curve import Curve, Point
 from embedkit.retrieve.index.engines.hnsw import Graph
 from embedkit.retrieve.index.engines.ivf import InvertedFile
+from embedkit.retrieve.index.engines.rows import Rows, RowsDamagedError
 from embedkit.retrieve.index.engines.spec import Engine, Spec
 from embedkit.retrieve.index.segment import Segment
 
@@ -31,8 +34,9 @@ __all__ = [
     "write_snapshot",
 ]
 
-_MAGIC = b"embedkit index 1\n"
+_MAGIC = b"embedkit index 2\n"
 _SUFFIX = ".snapshot"
+_ROWS_SUFFIX = ".rows"
 _DIGEST_BYTES = 32
 _HEADER_BYTES = 1 << 20
 
@@ -86,6 +90,8 @@ def write_snapshot(folder: Path, segment: Segment, sequence: int) -> str:
             file.write(digest.digest())
             file.flush()
             os.fsync(file.fileno())
+        if segment.rows is not None:
+            segment.rows.move(_path(folder, digest.hexdigest(), _ROWS_SUFFIX))
         temporary.rename(_path(folder, digest.hexdigest()))
         _synchronise(folder)
     except BaseException:
@@ -100,6 +106,7 @@ def _write(writer: _Hashing, segment: Segment, sequence: int) -> None:
             "sequence": sequence,
             "last_slot": segment.last_slot,
             "count": len(segment.slots),
+            "blocks": None if segment.rows is None else len(segment.rows.sums),
             "spec": asdict(segment.spec),
             "curve": asdict(segment.curve),
             "largest_error": segment.largest_error,
@@ -108,6 +115,8 @@ def _write(writer: _Hashing, segment: Segment, sequence: int) -> None:
     ).encode()
     writer.write(_MAGIC + len(header).to_bytes(8, "little") + header)
     writer.write(segment.slots.astype("<i8").tobytes())
+    if segment.rows is not None:
+        writer.write(segment.rows.sums.astype("<u4").tobytes())
     sink = faiss.PyCallbackIOWriter(writer.write, 1 << 20)  # type: ignore[attr-defined]
     faiss.write_index(segment.engine.index, sink)
 
@@ -136,35 +145,49 @@ def read_snapshot(folder: Path, digest: str, spec: Spec | None = None) -> Snapsh
         )
         end = start + size + 8 * header["count"]
         slots = np.frombuffer(content[start + size : end], "<i8").astype(np.int64)
+        blocks = header["blocks"]
+        sums = np.frombuffer(content[end : end + 4 * (blocks or 0)], "<u4")
+        end += sums.nbytes
         index = faiss.deserialize_index(np.frombuffer(content[end:], np.uint8))
         engine = _engine(index, found, len(slots))
         sequence = int(header["sequence"])
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        rows = None
+        if blocks is not None:
+            path = _path(folder, digest, _ROWS_SUFFIX)
+            rows = Rows(path, (len(slots), found.dim), sums.astype(np.uint32))
+    except (ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
         raise SnapshotError(f"expected an index snapshot, got {error}") from error
+    except RowsDamagedError as error:
+        raise SnapshotError(str(error)) from error
     if spec is not None and found != spec:
         raise SnapshotError(f"expected a snapshot of {spec}, got {found}")
-    segment = Segment(found, engine, slots, header["last_slot"], curve, header["largest_error"])
+    if (rows is None) != found.holds_vectors:
+        raise SnapshotError(f"expected a file of vectors for codes alone, got {found}")
+    last_slot, largest_error = header["last_slot"], header["largest_error"]
+    segment = Segment(found, engine, slots, last_slot, rows, curve, largest_error)
     return Snapshot(segment, sequence)
 
 
 def check_snapshot(folder: Path, digest: str) -> str:
-    """What is wrong with the file of a snapshot; empty if nothing is."""
+    """What is wrong with the files of a snapshot; empty if nothing is."""
     try:
-        _content(folder, digest)
+        rows = read_snapshot(folder, digest).segment.rows
     except SnapshotError as error:
         return str(error)
-    return ""
+    return "" if rows is None else rows.check()
 
 
 def clear(folder: Path, keep: str) -> None:
     """Remove every snapshot but one, and what an ended process was writing."""
-    for path in [*folder.glob(f"index-*{_SUFFIX}"), *folder.glob(".index-*")]:
-        if not keep or path != _path(folder, keep):
-            path.unlink(missing_ok=True)
+    kept = [_path(folder, keep, suffix) for suffix in (_SUFFIX, _ROWS_SUFFIX) if keep]
+    for pattern in (f"index-*{_SUFFIX}", f"index-*{_ROWS_SUFFIX}", ".index-*", ".rows-*"):
+        for path in folder.glob(pattern):
+            if path not in kept:
+                path.unlink(missing_ok=True)
 
 
-def _path(folder: Path, digest: str) -> Path:
-    return folder / f"index-{digest[:16]}{_SUFFIX}"
+def _path(folder: Path, digest: str, suffix: str = _SUFFIX) -> Path:
+    return folder / f"index-{digest[:16]}{suffix}"
 
 
 def _content(folder: Path, digest: str) -> bytes:

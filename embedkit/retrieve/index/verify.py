@@ -41,7 +41,11 @@ def differences(
             found += int(alive.sum())
             coded = index.segment.engine.vectors(places[alive]).astype(np.float64)
             error = ((coded - rows[there][alive]) ** 2).sum(axis=1)
-            other += int((error > index.segment.largest_error + _ROUNDING).sum())
+            is_other = error > index.segment.largest_error + _ROUNDING
+            kept = index.segment.rows
+            if kept is not None and not kept.is_damaged:
+                is_other |= (kept.read(places[alive]) != rows[there][alive]).any(axis=1)
+            other += int(is_other.sum())
         missing += len(slots) - found
     problems = []
     if missing:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from embedkit.retrieve.index.blocks import Slots
 from embedkit.retrieve.index.engines.source import Source
-from embedkit.retrieve.index.engines.spec import Found, Spec
+from embedkit.retrieve.index.engines.spec import Found, Keep, Spec
 from embedkit.retrieve.index.scoring import prepared
 from embedkit.types import Embeddings
 
@@ -80,7 +80,9 @@ class Graph:
         return np.asarray(self.index.reconstruct_batch(positions), np.float32)
 
 
-def build_graph(spec: Spec, source: Source, check: Callable[[], None]) -> tuple[Graph, Slots]:
+def build_graph(
+    spec: Spec, source: Source, check: Callable[[], None], keep: Keep
+) -> tuple[Graph, Slots]:
     """Link every vector of a source that stays there; see ``build_inverted_file``."""
     metric = spec.faiss_metric
     index: faiss.IndexHNSW
@@ -96,6 +98,7 @@ def build_graph(spec: Spec, source: Source, check: Callable[[], None]) -> tuple[
     kept = []
     for slots, vectors in source.stream():
         rows = prepared(vectors, spec.metric)
+        keep(rows)
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             check()
             index.add(rows[start : start + _ROWS_AT_ONCE])

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from embedkit.retrieve.index.blocks import Slots
 from embedkit.retrieve.index.device import chosen
 from embedkit.retrieve.index.engines.source import Source
-from embedkit.retrieve.index.engines.spec import Found, Spec
+from embedkit.retrieve.index.engines.spec import Found, Keep, Spec
 from embedkit.retrieve.index.scoring import prepared
 from embedkit.types import Embeddings
 
@@ -90,7 +90,7 @@ class InvertedFile:
 
 
 def build_inverted_file(
-    spec: Spec, source: Source, check: Callable[[], None]
+    spec: Spec, source: Source, check: Callable[[], None], keep: Keep
 ) -> tuple[InvertedFile, Slots]:
     """Train and fill an index with every vector of a source that stays there.
 
@@ -98,6 +98,7 @@ def build_inverted_file(
         spec: What to build.
         source: At least one vector; read three times.
         check: Called now and then; raises to end the build.
+        keep: Called with the prepared vectors in the order of positions.
 
     Returns:
         The index, and the slot of each position.
@@ -113,7 +114,7 @@ def build_inverted_file(
     index = _empty(spec, quantizer)
     index.train(vectors)
     check()
-    kept = _filled(index, spec, source)
+    kept = _filled(index, spec, source, keep)
     index.make_direct_map()
     return InvertedFile(index, spec.holds_vectors), kept
 
@@ -161,7 +162,7 @@ def _parts(dim: int) -> int:
     return next(parts for parts in range(1, dim + 1) if dim % parts == 0 and dim <= 4 * parts)
 
 
-def _filled(index: faiss.IndexIVF, spec: Spec, source: Source) -> Slots:
+def _filled(index: faiss.IndexIVF, spec: Spec, source: Source, keep: Keep) -> Slots:
     """Add every vector of the source; returns their slots.
 
     The sizes of the clusters are found first: lists that grow hold up to twice their content.
@@ -183,7 +184,9 @@ def _filled(index: faiss.IndexIVF, spec: Spec, source: Source) -> Slots:
         start = index.ntotal
         ids = np.arange(start, start + len(slots))
         home = all_homes[places].astype(np.int64)
-        arrays = (prepared(vectors, spec.metric), ids, home)
+        rows = prepared(vectors, spec.metric)
+        keep(rows)
+        arrays = (rows, ids, home)
         index.add_core(len(slots), *(faiss.swig_ptr(array) for array in arrays))
         kept.append(slots)
     return np.concatenate(kept)

@@ -8,10 +8,9 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from embedkit.retrieve.index.blocks import Slots
 from embedkit.types import Embeddings, Metric
 
-__all__ = ["Engine", "Found", "Spec"]
+__all__ = ["Engine", "Found", "Keep", "Spec"]
 
 
 @dataclass(frozen=True)
@@ -91,4 +90,5 @@ class Engine(Protocol):
         ...
 
 
-Build = Callable[[Spec, object, Callable[[], None]], tuple[Engine, Slots]]
+Keep = Callable[[Embeddings], None]
+"""Told the prepared vectors of an index while it is filled."""
