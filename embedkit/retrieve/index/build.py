@@ -26,7 +26,7 @@ _NEAR = 20
 _ENOUGH = 0.999
 _WIDTHS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 # Codes of a byte per dimension order the vectors nearly as the vectors themselves do.
-_FINE_WIDTH = 1.5
+_FINE_WIDTH = 1.2
 
 Truth = tuple[Embeddings, Neighbours]
 

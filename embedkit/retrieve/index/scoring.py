@@ -4,8 +4,10 @@ FAISS rounds a batch and a single query differently, so what it finds are candid
 order is made from scores computed here in float64.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import faiss
 import numpy as np
@@ -15,13 +17,25 @@ from embedkit.retrieve.index.blocks import Slots
 from embedkit.retrieve.index.device import chosen
 from embedkit.types import Embeddings, Metric
 
-__all__ = ["MARGIN", "Neighbours", "compared", "joined", "nearest", "prepared", "rescored"]
+__all__ = [
+    "MARGIN",
+    "Neighbours",
+    "compared",
+    "joined",
+    "nearest",
+    "prepared",
+    "rescored",
+    "scored",
+]
 
 MARGIN = 8
 """More candidates than asked for, so that rounding in FAISS does not cost the last place."""
 
-# The float64 scores hold queries x candidates x dim at once.
-_VALUES_AT_ONCE = 1 << 20
+# Vectors are widened to float64 in parts that stay in the processor's cache.
+_VALUES_AT_ONCE = 1 << 15
+_LITTLE = 1 << 13
+# Numbers of the rows that are gathered at once.
+_ROWS_AT_ONCE = 1 << 20
 
 FloatScores = npt.NDArray[np.float64]
 Gather = Callable[[npt.NDArray[np.int64]], Embeddings]
@@ -51,6 +65,8 @@ class Neighbours:
         cls, slots: Slots, scores: FloatScores, k: int, *, exact: bool = True
     ) -> "Neighbours":
         """The best ``k`` of each row of candidates in any order; -inf stands for none."""
+        if (scores[:, 1:] < scores[:, :-1]).all():  # as FAISS's order mostly is for one query
+            return cls(slots[:, :k], scores[:, :k], exact)
         row = np.arange(len(scores))[:, None]
         order = np.argsort(-scores, axis=1)
         best = scores[row, order]
@@ -118,13 +134,41 @@ def rescored(
         gather: Returns the prepared vectors (..., d) of an array of such numbers.
         metric: How to compare.
     """
+    step = max(1, _ROWS_AT_ONCE // max(1, rows.shape[1] * queries.shape[1]))
+    parts = [slice(start, start + step) for start in range(0, len(rows), step)]
+    if len(parts) == 1:
+        return scored(queries, gather(rows), metric)
     scores: FloatScores = np.empty(rows.shape, np.float64)
-    step = max(1, _VALUES_AT_ONCE // max(1, rows.shape[1] * queries.shape[1]))
-    for start in range(0, len(rows), step):
-        part = slice(start, start + step)
-        vectors = gather(rows[part]).astype(np.float64)
-        scores[part] = compared(queries[part].astype(np.float64), vectors, metric)
+    for part in parts:
+        scores[part] = scored(queries[part], gather(rows[part]), metric)
     return scores
+
+
+def scored(queries: Embeddings, vectors: Embeddings, metric: Metric) -> FloatScores:
+    """Score each query (n, d) against vectors (n, m, d) of its own, all float32, in float64."""
+    wide = queries.astype(np.float64)
+    step = _VALUES_AT_ONCE // max(1, vectors[:1].size)
+    if vectors.size <= _LITTLE or not step:
+        return compared(wide, vectors.astype(np.float64), metric)
+    scores: FloatScores = np.empty(vectors.shape[:2], np.float64)
+    for start in range(0, len(vectors), step):
+        part = vectors[start : start + step]
+        # Memory of this size, taken anew each time, costs more than the arithmetic.
+        room = _SCRATCH.values[: part.size].reshape(part.shape)
+        np.copyto(room, part)
+        scores[start : start + step] = compared(wide[start : start + step], room, metric)
+    return scores
+
+
+class _ThreadScratch(threading.local):
+    """Memory of one thread for what it is scoring."""
+
+    @cached_property
+    def values(self) -> FloatScores:
+        return np.empty(_VALUES_AT_ONCE, np.float64)
+
+
+_SCRATCH = _ThreadScratch()
 
 
 def compared(queries: FloatScores, vectors: FloatScores, metric: Metric) -> FloatScores:

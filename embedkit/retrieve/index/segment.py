@@ -15,11 +15,11 @@ from embedkit.retrieve.index.engines.spec import Engine, Spec
 from embedkit.retrieve.index.scoring import (
     MARGIN,
     Neighbours,
-    compared,
     joined,
     nearest,
     prepared,
     rescored,
+    scored,
 )
 from embedkit.retrieve.index.selection import Selection
 from embedkit.types import Embeddings, SearchParams
@@ -170,7 +170,7 @@ class Segment:
     ) -> npt.NDArray[np.float64]:
         metric = self.spec.metric
         if vectors is not None:
-            return compared(queries.astype(np.float64), vectors.astype(np.float64), metric)
+            return scored(queries, vectors, metric)
         if self.spec.holds_vectors:
             return rescored(queries, positions, self._held, metric)
         if self._readable is not None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import faiss
 import numpy as np
@@ -53,7 +53,7 @@ class Graph:
         rows = int(self.index.ntotal) * int(self.index.storage.sa_code_size())
         return rows + 4 * int(links.size()) + (8 + 4) * int(offsets.size())
 
-    @property
+    @cached_property
     def most(self) -> int:
         """The largest effort: beyond it, comparing every vector is cheaper."""
         return max(_EFFORTS[-1], int(self.index.ntotal) // 8)
@@ -67,9 +67,7 @@ class Graph:
         self, queries: Embeddings, wide: int, effort: int, selector: faiss.IDSelector | None
     ) -> Found:
         """Positions found near prepared queries, -1 for none, with FAISS's measure."""
-        params = faiss.SearchParametersHNSW(  # type: ignore[attr-defined]
-            efSearch=max(effort, wide), sel=selector
-        )
+        params = _params(max(effort, wide), selector)
         measure, position = self.index.search(queries, wide, params=params)
         return Found(measure, position)
 
@@ -78,6 +76,18 @@ class Graph:
         if self._rows is not None:
             return self._rows.take(positions, axis=0)
         return np.asarray(self.index.reconstruct_batch(positions), np.float32)
+
+
+def _params(effort: int, selector: faiss.IDSelector | None) -> faiss.SearchParameters:
+    if selector is None:
+        return _shared_params(effort)
+    return faiss.SearchParametersHNSW(efSearch=effort, sel=selector)  # type: ignore[attr-defined,no-any-return]
+
+
+@lru_cache
+def _shared_params(effort: int) -> faiss.SearchParameters:
+    """Parameters that many searches share; making them takes 8 µs."""
+    return faiss.SearchParametersHNSW(efSearch=effort)  # type: ignore[attr-defined,no-any-return]
 
 
 def build_graph(
