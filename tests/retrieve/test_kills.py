@@ -18,7 +18,10 @@ from embedkit.types import Collection, SearchParams
 DIM = 16
 KINDS = ("ivf_flat", "sq8", "hnsw", "flat")
 # The moments that a kill is aimed at; the writer stays in each for some milliseconds.
-MOMENTS = ("commit", "build", "snapshot", "rename", "record", "swap", "clear", "any")
+MOMENTS = (
+    *("commit", "build", "rows", "snapshot", "move", "rename", "record", "swap", "clear"),
+    "any",
+)
 
 # Prints a line before each write, and one after its acknowledgement. A vector is made from its
 # number, so that a torn one shows.
@@ -27,6 +30,7 @@ import json, sys, threading, time
 import numpy as np
 from embedkit.retrieve import collection, truth
 from embedkit.retrieve.index import build, rebuild, segment, snapshot
+from embedkit.retrieve.index.engines import rows
 from embedkit.retrieve.stores.local import LocalStore
 
 folder, seed, moment = sys.argv[1], int(sys.argv[2]), sys.argv[3]
@@ -51,6 +55,8 @@ def lingering(name, owner, attribute):
 
 lingering("commit", truth.Transaction, "stand_at")
 lingering("build", rebuild, "build_segment")
+lingering("rows", rows.RowWriter, "add")
+lingering("move", rows.Rows, "move")
 lingering("snapshot", snapshot, "_write")
 lingering("rename", snapshot, "_synchronise")
 lingering("record", truth.Truth, "keep_snapshot")

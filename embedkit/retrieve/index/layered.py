@@ -128,19 +128,9 @@ class LayeredIndex:
         chosen = self.alive
         if among is not None:
             chosen = Selection.of(self.segment.places(among), len(self.segment.slots))
-        parts = [
-            self.segment.search(
-                prepared(queries[i : i + _QUERIES_AT_ONCE], self.tail.metric),
-                k,
-                chosen,
-                params,
-                source,
-            )
-            for i in range(0, len(queries), _QUERIES_AT_ONCE)
-        ]
-        below = stacked(parts)
-        return (
-            joined([self.tail.search(queries, k, among), below], k)
-            if self.tail.count
-            else below
-        )
+        ready, step = prepared(queries, self.tail.metric), _QUERIES_AT_ONCE
+        parts = [ready[i : i + step] for i in range(0, len(ready), step)]
+        below = stacked([self.segment.search(p, k, chosen, params, source) for p in parts])
+        if not self.tail.count:
+            return below
+        return joined([self.tail.search(queries, k, among), below], k)

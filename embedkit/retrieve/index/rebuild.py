@@ -23,7 +23,7 @@ from embedkit.retrieve.index.layered import LayeredIndex
 from embedkit.retrieve.index.segment import Segment
 from embedkit.types import Collection
 
-__all__ = ["Host", "Progress", "Rebuilder", "due", "give_back"]
+__all__ = ["Host", "Progress", "Rebuilder", "due", "give_back", "keep_little"]
 
 _LOG = logging.getLogger(__name__)
 # Fewer are compared one by one faster than a graph or clusters pay.
@@ -33,6 +33,8 @@ _REMOVED_SHARE = 0.25
 # A build sees what is there when it begins: better to let a stream of writes end first.
 _REST_S = 0.25
 _RETRY_S = 60.0
+# Of malloc.h; what is larger is a mapping of its own and gone when it is freed.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _KEPT_BYTES = -1, -3, 4 << 20
 # Builds share the machine with searches: one at a time in this process.
 _BUILDING = threading.Semaphore(1)
 
@@ -239,6 +241,17 @@ class Rebuilder:
     def _check(self) -> None:
         if self._stopped.is_set():
             raise Stopped
+
+
+def keep_little() -> None:
+    """Have glibc keep at most some MiB of what is freed, for each of its heaps.
+
+    Else each heap keeps twice the largest request for ever, and there is one for each thread.
+    """
+    option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if option is not None:
+        for number in (_MMAP_THRESHOLD, _TRIM_THRESHOLD):
+            option(number, _KEPT_BYTES)
 
 
 def give_back() -> None:

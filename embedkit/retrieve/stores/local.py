@@ -13,7 +13,7 @@ from embedkit.retrieve import truth
 from embedkit.retrieve.collection import OpenCollection
 from embedkit.retrieve.filter.sql import condition
 from embedkit.retrieve.index.device import IndexDevice, choose
-from embedkit.retrieve.index.rebuild import give_back
+from embedkit.retrieve.index.rebuild import give_back, keep_little
 from embedkit.retrieve.index.storage import Storage
 from embedkit.retrieve.limits import Limits, check_vectors
 from embedkit.retrieve.owner import Owner
@@ -26,9 +26,11 @@ __all__ = ["LocalStore"]
 
 _LOG = logging.getLogger(__name__)
 
-# Requests leave their copies in the heap of the thread that answered them: after so many bytes
-# of vectors they are given back, which takes some milliseconds.
+# Requests leave their copies in the heap of the thread that answered them. They are given back,
+# which takes some milliseconds, after so many bytes of vectors and when writes have paused.
 _WRITTEN_BYTES = 32 << 20
+_LITTLE_BYTES = 1 << 20
+_PAUSE_S = 0.5
 
 
 @stores.register("local")
@@ -75,11 +77,13 @@ class LocalStore:
         self.limits = limits or Limits()
         self.index_device = choose(index_device)
         _LOG.info("indexes are searched on the %s", self.index_device)
+        keep_little()
         root = Path(data_dir)
         self._owner = Owner(root)
         self._folder = root / "collections"
         self._open: dict[str, OpenCollection] = {}
         self._written_bytes = 0
+        self._pause: threading.Timer | None = None
         # Held to make, drop or close collections; looking one up takes no lock.
         self._changing = threading.Lock()
         try:
@@ -173,10 +177,7 @@ class LocalStore:
             ids, vectors, texts, model_digest, if_sequence=if_sequence, patience=patience
         )
         after = opened.write(write)[1]
-        self._written_bytes += vectors.nbytes
-        if self._written_bytes > _WRITTEN_BYTES:  # a thread more or less does not matter
-            self._written_bytes = 0
-            give_back()
+        self._written(vectors.nbytes)
         return after
 
     def delete(
@@ -242,8 +243,29 @@ class LocalStore:
         """Give freed space back; returns the bytes reclaimed on disk."""
         return self._opened(name).compact()
 
+    def _written(self, size: int) -> None:
+        """Give memory back now and then; a thread more or less does not matter."""
+        self._written_bytes += size
+        if self._written_bytes > _WRITTEN_BYTES:
+            self._written_bytes = 0
+            give_back()
+        if self._pause is None and size > _LITTLE_BYTES:
+            self._pause = threading.Timer(_PAUSE_S, self._paused, (self._written_bytes,))
+            self._pause.daemon = True
+            self._pause.start()
+
+    def _paused(self, then: int) -> None:
+        """Give memory back if nothing has been written since; else look again later."""
+        self._pause = None
+        if self._written_bytes == then:
+            give_back()
+        else:
+            self._written(_LITTLE_BYTES + 1)
+
     def close(self) -> None:
         """Close every collection and let another process have the directory."""
+        if self._pause is not None:
+            self._pause.cancel()
         with self._changing:
             while self._open:
                 _, opened = self._open.popitem()

@@ -87,7 +87,7 @@ def describe_model(model: LoadedModel) -> model_pb2.Model:
         outputs=[name.upper() for name in model.answers],
         class_names=scoring.head.class_names if scoring.head is not None else (),
         provider=model.provider,
-        precision="fp32",
+        precision=model.precision,
         heads=model.bundle.names("heads"),
         detectors=model.bundle.names("detectors"),
         manifest_json=manifest.to_bytes().decode(),

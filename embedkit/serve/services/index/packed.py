@@ -1,7 +1,7 @@
 """The hits of a whole batch as the bytes of a reply, made from arrays and not from messages.
 
 The bytes are those that protobuf would write, so no caller sees a difference. A message for
-each query takes the server 6 µs; this takes it less than one.
+each query takes the server 6 µs; this takes it 30 µs and then one for each.
 """
 
 import numpy as np
@@ -9,10 +9,12 @@ import numpy as np
 from embedkit.retrieve.names import HitTable
 from embedkit.wire.proto import index_pb2
 
-__all__ = ["Written", "written_results"]
+__all__ = ["FEW", "Written", "written_results"]
 
 _BYTES = 2  # wire type of texts, messages and packed numbers
 _LONGEST = 127  # a length that takes one byte
+FEW = 4
+"""Up to so many queries messages are quicker."""
 
 
 def _tag(name: str, message: str) -> int:

@@ -13,7 +13,7 @@ from embedkit.retrieve.store import Query
 from embedkit.serve.services.call import Reply
 from embedkit.serve.services.failure import answering
 from embedkit.serve.services.index.messages import check_hits, group_hits, hits, params_of
-from embedkit.serve.services.index.packed import Written, written_results
+from embedkit.serve.services.index.packed import FEW, Written, written_results
 from embedkit.serve.services.index.parts import Calls, patience_of, vectors_of
 from embedkit.wire.proto import index_pb2
 
@@ -46,11 +46,12 @@ class SearchCalls(Calls):
             request_id=request.request_id,
             sequence=answer.collection.sequence,
         )
-        if isinstance(answer.hits, HitTable) and answer.hits.slots.size:
-            results = written_results(answer.hits)
+        found = answer.hits
+        if isinstance(found, HitTable) and found.slots.size and len(found) > FEW:
+            results = written_results(found)
             if results is not None:
                 return Written(results + reply.SerializeToString())
-        reply.results.extend(map(hits, answer.hits))
+        reply.results.extend(map(hits, found))
         return reply
 
     @answering
