@@ -3,7 +3,7 @@
 import io
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +18,23 @@ Arrays = dict[str, npt.NDArray[np.generic]]
 
 @dataclass(frozen=True)
 class Golden:
-    """A few input images and the embeddings they must give."""
+    """A few input images and the embeddings they must give.
+
+    Attributes:
+        images: (n, h, w, c) uint8.
+        embeddings: (n, d) float32, in fp32.
+        others: Likewise in the bundle's other precisions, by name.
+    """
 
     images: Images
     embeddings: Embeddings
+    others: Mapping[str, Embeddings] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """Content of ``golden.npz``."""
-        return pack_arrays({"images": self.images, "embeddings": self.embeddings})
+        arrays: Arrays = {"images": self.images, "embeddings": self.embeddings}
+        arrays |= {f"embeddings_{name}": z for name, z in self.others.items()}
+        return pack_arrays(arrays)
 
 
 @dataclass(frozen=True)

@@ -98,9 +98,9 @@ class Bundle:
         """
         record = self.manifest.files.get(graph_name(precision))
         if record is None:
-            have = [p for p, f in GRAPHS.items() if f in self.manifest.files]
             raise NotFound(
-                f"expected a graph in one of {have}, got {precision!r}; "
+                f"expected a graph of {self.manifest.name}:{self.manifest.version} in one of "
+                f"{list(self.precisions)}, got {precision!r}; "
                 f"export again with --precision {precision}"
             )
         block = canonical(self.manifest.input.to_dict())
@@ -116,17 +116,25 @@ class Bundle:
         self.model_digest(precision)
         return self.read(graph_name(precision))
 
-    def golden(self) -> Golden:
-        """The golden images and embeddings.
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """The precisions that there is a graph in, fp32 first."""
+        return tuple(p for p, file in GRAPHS.items() if file in self.manifest.files)
+
+    def golden(self, precision: str = "fp32") -> Golden:
+        """The golden images and the embeddings that they give in one precision.
+
+        Those of a precision for which none are recorded are the fp32 ones.
 
         Raises:
             BundleDamaged: If ``golden.npz`` is absent, changed or without its arrays.
         """
         try:
             arrays = self.arrays("golden.npz")
+            own = f"embeddings_{precision}"
             return Golden(
                 np.asarray(arrays["images"], np.uint8),
-                np.asarray(arrays["embeddings"], np.float32),
+                np.asarray(arrays[own if own in arrays else "embeddings"], np.float32),
             )
         except (KeyError, NotFound) as error:
             raise BundleDamaged(

@@ -42,7 +42,7 @@ def show(folder: Path, as_json: bool) -> None:
 )
 def verify(folder: Path, no_run: bool) -> None:
     """Compare every file of the bundle at DIR with its digest, and run the golden images."""
-    from embedkit.bundle import GRAPHS, Bundle
+    from embedkit.bundle import Bundle
 
     bundle = Bundle(folder)
     size = sum(record.bytes for record in bundle.manifest.files.values())
@@ -51,7 +51,7 @@ def verify(folder: Path, no_run: bool) -> None:
         return
     from embedkit.runtime.local import check_golden, load
 
-    for precision in (p for p, name in GRAPHS.items() if name in bundle.manifest.files):
+    for precision in bundle.precisions:
         model = load(folder, precision=precision, verify=False)
         error = check_golden(model.session, bundle, precision)
         click.echo(f"golden embeddings in {precision}: largest difference {error:.2g}")
@@ -93,10 +93,13 @@ def fit(folder: Path, detector: str, data: str, accepted: float, seed: int) -> N
 def _facts(bundle: "Bundle") -> dict[str, str]:
     manifest = bundle.manifest
     spec = manifest.input
+    digests = {f"digest {p}": bundle.model_digest(p) for p in bundle.precisions[1:]}
     facts = {
         "name": manifest.name,
         "version": str(manifest.version),
+        "precisions": ", ".join(bundle.precisions),
         "model digest": bundle.model_digest(),
+        **digests,
         "input": f"{spec.height} x {spec.width} x {spec.channels} uint8",
         "embedding": f"{manifest.dim} dimensions",
         "outputs": ", ".join(manifest.outputs),

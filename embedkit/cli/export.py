@@ -2,9 +2,10 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -41,7 +42,13 @@ _IMPORT_OPTIONS = ("encoder", "size", "mean", "std", "head_keys", "classes", "ma
     "--precision",
     default="fp32",
     show_default=True,
-    help="Numbers in the graph; fp32 is the only one yet.",
+    metavar="fp32,fp16,int8",
+    help="Graphs to write; fp32 is always there.",
+)
+@click.option(
+    "--calibration",
+    metavar="DATA",
+    help="Images that choose int8's scales; default: --head, or the run's training images.",
 )
 @click.option("--from", "origin", metavar="torch:FILE", help="A model trained elsewhere.")
 @click.option(
@@ -71,12 +78,8 @@ def command(
 
     RUN is the folder that ``embedkit train`` wrote; without it, --from names weights that were
     trained elsewhere. The export fails if onnxruntime and PyTorch differ by more than 1e-5 in
-    any coordinate of an embedding.
+    any coordinate of an embedding; in fp16 by more than 2e-3, in int8 by more than 5e-2.
     """
-    if options["precision"] != "fp32":
-        raise InvalidInput(
-            f"expected --precision fp32, the only one yet, got {options['precision']!r}"
-        )
     if (run is None) == (origin is None):
         raise InvalidInput(
             "expected either a RUN folder or --from torch:FILE, got both or none"
@@ -86,8 +89,12 @@ def command(
         raise InvalidInput(
             f"expected --{', --'.join(stray)} with --from only, got a RUN folder"
         )
-    from embedkit.export.bundling import Additions, Target, bundle_source
+    from embedkit.export.bundling import Additions, Precisions, Target, bundle_source
 
+    wanted = Precisions(
+        tuple(text.strip() for text in (options["precision"] or "").split(",")),
+        _dataset(options["calibration"], strict),
+    )
     additions = Additions(
         _dataset(options["head"], strict),
         detectors,
@@ -96,7 +103,7 @@ def command(
     source = _run_source(run) if run is not None else _imported(origin or "", options)
     if options["licence"] is not None:
         source = replace(source, licence=options["licence"])
-    _report(bundle_source(source, Target(models, name, version), additions))
+    _report(bundle_source(source, Target(models, name, version), additions, wanted))
 
 
 def _run_source(run: Path) -> "Source":
@@ -182,9 +189,35 @@ def _report(bundle: "Bundle") -> None:
         f"parity with torch: {parity['max_abs_error']:.2g} (limit {parity['limit']:g}), "
         f"smallest cosine {parity['min_cosine']:.9f}"
     )
+    for precision, record in parity.get("precisions", {}).items():
+        _report_smaller(bundle, precision, record)
     if manifest.encoder:
         from embedkit.encoders.description import describe
         from embedkit.encoders.encoder import build_encoder
 
         click.echo(f"encoder: {describe(build_encoder(manifest.encoder))}")
     click.echo(f"model digest {bundle.model_digest()}")
+
+
+def _report_smaller(bundle: "Bundle", precision: str, record: Mapping[str, Any]) -> None:
+    """What a further graph changes, and its size beside the fp32 one."""
+    from embedkit.bundle import GRAPHS
+
+    files = bundle.manifest.files
+    part = files[GRAPHS[precision]].bytes / files[GRAPHS["fp32"]].bytes
+    decisions = record["decisions"]
+    kept = decisions.get("neighbour_overlap")
+    facts = [
+        f"{record['inputs']['real']['max_abs_error']:.2g} on real images "
+        f"(limit {record['limit']:g})",
+        *([] if kept is None else [f"{kept:.1%} of the nearest images kept"]),
+        *(
+            f"{decisions[key]} of {decisions['n']} {what} changed"
+            for key, what in (("knn_flips", "votes"), ("class_flips", "classes"))
+            if key in decisions
+        ),
+        f"{part:.0%} of the size",
+    ]
+    click.echo(f"{precision}: {', '.join(facts)}")
+    for warning in record["warnings"]:
+        click.echo(f"warning: {precision}: {warning}", err=True)

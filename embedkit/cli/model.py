@@ -27,7 +27,8 @@ def list_all(target: Target, as_json: bool) -> None:
         return
     for model in found:
         provider = model.provider.removesuffix("ExecutionProvider")
-        click.echo(f"{model.name}:{model.version}  {model.dim} dimensions  {provider}")
+        facts = (f"{model.dim} dimensions", model.precision, provider)
+        click.echo(f"{model.name}:{model.version}  {'  '.join(facts)}")
 
 
 @command.command(name="load")

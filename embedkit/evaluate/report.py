@@ -44,6 +44,7 @@ class Subject:
         transport: ``grpc`` for a served model, ``in-process`` for one in this process.
         address: Server address, or empty.
         provider: What runs the served model, as the server names it; or empty.
+        precision: Of its graph: ``fp32``, ``fp16`` or ``int8``; or empty.
     """
 
     name: str = ""
@@ -51,6 +52,7 @@ class Subject:
     transport: Literal["grpc", "in-process"] = "in-process"
     address: str = ""
     provider: str = ""
+    precision: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class Report:
     """The outcome of one run.
 
     Attributes:
-        model: Name, version, transport, provider, digest, dimensions and input of the model.
+        model: Name, version, transport, provider, precision, digest, dimensions and input of
+            the model.
         data: Name, size, classes and digest of each data set.
         run: When, with which settings, and by which code.
         results: One per task, in the order they ran.

@@ -2,13 +2,15 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from safetensors.torch import save
 
-from embedkit.bundle import Bundle, Golden, Manifest, find_bundle, write_bundle
+from embedkit.bundle import GRAPHS, Bundle, Golden, Head, Manifest, find_bundle, write_bundle
+from embedkit.bundle.content import unpack_arrays
 from embedkit.bundle.manifest import check_model_name
 from embedkit.data.dataset import Dataset
 from embedkit.data.source import load_dataset
@@ -19,14 +21,15 @@ from embedkit.export.card import write_card
 from embedkit.export.hard_inputs import patterns
 from embedkit.export.onnx import export_graph
 from embedkit.export.parity_record import Effort, measure_parity
+from embedkit.export.precisions import Compared, Precisions, Smaller, make_smaller
 from embedkit.export.provenance import package_versions, revision
 from embedkit.export.reference import TorchReference
 from embedkit.export.source import Source
-from embedkit.preprocess import InputSpec, prepare
+from embedkit.preprocess import prepare
 from embedkit.runtime.session import Session
 from embedkit.types import Images
 
-__all__ = ["Additions", "Target", "bundle_source"]
+__all__ = ["Additions", "Precisions", "Target", "bundle_source"]
 
 # Scikit-learn's digits come with the package that fits heads, so some real images always exist.
 ALWAYS_THERE = "digits"
@@ -74,30 +77,48 @@ class Target:
         return wanted
 
 
-def bundle_source(source: Source, target: Target, additions: Additions) -> Bundle:
+def bundle_source(
+    source: Source,
+    target: Target,
+    additions: Additions,
+    precisions: Precisions = Precisions(),  # noqa: B008  (frozen)
+) -> Bundle:
     """Export an encoder and write its bundle.
 
     Args:
         source: Encoder and where it comes from.
         target: Where the bundle goes.
         additions: Head and detectors to fit on the exported graph.
+        precisions: Further graphs, and what they are calibrated on.
 
     Raises:
         InvalidInput: If a name or the data does not fit.
         AlreadyExists: If the version is taken.
-        ParityFailed: If the graph differs from the torch encoder by more than 1e-5.
+        ParityFailed: If a graph differs from the torch encoder by more than its limit, which
+            is 1e-5 in fp32.
     """
     encoder, spec = source.encoder, source.encoder.input
     version = target.next_version()
+    calibration = precisions.calibration_data(additions.head or additions.known, source.data)
     graph = export_graph(encoder)
     session = Session(graph, _PENDING, spec)
     size = describe(encoder)
     # A small network in small batches waits longer for a second thread than it computes.
     reference = TorchReference(encoder, threads=1 if size.flops < SMALL_FLOPS else None)
-    name, real = _real_images(source, additions, spec)
-    parity = measure_parity(reference, session, real, effort=Effort.within_budget(size.flops))
-    parity["real_images"] = name
+    known = additions.head or additions.known or calibration
+    dataset = _real_images(_training_images(source) if known is None else known)
+    real = prepare(dataset.images, spec)
+    effort = Effort.within_budget(size.flops)
+    parity = measure_parity(reference, session, real, effort=effort)
+    parity["real_images"] = dataset.name
     fitted = fit_additions(session, additions, source.head)
+    few = slice(effort.images)
+    labels = None if dataset.labels is None else dataset.labels[few]
+    head = _default_head(fitted.files)
+    compared = Compared(reference, real[few], labels, len(dataset.class_names), head)
+    smaller = make_smaller(graph, precisions, compared, calibration, effort)
+    if smaller:
+        parity["precisions"] = {key: made.record for key, made in smaller.items()}
     manifest = Manifest(
         name=target.name,
         version=version,
@@ -116,7 +137,8 @@ def bundle_source(source: Source, target: Target, additions: Additions) -> Bundl
     files = {
         "model.onnx": graph,
         "encoder.safetensors": _weights(source),
-        "golden.npz": _golden(reference, real).to_bytes(),
+        **{GRAPHS[key]: made.graph for key, made in smaller.items()},
+        "golden.npz": _golden(reference, real, smaller).to_bytes(),
         "parity.json": (json.dumps(parity, indent=1) + "\n").encode(),
         "CARD.md": card,
         **fitted.files,
@@ -126,12 +148,10 @@ def bundle_source(source: Source, target: Target, additions: Additions) -> Bundl
     return write_bundle(target.models, manifest, files)
 
 
-def _real_images(source: Source, additions: Additions, spec: InputSpec) -> tuple[str, Images]:
-    """Up to 256 real images at the model's size, and the name of their data set."""
-    dataset = additions.head or additions.known or _training_images(source)
+def _real_images(dataset: Dataset) -> Dataset:
+    """Up to 256 images of a data set."""
     rng = np.random.default_rng(0)
-    chosen = np.sort(rng.permutation(len(dataset))[:256])
-    return dataset.name, prepare(dataset.subset(chosen).images, spec)
+    return dataset.subset(np.sort(rng.permutation(len(dataset))[:256]))
 
 
 def _training_images(source: Source) -> Dataset:
@@ -145,11 +165,18 @@ def _training_images(source: Source) -> Dataset:
     return load_dataset(ALWAYS_THERE)
 
 
-def _golden(reference: TorchReference, real: Images) -> Golden:
-    """Some real and some extreme images with torch's embeddings."""
+def _default_head(files: Mapping[str, bytes]) -> Head | None:
+    """The head that answers for a class, if there is one among the files."""
+    data = files.get("heads/default.npz")
+    return None if data is None else Head.from_arrays(unpack_arrays(data))
+
+
+def _golden(reference: TorchReference, real: Images, smaller: Mapping[str, Smaller]) -> Golden:
+    """Some real and some extreme images with torch's embeddings, and each smaller graph's."""
     extreme = patterns(real.shape[1:], np.random.default_rng(0))
     images = np.concatenate([real[:_GOLDEN_REAL], extreme[[0, 5]]])
-    return Golden(images, reference.embed(images))
+    others = {name: made.session.embed(images) for name, made in smaller.items()}
+    return Golden(images, reference.embed(images), others)
 
 
 def _weights(source: Source) -> bytes:

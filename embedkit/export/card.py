@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from embedkit.bundle import Manifest
+from embedkit.bundle import GRAPHS, Manifest
 from embedkit.export.source import Source
 
 __all__ = ["write_card"]
@@ -65,7 +65,25 @@ def write_card(
         f"cosine {parity['min_cosine']:.9f}, over real, extreme and searched images.",
         "",
     ]
+    lines += _precisions(parity.get("precisions"))
     if notes:
         lines += ["## Heads and detectors", ""]
         lines += [f"- `{name}`: {note}." for name, note in sorted(notes.items())] + [""]
     return "\n".join(lines).encode()
+
+
+def _precisions(records: object) -> list[str]:
+    """A table of the further graphs; nothing where there are none."""
+    if not isinstance(records, dict):
+        return []
+    lines = [
+        "| further graph | largest difference, real images | neighbours kept | warnings |",
+        "|---|---|---|---|",
+    ]
+    for name, record in records.items():
+        error = record["inputs"]["real"]["max_abs_error"]
+        kept = record["decisions"].get("neighbour_overlap")
+        shown = "" if kept is None else f"{kept:.3f}"
+        warnings = "; ".join(record["warnings"]) or "none"
+        lines.append(f"| `{GRAPHS[name]}` | {error:.2g} | {shown} | {warnings} |")
+    return [*lines, ""]

@@ -13,8 +13,11 @@ from embedkit.types import Embedder, Images
 
 __all__ = ["PARITY_LIMITS", "Effort", "measure_parity"]
 
-PARITY_LIMITS = {"fp32": 1e-5}
+PARITY_LIMITS = {"fp32": 1e-5, "fp16": 2e-3, "int8": 5e-2}
 """Largest accepted difference of one coordinate of an embedding, by precision."""
+
+# Scales come from real images, so nothing is promised where activations leave their range.
+_LIMITED = {"int8": ("real",)}
 
 # What all comparisons of one export may cost: some seconds on two cores.
 BUDGET_FLOPS = 2e11
@@ -65,7 +68,8 @@ def measure_parity(
         The content of ``parity.json``.
 
     Raises:
-        ParityFailed: If one coordinate differs by more than ``PARITY_LIMITS[precision]``.
+        ParityFailed: If one coordinate differs by more than ``PARITY_LIMITS[precision]``; in
+            int8 on a real image, for the others are outside its range.
     """
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(real))[: effort.images]
@@ -83,13 +87,16 @@ def measure_parity(
         for (name, images), end in zip(sets.items(), ends, strict=True)
     }
     limit = PARITY_LIMITS[precision]
-    worst = max(parities, key=lambda name: parities[name].max_abs_error)
+    worst = max(
+        _LIMITED.get(precision, parities), key=lambda name: parities[name].max_abs_error
+    )
     error = parities[worst].max_abs_error
     if not error <= limit:
         raise ParityFailed(
             f"expected torch and onnxruntime within {limit:g} of each other in {precision}, "
             f"got {error:.3g} on {worst} images "
             f"(cosine {parities[worst].min_cosine:.9f})"
+            + ("" if precision == "fp32" else f"; leave {precision} out of --precision")
         )
     return _record(parities, precision, limit, effort.steps)
 

@@ -14,7 +14,7 @@ from embedkit.bundle import Bundle, Head
 from embedkit.data.dataset import Dataset
 from embedkit.encoders.encoder import build_encoder
 from embedkit.errors import InvalidInput, NotFound
-from embedkit.export.bundling import Additions, Target, bundle_source
+from embedkit.export.bundling import Additions, Precisions, Target, bundle_source
 from embedkit.export.source import Source
 
 __all__ = ["export_run", "read_run"]
@@ -29,6 +29,7 @@ def export_run(
     head: Dataset | None = None,
     detectors: Sequence[str] = (),
     detector_data: Dataset | None = None,
+    precisions: Precisions = Precisions(),  # noqa: B008  (frozen)
 ) -> Bundle:
     """Write a bundle from a training run.
 
@@ -41,15 +42,18 @@ def export_run(
             run's own classifier, if it trained one.
         detectors: Names of the OOD detectors to fit.
         detector_data: Known images for the detectors; by default those of ``head``.
+        precisions: Further graphs, and what they are calibrated on.
 
     Raises:
         NotFound: If the run is not complete.
         InvalidInput: If a file of the run, a name or the data does not fit.
         AlreadyExists: If the version is taken.
-        ParityFailed: If the graph differs from the torch encoder by more than 1e-5.
+        ParityFailed: If a graph differs from the torch encoder by more than its limit, which
+            is 1e-5 in fp32.
     """
     additions = Additions(head, tuple(detectors), detector_data)
-    return bundle_source(read_run(run), Target(Path(models), name, version), additions)
+    target = Target(Path(models), name, version)
+    return bundle_source(read_run(run), target, additions, precisions)
 
 
 def read_run(run: str | Path) -> Source:

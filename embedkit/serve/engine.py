@@ -49,6 +49,7 @@ class EngineConfig:
         sessions: Batches of one model that run at the same time, each in a session of its own.
         provider: ``cpu``, ``cuda``, ``tensorrt``, or onnxruntime's name of a provider.
         allow_cpu_fallback: Whether the CPU takes the place of a provider that is missing.
+        precision: Which graph of each bundle runs: ``fp32``, ``fp16`` or ``int8``.
     """
 
     limits: BatchLimits = field(default_factory=BatchLimits)
@@ -58,6 +59,7 @@ class EngineConfig:
     sessions: int = 1
     provider: str = "cpu"
     allow_cpu_fallback: bool = False
+    precision: str = "fp32"
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -112,7 +114,8 @@ class Engine:
         is answered by it, and it ends when nobody does any more.
 
         Raises:
-            NotFound, BundleDamaged: If it is none, or not what its manifest says.
+            NotFound: If it is none, or has no graph in the wanted precision.
+            BundleDamaged: If it is not what its manifest says.
             InvalidInput: If the provider is missing and the CPU may not take its place.
             Unavailable: If the engine was closed meanwhile.
         """
@@ -124,6 +127,7 @@ class Engine:
         config = self.config
         local = load(
             path,
+            precision=config.precision,
             providers=[config.provider],
             threads=self.threads,
             allow_cpu_fallback=config.allow_cpu_fallback,
@@ -144,6 +148,7 @@ class Engine:
             "loaded",
             model=model.name,
             version=model.version,
+            precision=model.precision,
             provider=model.provider,
             sessions=config.sessions,
             threads=self.threads,

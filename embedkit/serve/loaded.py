@@ -58,6 +58,7 @@ class LoadedModel:
         self.name, self.version = manifest.name, str(manifest.version)
         self.spec = manifest.input
         self.digest = local.digest
+        self.precision = local.precision
         self.provider: str = local.session.provider
         self.limits = limits
         self.scoring = Scoring.load(local)

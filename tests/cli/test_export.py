@@ -99,7 +99,7 @@ def test_verify_finds_a_flipped_byte_and_exits_with_1(exported, capsys) -> None:
         ([], "either a RUN folder or --from"),
         (["run", "--from", "torch:x"], "either a RUN folder or --from"),
         (["run", "--mean", "1"], "--mean with --from only"),
-        (["run", "--precision", "fp16"], "expected --precision fp32"),
+        (["run", "--precision", "fp8"], "some of fp32, fp16, int8, got fp8"),
         (["--from", "timm:x"], "torch:FILE"),
         (["--from", "torch:"], "torch:FILE"),
         (["--from", "torch:x"], "--encoder NAME"),

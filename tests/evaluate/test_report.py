@@ -76,6 +76,7 @@ def test_it_says_what_was_measured(report, context):
         "transport": "in-process",
         "address": "",
         "provider": "",
+        "precision": "",
         "digest": context.served.digest,
         "dim": 5,
         "input": context.spec.to_dict(),

@@ -152,7 +152,9 @@ def command(target: Target, ctx: click.Context, /, **options: Unpack[Options]) -
     with target.connect(retry_s=options["retry_s"]) as client:
         served = client.model(options["model"], options["version"])
         info = served.info
-        subject = Subject(info.name, info.version, "grpc", target.server, info.provider)
+        subject = Subject(
+            info.name, info.version, "grpc", target.server, info.provider, info.precision
+        )
         with _progress(console, suite) as progress:
             context = _context(options, served, data, subject, progress)
             report = evaluate(context, suite, subject=subject, gates=gates)
@@ -222,15 +224,13 @@ def _bundle(options: Options, subject: "Subject", digest: str) -> "tuple[Bundle 
     Raises:
         ModelMismatch: If a bundle was named and is another model than the served one.
     """
-    from embedkit.bundle import GRAPHS, Bundle
+    from embedkit.bundle import Bundle
 
     path = options["bundle"] or options["models"] / subject.name / subject.version
     if options["bundle"] is None and not path.is_dir():
         return None, f"there is no bundle at {path}; give --bundle"
     bundle = Bundle(path)
-    found = {
-        bundle.model_digest(p) for p, file in GRAPHS.items() if file in bundle.manifest.files
-    }
+    found = {bundle.model_digest(precision) for precision in bundle.precisions}
     if digest in found:
         return bundle, ""
     reason = f"expected the served model {digest} at {path}, got {', '.join(sorted(found))}"

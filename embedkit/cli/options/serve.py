@@ -32,6 +32,7 @@ class Options(TypedDict):
     sessions: int
     provider: str
     allow_cpu_fallback: bool
+    precision: Literal["fp32", "fp16", "int8"]
     max_message_mb: int
     max_images: int
     max_streams: int
@@ -116,6 +117,12 @@ _OPTIONS = (
         "--allow-cpu-fallback",
         is_flag=True,
         help="Run on the CPU, with a warning, where the provider is missing.",
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(["fp32", "fp16", "int8"]),
+        default="fp32",
+        help="Graph of each bundle that runs; a bundle without it is an error.",
     ),
     click.option(
         "--max-message-mb", type=click.IntRange(1), default=32, help="MiB of a request."

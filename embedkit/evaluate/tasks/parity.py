@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from embedkit.bundle import GRAPHS, Bundle
+from embedkit.bundle import Bundle
 from embedkit.data.dataset import Dataset
 from embedkit.errors import NotFound
 from embedkit.evaluate.context import Context
@@ -116,8 +116,7 @@ def _other_precisions(context: Context) -> tuple[str, ...]:
     bundle = context.bundle
     if bundle is None:
         return ()
-    there = [p for p, file in GRAPHS.items() if file in bundle.manifest.files]
-    digests = {p: bundle.model_digest(p) for p in there}
+    digests = {p: bundle.model_digest(p) for p in bundle.precisions}
     if context.served.digest not in digests.values():
         return ()
     return tuple(p for p, digest in digests.items() if digest != context.served.digest)

@@ -212,13 +212,7 @@ def _twin(context: Context) -> TorchEmbedder:
 
 def _digests(bundle: Bundle) -> set[str]:
     """Digest of each precision in the bundle; all have the same twin."""
-    found = set()
-    for precision in ("fp32", "fp16", "int8"):
-        try:
-            found.add(bundle.model_digest(precision))
-        except NotFound:
-            continue
-    return found
+    return {bundle.model_digest(precision) for precision in bundle.precisions}
 
 
 def _metrics(trial: Trial, runs: Mapping[str, Runs], context: Context) -> Metrics:

@@ -19,7 +19,7 @@ from embedkit.serve.running.worker import Worker
 __all__ = ["Crew"]
 
 # One image in a batch of another size than at export may differ by a few more rounding errors.
-_SLACK = 10.0
+_LEAST_LIMIT = 1e-4
 # Batches that a canary may have to wait for, times how much slower they may be than at the
 # start, when nothing else ran.
 _BATCHES = 10.0
@@ -50,7 +50,7 @@ class Crew:
         sessions: int = 1,
         observe: Callable[[BatchRecord], None] | None = None,
     ) -> None:
-        golden = local.bundle.golden()
+        golden = local.bundle.golden(local.precision)
         self.restarts = 0
         self.batch_s = 0.0
         self.is_stopped = False
@@ -104,7 +104,7 @@ class Crew:
             raise part.error or BundleDamaged("expected a golden embedding, got none")
         got = np.asarray(part.result["embedding"], np.float32)
         error = float(np.abs(got - self._expected).max())
-        limit = _SLACK * GOLDEN_LIMITS[self._local.precision]
+        limit = max(_LEAST_LIMIT, GOLDEN_LIMITS[self._local.precision])
         if not error <= limit:
             raise BundleDamaged(
                 f"expected a golden embedding within {limit:g}, got one off by {error:.3g}"
