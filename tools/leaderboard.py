@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from embedkit.errors import Cancelled
 from embedkit.runtime.environment import code_digest
 from tools.board.entries import Entry, entries
 from tools.board.page import write_page
@@ -101,9 +102,11 @@ def _is_done(plan: Record, results: Path, *, retry: bool) -> bool:
 
 
 def _attempt(entry: Entry, plan: Record, work: Path, images: Images) -> Record:
-    """One run; an error is recorded, so that the others still run."""
+    """One run; an error is recorded, so that the others still run; an interruption is not."""
     try:
         return perform(entry, plan, work, images)
+    except Cancelled as stop:
+        sys.exit(f"{entry.name}, seed {plan.seed}: {stop}")
     except Exception as error:
         traceback.print_exc()
         return replace(plan, status="failed", problem=f"{type(error).__name__}: {error}")

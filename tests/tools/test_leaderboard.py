@@ -1,6 +1,10 @@
 """The leaderboard: what counts as done, how rows are summed up, and one whole small run."""
 
 import json
+import os
+import signal
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -146,6 +150,25 @@ def test_runs_are_done_once_and_go_on_where_they_stopped(small, tmp_path, capsys
     assert [r.seed for r in read_all(tmp_path / "results")] == [0, 1]
     assert json.loads((tmp_path / "results" / "simclr.0.json").read_text()) == first
     assert leaderboard.main(small) == leaderboard.NOTHING_LEFT
+
+
+def test_an_interrupted_run_leaves_no_record_and_goes_on(small, tmp_path, monkeypatch):
+    longer = {**table._COMMON, "schedule": {"epochs": 500, "batch_size": 40}}
+    monkeypatch.setattr(table, "_COMMON", longer)
+    checkpoint = tmp_path / "work" / "simclr.0" / "run" / "checkpoint.pt"
+
+    def interrupt():
+        while not checkpoint.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt, daemon=True)
+    thread.start()
+    with pytest.raises(SystemExit, match="simclr, seed 0: interrupted at step"):
+        leaderboard.main([*small, "--one-more"])
+    thread.join(timeout=10)
+    assert read_all(tmp_path / "results") == []
+    assert checkpoint.exists()
 
 
 def test_two_at_a_time_are_refused(small, tmp_path):
