@@ -1,11 +1,20 @@
 """Replies written from arrays are, byte for byte, what protobuf writes of the same hits."""
 
+from pathlib import Path
+from typing import NoReturn
+
 import numpy as np
 import pytest
 
 from embedkit.retrieve.names import HitTable, Names
+from embedkit.retrieve.patience import Patience
+from embedkit.retrieve.stores.local import LocalStore
 from embedkit.serve.services.index.messages import hits
 from embedkit.serve.services.index.packed import written_results
+from embedkit.serve.services.index.parts import Parts
+from embedkit.serve.services.index.search import SearchCalls
+from embedkit.types import Collection
+from embedkit.wire.codec import encode_tensor
 from embedkit.wire.proto import index_pb2
 
 
@@ -41,3 +50,31 @@ def test_a_table_is_a_sequence_of_hits(rng: np.random.Generator) -> None:
     assert found[0].ids[0] == "x" * 20
     with pytest.raises(IndexError):
         found[3]
+
+
+@pytest.mark.parametrize("longest", [9, 300])
+def test_many_queries_are_answered_as_each_by_itself(
+    tmp_path: Path, rng: np.random.Generator, longest: int
+) -> None:
+    store = LocalStore(tmp_path)
+    store.create(Collection("c", 4))
+    vectors = rng.standard_normal((40, 4)).astype(np.float32)
+    store.upsert("c", [f"{'ö' * (i % longest // 2)}{i}" for i in range(40)], vectors)
+    calls = SearchCalls(Parts(store, no_images, answer_bytes=1 << 20))
+
+    def found(queries: np.ndarray) -> index_pb2.SearchResponse:
+        request = index_pb2.SearchRequest(
+            collection="c", k=5, vectors=encode_tensor(queries), request_id="r"
+        )
+        reply = calls.found(request, Patience())
+        return index_pb2.SearchResponse.FromString(reply.SerializeToString())
+
+    whole = found(vectors)
+    assert (whole.request_id, whole.exact, whole.sequence) == ("r", True, 1)
+    for row, hits_of_one in enumerate(whole.results):
+        assert hits_of_one == found(vectors[row : row + 1]).results[0]
+    store.close()
+
+
+def no_images(model: str, images: object, timeout_s: float | None) -> NoReturn:
+    raise AssertionError("nothing is embedded here")
