@@ -149,7 +149,7 @@ def test_a_second_run_from_the_cache_asks_for_nothing_and_finds_the_same(source,
 
 
 def test_results_do_not_depend_on_the_order_of_the_images(make_context, source):
-    suite = ("knn", "classify", "linear", "centroid", "naive_bayes", "ood")
+    suite = ("knn", "classify", "linear", "centroid", "naive_bayes", "ood", "calibration")
     rng = np.random.default_rng(3)
     given = {
         "train": source.dataset(120, name="train"),

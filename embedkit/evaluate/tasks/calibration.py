@@ -20,6 +20,7 @@ from embedkit.measures.calibration import (
     reliability,
     scaled,
 )
+from embedkit.perturb.randomness import keys_of
 from embedkit.runtime.probe import fit_probe
 from embedkit.types import Labels, Scorer
 
@@ -67,11 +68,13 @@ class Calibration:
             sources = {"served": _served(context), **sources}
         except NotFound as error:
             warnings.append(f"no served: {error}")
+        keys = keys_of(context.test.ids, context.seed)
+        halves = np.argsort(np.argsort(keys, kind="stable")) < len(labels) // 2
         metrics: Metrics = {}
         items: dict[str, npt.NDArray[np.generic]] = {"labels": labels}
         figures: dict[str, Figure] = {}
         for source, shares in sources.items():
-            after, temperature = _cross_scaled(shares, labels, context.seed)
+            after, temperature = _cross_scaled(shares, labels, halves)
             metrics |= _metrics(f"{source}.", shares, labels)
             metrics[f"{source}.temperature"] = Metric(temperature, None, len(labels), "")
             metrics |= _metrics(f"{source}.scaled.", after, labels)
@@ -119,11 +122,11 @@ def _served(context: Context) -> Shares:
     return np.asarray(shares / shares.sum(axis=1, keepdims=True))
 
 
-def _cross_scaled(shares: Shares, labels: Labels, seed: int) -> tuple[Shares, float]:
+def _cross_scaled(
+    shares: Shares, labels: Labels, half: npt.NDArray[np.bool_]
+) -> tuple[Shares, float]:
     """Probabilities scaled by the temperature of the other half, and the mean temperature."""
     logits = np.log(np.maximum(shares, _LEAST))
-    half = np.zeros(len(labels), bool)
-    half[np.random.default_rng(seed).permutation(len(labels))[: len(labels) // 2]] = True
     after = shares.copy()
     temperatures = []
     for fitted, applied in ((half, ~half), (~half, half)):
