@@ -6,6 +6,7 @@ from sklearn.linear_model import LogisticRegression
 
 from embedkit.evaluate.statistics import wilson
 from embedkit.evaluate.tasks.calibration import Calibration
+from embedkit.perturb.randomness import keys_of
 from embedkit.testing import PerfectEmbedder
 
 
