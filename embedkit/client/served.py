@@ -1,6 +1,8 @@
 """One served model as an Embedder, so that the evaluation measures what clients get."""
 
 import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,12 +14,15 @@ from embedkit.client.messages import ModelInfo
 from embedkit.client.meter import Meter
 from embedkit.errors import ModelChanged, NotFound
 from embedkit.preprocess import InputSpec
-from embedkit.types import Embeddings, EncodedImages, Images, ImageScores, Usage
+from embedkit.types import Embeddings, EncodedImages, Images, ImageScores, Scores, Usage
 
 if TYPE_CHECKING:
     from embedkit.client.sync import Client
 
 __all__ = ["ServedModel"]
+
+Rows = npt.NDArray[np.int64]
+VectorSearch = Callable[[Embeddings, int], tuple[Rows, Scores]]
 
 _QUERIES_AT_ONCE = 256
 _HITS_AT_ONCE = 100_000
@@ -111,28 +116,66 @@ class ServedModel:
             ModelChanged: If the server embeds with another model now.
             PermissionDenied: If the credential may not write collections.
         """
-        name = f"retrieve-{secrets.token_hex(8)}"
         client = self._client
-        made = client.create_collection(name, model=self.name or self.info.name)
+        with self._collection() as name:
+            ids = [str(row) for row in range(len(stored))]
+            client.upsert(name, ids, images=stored)
+            rows = np.full((len(queries), k), -1, np.int64)
+            for start in range(0, len(rows), _step(k)):
+                part = queries[start : start + _step(k)]
+                found = client.search(name, images=part, k=k, with_payload=False)
+                for row, hits in zip(rows[start:], found, strict=False):
+                    row[: len(hits)] = [int(hit.id) for hit in hits]
+            return rows
+
+    @contextmanager
+    def stored(self, vectors: Embeddings) -> Iterator[VectorSearch]:
+        """Keep embeddings of this model in a collection of its own until the block ends.
+
+        Args:
+            vectors: (n, d) embeddings.
+
+        Yields:
+            The server's search among them, for many threads: from queries (m, d) and k to
+            rows of ``vectors``, (m, k), best first, and their cosines; -1 and -inf where
+            fewer were found.
+
+        Raises:
+            ModelChanged: If the server embeds with another model now.
+            PermissionDenied: If the credential may not write collections.
+        """
+        client = self._client
+        with self._collection() as name:
+            ids = [str(row) for row in range(len(vectors))]
+            client.upsert(name, ids, vectors=vectors, model_digest=self.digest)
+
+            def search(queries: Embeddings, k: int) -> tuple[Rows, Scores]:
+                rows = np.full((len(queries), k), -1, np.int64)
+                cosines = np.full((len(queries), k), -np.inf)
+                for start in range(0, len(rows), _step(k)):
+                    part = queries[start : start + _step(k)]
+                    found = client.search(name, vectors=part, k=k, with_payload=False)
+                    for row, hits in enumerate(found, start):
+                        rows[row, : len(hits)] = [int(hit.id) for hit in hits]
+                        cosines[row, : len(hits)] = [hit.score for hit in hits]
+                return rows, cosines
+
+            yield search
+
+    @contextmanager
+    def _collection(self) -> Iterator[str]:
+        """The name of a new collection of this model, dropped afterwards."""
+        name = f"retrieve-{secrets.token_hex(8)}"
+        made = self._client.create_collection(name, model=self.name or self.info.name)
         try:
             if made.model_digest != self.digest:
                 raise ModelChanged(
                     f"expected the model {self.digest}, got {made.model_digest}: collections "
                     "use the latest version of a model"
                 )
-            ids = [str(row) for row in range(len(stored))]
-            client.upsert(name, ids, images=stored)
-            # As many hits in one call as a server sends at most.
-            step = max(1, min(_QUERIES_AT_ONCE, _HITS_AT_ONCE // k))
-            rows = np.full((len(queries), k), -1, np.int64)
-            for start in range(0, len(rows), step):
-                part = queries[start : start + step]
-                found = client.search(name, images=part, k=k, with_payload=False)
-                for row, hits in zip(rows[start:], found, strict=False):
-                    row[: len(hits)] = [int(hit.id) for hit in hits]
-            return rows
+            yield name
         finally:
-            client.drop_collection(name)
+            self._client.drop_collection(name)
 
     def infer(
         self, images: ImageInput, *outputs: str, on_error: OnError = "raise", dims: int = 0
@@ -151,6 +194,11 @@ class ServedModel:
                 f"loaded another {self.info.name!r}; ask the client for the model again"
             )
         return result
+
+
+def _step(k: int) -> int:
+    """Queries in one call: as many hits as a server sends at most."""
+    return max(1, min(_QUERIES_AT_ONCE, _HITS_AT_ONCE // k))
 
 
 def _present(array: Embeddings | None, name: str) -> Embeddings:

@@ -19,7 +19,7 @@ from embedkit.preprocess import InputSpec
 NAMES = attacks.names()
 RADII = {"linf": 32, "l2": 160, "patch": 4}
 QUERIES = 60
-FEW = {"steps": 8, "places": 2}
+FEW = {"steps": 8, "places": 2, "training": 30}
 
 
 def pytest_generate_tests(metafunc):
@@ -100,9 +100,9 @@ def test_each_file_registers_its_own_name(name):
     assert attacks.summary(name)
 
 
-def test_it_declares_what_it_needs(method):
+def test_it_declares_what_it_needs(method, name):
     assert method.needs <= {"scores", "decisions", "gradient"}
-    assert method.needs
+    assert method.needs or name == "no_box"
     assert method.norms <= {"linf", "l2", "patch"}
     assert method.norms
 
@@ -145,7 +145,7 @@ def test_it_counts_and_respects_queries(outcome, method):
         assert outcome.queries.min() > 0
 
 
-def test_it_beats_random_noise(outcome, threat, target):
+def test_it_beats_random_noise(outcome, method, threat, target):
     rng = np.random.default_rng(0)
     signs = 255 * rng.choice([-1.0, 1.0], (20, *target.images.shape))
     if threat.norm == "patch":
@@ -159,7 +159,8 @@ def test_it_beats_random_noise(outcome, threat, target):
         return float((margins <= 0).mean())
 
     by_noise = np.mean([fooled(one) for one in signs])
-    assert outcome.success.mean() > by_noise + 0.1
+    # Whoever sees nothing of the victim has less to go by.
+    assert outcome.success.mean() > by_noise + (0.1 if method.needs else 0)
 
 
 def test_it_repeats_and_depends_on_the_seed(outcome, method, threat, target):

@@ -13,7 +13,7 @@ from embedkit.evaluate.attacks.hop_skip_jump import HopSkipJump
 from embedkit.evaluate.attacks.square import Square
 from embedkit.evaluate.threat import Threat
 
-pytestmark = [pytest.mark.peer, pytest.mark.slow]
+pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(3600)]
 
 torch = pytest.importorskip("torch")
 

@@ -1,6 +1,6 @@
 """How small a change of the pixels changes the served model's mind?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -16,7 +16,11 @@ from embedkit.evaluate.measurement.partial import attempt
 from embedkit.evaluate.measurement.survival import censored_median
 from embedkit.evaluate.measurement.trial.attacking import Attacked, Runs, Trial, mean_shift
 from embedkit.evaluate.measurement.trial.figures import attack_figures
-from embedkit.evaluate.measurement.trial.prepare import heads_of, prepare_trial
+from embedkit.evaluate.measurement.trial.prepare import (
+    heads_of,
+    prepare_trial,
+    served_search,
+)
 from embedkit.evaluate.measurement.trial.running import (
     Everything,
     attack_everywhere,
@@ -119,11 +123,22 @@ def _attack_head(
     context: Context, head: str, surrogate: TorchEmbedder | None, warnings: list[str]
 ) -> _Part | None:
     """Attack one decision; None, with a warning, if it cannot be attacked here."""
-    prepare = partial(prepare_trial, context, "served", head=head, surrogate=surrogate)
+    with served_search(context, head, warnings) as search:
+        prepare = partial(
+            prepare_trial, context, "served", head=head, surrogate=surrogate, search=search
+        )
+        return _attack_prepared(context, head, prepare, warnings)
+
+
+def _attack_prepared(
+    context: Context, head: str, prepare: Callable[[], Trial], warnings: list[str]
+) -> _Part | None:
+    """Attack one decision once its search is there."""
     # The one head of a run without others fails as the task does.
     trial = prepare() if head == "knn" else attempt(f"attack on {head}", prepare, warnings)
     if trial is None:
         return None
+    surrogate = trial.target.surrogate
     prefix, options, names = _prefix(head), context.options, context.train.class_names
     warnings += _few_images(trial, context, prefix)
     wanted = [a for a in options.attacks if surrogate is not None or not needs_gradient(a)]

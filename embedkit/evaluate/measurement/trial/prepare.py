@@ -1,6 +1,7 @@
 """What a trial attacks: the images that a model's decision handles, for each kind of head."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,19 +11,25 @@ import numpy.typing as npt
 from embedkit.data.dataset import Dataset
 from embedkit.detect.detector import load_detector
 from embedkit.detect.threshold import Threshold
-from embedkit.errors import InvalidInput, NotFound
+from embedkit.errors import EmbedkitError, InvalidInput, NotFound
 from embedkit.evaluate.attack import Target, subset
 from embedkit.evaluate.context import Context, Which
 from embedkit.evaluate.measurement.novelty.observing import Observer
 from embedkit.evaluate.measurement.trial.attacking import Trial
 from embedkit.evaluate.measurement.victim.channel import through
-from embedkit.evaluate.measurement.victim.heads import LinearHead, OodHead, SearchHead
+from embedkit.evaluate.measurement.victim.heads import (
+    Keeper,
+    LinearHead,
+    OodHead,
+    Search,
+    SearchHead,
+)
 from embedkit.evaluate.oracle import CosineHead, KnnHead, VictimHead
 from embedkit.evaluate.surrogate import TorchEmbedder
 from embedkit.measures.knn import nearest
 from embedkit.types import Embeddings
 
-__all__ = ["HEADS", "heads_of", "prepare_trial"]
+__all__ = ["HEADS", "heads_of", "prepare_trial", "served_search"]
 
 HEADS = ("knn", "linear", "cosine", "search", "ood")
 """The decisions that can be attacked."""
@@ -69,6 +76,7 @@ def prepare_trial(
     *,
     head: str = "knn",
     surrogate: TorchEmbedder | None = None,
+    search: Search | None = None,
 ) -> Trial:
     """Examine the first images of a seeded order; their number does not depend on results.
 
@@ -79,12 +87,16 @@ def prepare_trial(
         which: The model under attack.
         head: One of ``heads_of``.
         surrogate: Its differentiable twin, or None.
+        search: How the head ``search`` looks among its gallery; None is exact, in memory.
 
     Raises:
         InvalidInput: If the model handles none of the images correctly.
         NotFound: If the context has no such model, or not what the head needs.
     """
-    decision = _DECISIONS[head.split("_", maxsplit=1)[0]](context, which, head)
+    if head == "search":
+        decision = _search(context, which, search)
+    else:
+        decision = _DECISIONS[head.split("_", maxsplit=1)[0]](context, which, head)
     options, model = context.options, context.embedder(which)
     order = np.random.default_rng(context.seed).permutation(len(decision.dataset))
     positions = order[: options.attack_images]
@@ -144,15 +156,39 @@ def _cosine(context: Context, which: Which, _: str) -> _Decision:
     return _Decision("embedding", context.test, lambda clean, _: CosineHead(clean))
 
 
-def _search(context: Context, which: Which, _: str) -> _Decision:
-    """An image should find what it finds when clean."""
+@contextmanager
+def served_search(context: Context, head: str, warnings: list[str]) -> Iterator[Search | None]:
+    """The served model's own search among the gallery, in a collection that it drops again.
+
+    Yields:
+        None for other heads, for models without collections and, with a warning, where the
+        collection cannot be made: then the search is exact, in memory.
+    """
+    served = context.served
+    if head != "search" or not isinstance(served, Keeper):
+        yield None
+        return
+    with ExitStack() as stack:
+        search = None
+        try:
+            search = stack.enter_context(served.stored(_gallery(context, "served")))
+        except EmbedkitError as error:
+            warnings.append(f"search: exact in memory instead of served: {error}")
+        yield search
+
+
+def _gallery(context: Context, which: Which) -> Embeddings:
     rows = np.random.default_rng(context.seed).permutation(len(context.train))[:GALLERY]
-    gallery = context.embeddings(which, context.train)[np.sort(rows)]
-    k = context.options.search_places
+    return context.embeddings(which, context.train)[np.sort(rows)]
+
+
+def _search(context: Context, which: Which, search: Search | None) -> _Decision:
+    """An image should find what it finds when clean."""
+    gallery, k = _gallery(context, which), context.options.search_places
 
     def head(clean: Embeddings, _: npt.NDArray[np.int64]) -> SearchHead:
         wanted, _cosines = nearest(gallery, clean, min(k, len(gallery)))
-        return SearchHead(gallery, wanted, k)
+        return SearchHead(gallery, wanted, k, search)
 
     return _Decision("embedding", context.test, head)
 
@@ -188,6 +224,5 @@ _DECISIONS: dict[str, Callable[[Context, Which, str], _Decision]] = {
     "knn": _knn,
     "linear": _linear,
     "cosine": _cosine,
-    "search": _search,
     "ood": _ood,
 }

@@ -1,8 +1,9 @@
 """Decisions beyond the kNN vote: a linear classifier, a search result, known or novel."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +13,9 @@ from embedkit.detect.detector import FittedDetector, Observation
 from embedkit.errors import InvalidInput
 from embedkit.evaluate.oracle import Indices
 from embedkit.measures.knn import nearest, unit
-from embedkit.types import Embeddings, Labels, Scores, Searcher
+from embedkit.types import Embeddings, Labels, Scores
 
-__all__ = ["LinearHead", "OodHead", "Search", "SearchHead", "exact_search", "served_search"]
+__all__ = ["Keeper", "LinearHead", "OodHead", "Search", "SearchHead", "exact_search"]
 
 Ranking = tuple[Annotated[npt.NDArray[np.int64], "m k"], Annotated[Scores, "m k"]]
 Search = Callable[[Embeddings, int], Ranking]
@@ -51,33 +52,21 @@ class LinearHead:
         return np.where(tied, np.finfo(np.float64).tiny, margins)
 
 
+@runtime_checkable
+class Keeper(Protocol):
+    """A victim with collections, usually a served model."""
+
+    def stored(self, vectors: Embeddings) -> AbstractContextManager[Search]:
+        """Keep a gallery until the block ends; yields the victim's own search in it."""
+        ...
+
+
 def exact_search(gallery: Embeddings) -> Search:
     """Return exact search by cosine over unit vectors (g, d)."""
 
     def search(queries: Embeddings, k: int) -> Ranking:
         rows, cosines = nearest(gallery, queries, min(k, len(gallery)))
         return rows, cosines.astype(np.float64)
-
-    return search
-
-
-def served_search(searcher: Searcher, collection: str, ids: tuple[str, ...]) -> Search:
-    """Return search in a collection that holds the gallery.
-
-    Args:
-        searcher: Usually a client.
-        collection: Its name; its scores are cosines.
-        ids: Id of each row of the gallery.
-    """
-    row_of = {name: row for row, name in enumerate(ids)}
-
-    def search(queries: Embeddings, k: int) -> Ranking:
-        rows = np.full((len(queries), k), -1, np.int64)
-        scores = np.full((len(queries), k), -np.inf)
-        for q, hits in enumerate(searcher.search(collection, vectors=queries, k=k)):
-            for place, hit in enumerate(hits[:k]):
-                rows[q, place], scores[q, place] = row_of.get(hit.id, -1), hit.score
-        return rows, scores
 
     return search
 

@@ -12,10 +12,8 @@ from embedkit.evaluate.measurement.victim.heads import (
     LinearHead,
     OodHead,
     SearchHead,
-    served_search,
 )
 from embedkit.evaluate.measurement.victim.novelty import novelty_of
-from embedkit.types import Hit
 
 DIM = 6
 
@@ -64,31 +62,6 @@ def test_a_search_keeps_its_image_while_one_neighbour_is_among_the_first_k(rng):
         others = np.delete(cosines[row], wanted[row])
         own = cosines[row][wanted[row]].max()
         assert margins[row] == pytest.approx(own - np.sort(others)[-5], abs=1e-5)
-
-
-class Shelf:
-    """A searcher over a gallery, as a server has one."""
-
-    def __init__(self, gallery):
-        self.gallery = gallery
-
-    def search(self, collection, *, vectors, images=None, k=10):
-        cosines = vectors @ self.gallery.T
-        order = np.argsort(-cosines, axis=1)[:, :k]
-        return [
-            [Hit(f"id{i}", float(row[i])) for i in places]
-            for row, places in zip(cosines, order, strict=True)
-        ]
-
-
-def test_a_served_search_decides_as_an_exact_one(rng):
-    gallery, moved = units(rng, 30), units(rng, 20)
-    wanted = rng.integers(0, 30, (20, 2))
-    ids = tuple(f"id{i}" for i in range(30))
-    rows = np.arange(20)
-    exact = SearchHead(gallery, wanted, 4).margins(moved, rows)
-    served = SearchHead(gallery, wanted, 4, served_search(Shelf(gallery), "shelf", ids))
-    np.testing.assert_allclose(served.margins(moved, rows), exact, atol=1e-6)
 
 
 def test_a_gallery_that_is_too_small_is_refused(rng):
