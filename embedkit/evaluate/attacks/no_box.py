@@ -22,11 +22,11 @@ from embedkit.perturb.gradient import Ascent, Schedule, ascend
 
 __all__ = ["Group", "NoBox", "groups_of"]
 
-_TRAVEL = 2.5
+_TRAVEL = 4.0
 """Radii that all steps of a search go together: far enough to reach any edge of the ball."""
 
-_DEPTH = 4
-"""Layers of the encoder whose output is drawn out: up to the second convolution."""
+_DEPTH = 2
+"""Layers of the encoder whose output is drawn out: the first convolution and its norm."""
 
 Rows = npt.NDArray[np.int64]
 
@@ -69,7 +69,7 @@ class NoBox:
         decoders: Of prototypes.
         width: Channels of the auto-encoder's first layer.
         training: Optimiser steps of each auto-encoder.
-        steps: Gradient steps of either search, 2.5 radii long together.
+        steps: Gradient steps of either search, 4 radii long together.
         sharpness: Of the adversarial loss, per mean squared distance of pixels in [0, 1].
 
     Raises:
