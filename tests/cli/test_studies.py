@@ -101,3 +101,13 @@ def test_a_class_that_is_not_there_is_refused_before_any_training(study):
     assert isinstance(done.exception, InvalidInput)
     assert "got 'eleven'" in str(done.exception)
     assert not out.exists()
+
+
+@pytest.mark.slow
+def test_an_objective_with_labels_gets_them(study, tmp_path):
+    before, after = RECIPE.replace("simclr", "cross_entropy").split("[projection]")
+    (tmp_path / "recipe.toml").write_text(before + after[after.index("[schedule]") :])
+    done, out = study("membership", "--limit", "90", "--canaries", "40", "--views", "2")
+    assert done.exit_code == 0, done.output
+    checked(json.loads((out / "report.json").read_text()))
+    assert set(arrays(out / "model0" / "train.npz")["y_train"]) == set(range(10))

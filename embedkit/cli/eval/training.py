@@ -58,7 +58,11 @@ class Trainer:
         folder = self.out / name
         folder.mkdir(parents=True, exist_ok=True)
         data = folder / "train.npz"
-        np.savez(data, x_train=np.asarray(images.images))
+        pixels = np.asarray(images.images)
+        if images.labels is None:
+            np.savez(data, x_train=pixels)
+        else:
+            np.savez(data, x_train=pixels, y_train=images.labels)
         section = replace(self.recipe.data, source=str(data), limit=0)
         recipe = replace(self.recipe, data=section, expected={})
         train(recipe, folder / "run", resume=True, device=self.device, load_bundle=load)
