@@ -8,7 +8,7 @@ import numpy.typing as npt
 from embedkit.errors import InvalidInput
 from embedkit.types import Embeddings
 
-__all__ = ["alignment", "effective_rank", "embedding_std", "uniformity"]
+__all__ = ["alignment", "effective_rank", "embedding_std", "kernel_sums", "uniformity"]
 
 _BLOCK_ROWS = 1024
 # Added to each share, as RankMe does, so that the logarithm of an absent direction is finite.
@@ -49,17 +49,37 @@ def uniformity(z: Embeddings, *, sharpness: float = 2.0) -> float:
     Raises:
         InvalidInput: If there are fewer than two images or a value is not finite.
     """
-    values = _checked(z, 2)
+    count = len(_checked(z, 2))
+    total = float(kernel_sums(z, np.zeros(count, np.int64), sharpness=sharpness).sum())
+    return math.log(total / (count * (count - 1)))
+
+
+def kernel_sums(
+    z: Embeddings, groups: npt.NDArray[np.int64], *, sharpness: float = 2.0
+) -> npt.NDArray[np.float64]:
+    """Sum of ``exp(-t * squared distance)`` over the pairs of images of two groups, (g, g).
+
+    Args:
+        z: (n, d) embeddings of length 1.
+        groups: (n,) from 0; entry (a, b) is over ordered pairs of group a with group b, without
+            an image's pair with itself.
+        sharpness: t, above 0.
+
+    Raises:
+        InvalidInput: If the set is empty or a value is not finite.
+    """
+    values = _checked(z, 1)
     squares = np.sum(values * values, axis=1)
-    total, count = 0.0, len(values)
-    for start in range(0, count, _BLOCK_ROWS):
+    member = np.eye(int(groups.max()) + 1)[groups]
+    sums = np.zeros((member.shape[1], member.shape[1]))
+    for start in range(0, len(values), _BLOCK_ROWS):
         block = slice(start, start + _BLOCK_ROWS)
         distances = squares[block, np.newaxis] + squares - 2.0 * (values[block] @ values.T)
         kernel = np.exp(-sharpness * np.maximum(distances, 0.0))
         # Each image's pair with itself is no pair.
         kernel[np.arange(len(kernel)), np.arange(start, start + len(kernel))] = 0.0
-        total += float(kernel.sum())
-    return math.log(total / (count * (count - 1)))
+        sums += member[block].T @ (kernel @ member)
+    return sums
 
 
 def effective_rank(z: Embeddings) -> float:

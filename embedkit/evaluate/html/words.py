@@ -164,12 +164,12 @@ _GLOSSARY = {
     "top1_majority": "vote of k neighbours that count alike",
     "top1_sgd": "softmax classifier by momentum SGD; the rate is chosen on training images",
     "top1_logistic": "logistic regression on n images per class, mean over draws",
-    "top1_sd": "standard deviation of that accuracy over the draws",
-    "top1_logistic_sd": "standard deviation of that accuracy over the draws",
+    "top1_sd": "standard deviation of that accuracy over the draws, a spread: no interval",
+    "top1_logistic_sd": "standard deviation of that accuracy over the draws; likewise",
     "nmi": "mutual information of groups and classes over the mean of their entropies",
     "ari": "share of pairs on which groups and classes agree, corrected for chance",
     "purity": "share with the commonest class of its group, or of neighbours of the same class",
-    "nmi_sd": "standard deviation of nmi over the starts of k-means",
+    "nmi_sd": "standard deviation of nmi over the starts; itself a spread, so no interval",
     "ece": "mean gap between confidence and accuracy over 15 bins of equal width",
     "ece_equal_mass": "the same over 15 bins of equally many images",
     "brier": "squared distance of the probabilities from the truth, 0 to 2",
@@ -217,7 +217,7 @@ _GLOSSARY = {
     "p50_ms": "time of a call that half of the calls stay below",
     "p95_ms": "time of a call that 95 % of the calls stay below",
     "p99_ms": "time of a call that 99 % of the calls stay below",
-    "images_per_s": "images answered per second by one call after another",
+    "images_per_s": "images per second by one call after another; the quantiles have intervals",
     "error": "share of images on which the vote of 20 neighbours is wrong",
     "clean_error": "the same without any corruption",
     "drift": "mean of 1 - cosine with the clean image's embedding",
@@ -252,7 +252,9 @@ _GLOSSARY = {
     "twin_uint8_accuracy": "the same on the local twin after rounding to 8 bits",
     "png_accuracy": "the same with attacked images sent as PNG, which the server decodes",
     "jpeg_accuracy": "the same with attacked images sent as JPEG, which blurs the attack",
-    "checks_failed": "signs of weak attacks or masked gradients, of n that were looked for",
+    "checks_failed": (
+        "signs of weak attacks or masked gradients, of n that were looked for; no interval"
+    ),
     "median_queries": (
         "queries after which half of the attacked images were fooled; a lower bound where "
         "fewer than half were"
@@ -272,8 +274,11 @@ _GLOSSARY = {
     "tpr_at_fpr_1e-3": "share of trained-on images told at 0.1 % false alarms",
     "fpr_at_fpr_1e-2": "false alarms at that threshold, with their own interval",
     "fpr_at_fpr_1e-3": "false alarms at that threshold, with their own interval",
-    "max_abs_error": "largest difference of one coordinate of an embedding",
-    "min_cosine": "smallest cosine between the two embeddings of one image",
+    "max_abs_error": (
+        "largest difference of one coordinate of an embedding; an extreme of these images, "
+        "which says nothing of others, so no interval"
+    ),
+    "min_cosine": "smallest cosine between the two embeddings of one image; likewise",
     "knn_flips": "test images that the two give different classes",
     "neighbour_overlap": "share of the ten nearest training images that both find",
     "auroc_change": "AUROC of the knn detector with the second of the two, less the first",

@@ -16,6 +16,12 @@ from embedkit.evaluate.statistics.intervals import (
     robust_accuracy,
     wilson,
 )
+from embedkit.evaluate.statistics.jackknife import (
+    GROUPS,
+    jackknife_interval,
+    jackknife_metric,
+    random_groups,
+)
 from embedkit.evaluate.statistics.paired import (
     Difference,
     holm,
@@ -28,6 +34,7 @@ from embedkit.evaluate.statistics.seeds import Spread, over_seeds
 
 __all__ = [
     "FEW",
+    "GROUPS",
     "LEVEL",
     "Counts",
     "Difference",
@@ -41,10 +48,13 @@ __all__ = [
     "content_seed",
     "delong",
     "holm",
+    "jackknife_interval",
+    "jackknife_metric",
     "mcnemar",
     "over_seeds",
     "paired_auroc",
     "paired_mean",
+    "random_groups",
     "resample_counts",
     "robust_accuracy",
     "sign_flip",

@@ -10,7 +10,15 @@ from embedkit.evaluate.context import CHUNK, Context
 from embedkit.evaluate.measurement.checks import class_problem, leakage
 from embedkit.evaluate.measurement.means import mean_metric, recentred
 from embedkit.evaluate.measurement.rows import probe_rows
-from embedkit.evaluate.statistics import FEW, Metric, Metrics, content_seed, resample_counts
+from embedkit.evaluate.statistics import (
+    FEW,
+    Metric,
+    Metrics,
+    content_seed,
+    jackknife_metric,
+    random_groups,
+    resample_counts,
+)
 from embedkit.evaluate.task import Figure, TaskResult, skipped, tasks
 from embedkit.measures.calibration import (
     brier,
@@ -20,7 +28,8 @@ from embedkit.measures.calibration import (
     reliability,
     scaled,
 )
-from embedkit.perturb.randomness import keys_of
+from embedkit.measures.without import measure_without
+from embedkit.perturb.randomness import Keys, keys_of
 from embedkit.runtime.probe import fit_probe
 from embedkit.types import Labels, Scorer
 
@@ -76,7 +85,9 @@ class Calibration:
         for source, shares in sources.items():
             after, temperature = _cross_scaled(shares, labels, halves)
             metrics |= _metrics(f"{source}.", shares, labels)
-            metrics[f"{source}.temperature"] = Metric(temperature, None, len(labels), "")
+            metrics[f"{source}.temperature"] = jackknife_metric(
+                temperature, _temperatures(shares, labels, halves, keys), len(labels), least=0.0
+            )
             metrics |= _metrics(f"{source}.scaled.", after, labels)
             items |= {f"{source}.probabilities": shares, f"{source}.scaled": after}
             figures[source] = _diagram(source, {"as it is": shares, "scaled": after}, labels)
@@ -133,6 +144,18 @@ def _cross_scaled(
         temperatures.append(fit_temperature(logits[fitted], labels[fitted]))
         after[applied] = scaled(logits[applied], temperatures[-1])
     return after, float(np.mean(temperatures))
+
+
+def _temperatures(
+    shares: Shares, labels: Labels, half: npt.NDArray[np.bool_], keys: Keys
+) -> npt.NDArray[np.float64] | None:
+    """The mean temperature without each twentieth of the images."""
+    if len(labels) < 2 * FEW:
+        return None
+    return measure_without(
+        lambda rows: _cross_scaled(shares[rows], labels[rows], half[rows])[1],
+        random_groups(keys),
+    )
 
 
 def _metrics(prefix: str, shares: Shares, labels: Labels) -> Metrics:

@@ -15,8 +15,17 @@ from embedkit.evaluate.measurement.checks import class_problem
 from embedkit.evaluate.measurement.figures import image_grid
 from embedkit.evaluate.measurement.means import mean_metric
 from embedkit.evaluate.measurement.partial import attempt
-from embedkit.evaluate.statistics import Metric, Metrics, wilson
+from embedkit.evaluate.statistics import (
+    FEW,
+    Metric,
+    Metrics,
+    jackknife_metric,
+    random_groups,
+    wilson,
+)
 from embedkit.evaluate.task import Figure, TaskResult, tasks
+from embedkit.measures.without import measure_without
+from embedkit.perturb.randomness import keys_of
 from embedkit.types import Images
 
 __all__ = ["ALEXNET", "CorruptionRobustness"]
@@ -60,6 +69,11 @@ _FAMILIES = {
 Severities = dict[str, tuple[int, ...]]
 """Severities of each corruption."""
 
+Float64 = npt.NDArray[np.float64]
+Groups = npt.NDArray[np.int64]
+Reference = tuple[dict[str, Float64], Float64]
+"""Error of each image, (n,), by corruption, and without one."""
+
 
 @tasks.register("corruption")
 @dataclass(frozen=True)
@@ -76,6 +90,8 @@ class CorruptionRobustness:
     before the mean; ``relative_mce`` does so with the rise over the clean error (Hendrycks and
     Dietterich 2019). The reference is AlexNet for the 1,000 classes of ImageNet at all five
     severities, and otherwise the same vote on raw pixels (with at most 5,000 training images).
+    Their intervals are those of the jackknife that leaves out a twentieth of the images at a
+    time, from the model's and from the reference's errors alike.
 
     Items: ``ids``, ``labels``, ``clean_wrong``, and per case ``<name>.<severity>.wrong``,
     ``.drift``, ``.overlap``; ``reference_<name>`` (severities, images) with raw pixels.
@@ -108,7 +124,7 @@ class CorruptionRobustness:
         warnings = [f"no errors: {problem}"] if problem else []
         clean = Dataset("clean", images, part.labels, part.class_names)
         served = Follower(context, "served", clean, context.train, not problem)
-        reference = None if problem else _alexnet(context, names)
+        reference = None if problem else _alexnet(context, names, len(part))
         followers = [served]
         if not problem and reference is None:
             work = partial(Follower, context, "raw_pixels", clean, _bank(context), True)
@@ -124,7 +140,10 @@ class CorruptionRobustness:
         if len(followers) > 1:
             reference = _of_pixels(followers[1].clean(), found[1], names, items)
         if reference is not None:
-            ratios = _relative(metrics, names, *reference, len(part))
+            own = _mean_errors(found[0], names)
+            own_clean = np.asarray(unspoilt.wrong, np.float64)
+            groups = random_groups(keys_of(part.ids, context.seed))
+            ratios = _relative(own, own_clean, reference, groups)
             metrics |= ratios
             if "relative_mce" not in ratios:
                 warnings.append("no relative_mce: the reference has no further errors")
@@ -200,7 +219,7 @@ def _items(found: dict[Case, Shift]) -> dict[str, npt.NDArray[np.generic]]:
     return items
 
 
-def _alexnet(context: Context, names: Severities) -> tuple[dict[str, float], float] | None:
+def _alexnet(context: Context, names: Severities, n: int) -> Reference | None:
     """Errors of AlexNet, where they are the reference of these data."""
     fits = (
         len(context.test.class_names) == _IMAGENET_CLASSES
@@ -208,7 +227,8 @@ def _alexnet(context: Context, names: Severities) -> tuple[dict[str, float], flo
         and all(len(severities) == _SEVERITIES for severities in names.values())
         and max(context.spec.height, context.spec.width) > SMALL_PX
     )
-    return ({name: ALEXNET[name] for name in names}, _ALEXNET_CLEAN) if fits else None
+    errors = {name: np.full(n, ALEXNET[name]) for name in names} if fits else {}
+    return (errors, np.full(n, _ALEXNET_CLEAN)) if fits else None
 
 
 def _of_pixels(
@@ -216,33 +236,47 @@ def _of_pixels(
     found: dict[Case, Shift],
     names: Severities,
     items: dict[str, npt.NDArray[np.generic]],
-) -> tuple[dict[str, float], float]:
-    """Mean error of raw pixels per corruption, and without one; kept in the items."""
+) -> Reference:
+    """Errors of raw pixels per corruption, and without one; kept in the items."""
     for name, severities in names.items():
         items[f"reference_{name}"] = np.stack(
             [np.asarray(found[name, s].wrong) for s in severities]
         )
     items["reference_clean_wrong"] = np.asarray(clean.wrong)
-    errors = {name: float(np.mean(items[f"reference_{name}"])) for name in names}  # type: ignore[arg-type]
-    return errors, float(np.mean(np.asarray(clean.wrong)))
+    return _mean_errors(found, names), np.asarray(clean.wrong, np.float64)
+
+
+def _mean_errors(found: dict[Case, Shift], names: Severities) -> dict[str, Float64]:
+    """Error of each image, mean over the severities, by corruption."""
+    return {
+        name: np.mean([np.asarray(found[name, s].wrong) for s in severities], axis=0)
+        for name, severities in names.items()
+    }
 
 
 def _relative(
-    metrics: Metrics, names: Severities, errors: dict[str, float], clean: float, n: int
+    own: dict[str, Float64], own_clean: Float64, reference: Reference, groups: Groups
 ) -> Metrics:
     """MCE and relative mCE; a corruption that the reference does not mind is left out."""
+    errors, clean = reference
     found: Metrics = {}
-    own_clean = metrics["clean_error"].value
-    ratios = {"mce": (0.0, 0.0), "relative_mce": (own_clean, clean)}
-    for name, (own_base, base) in ratios.items():
-        shares = [
-            (metrics[f"{c}.error"].value - own_base) / (errors[c] - base)
-            for c in names
-            if errors[c] > base
-        ]
-        if shares:
-            found[name] = Metric(float(np.mean(shares)), None, n, "", higher_is_better=False)
+    zero = np.zeros_like(clean)
+    for name, bases in {"mce": (zero, zero), "relative_mce": (own_clean, clean)}.items():
+        kept = [c for c in own if errors[c].mean() > bases[1].mean()]
+        pairs = [(own[c] - bases[0], errors[c] - bases[1]) for c in kept]
+        if pairs:
+            value = _mean_ratio(pairs, np.arange(len(clean)))
+            without = None
+            if len(clean) >= FEW:
+                without = measure_without(partial(_mean_ratio, pairs), groups)
+            found[name] = jackknife_metric(value, without, len(clean), higher_is_better=False)
     return found
+
+
+def _mean_ratio(pairs: list[tuple[Float64, Float64]], rows: Groups) -> float:
+    """Mean over corruptions of the model's rise in error over the reference's."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.mean([own[rows].mean() / other[rows].mean() for own, other in pairs]))
 
 
 def _figures(

@@ -9,10 +9,11 @@ import numpy.typing as npt
 from embedkit.detect.detector import Observation, detectors
 from embedkit.evaluate.context import Context
 from embedkit.evaluate.measurement.novelty.drift import TESTS, score_shift
+from embedkit.evaluate.measurement.survival import censored_median
 from embedkit.evaluate.statistics import Metric, Metrics, clopper_pearson
 from embedkit.evaluate.task import TaskResult, skipped, tasks
 from embedkit.registry import configure
-from embedkit.types import Embeddings
+from embedkit.types import Embeddings, Scores
 
 __all__ = ["Drift"]
 
@@ -22,7 +23,8 @@ _LEAST, _FITTED, _NEIGHBOUR = 60, 5000, 5
 PValues = npt.NDArray[np.float64]
 """(streams, sizes): the p value after so many images of a stream."""
 
-Monitor = Callable[[Embeddings, Embeddings, np.random.Generator], float]
+Scored = tuple[Embeddings, Scores]
+"""Images and their novelty."""
 
 
 @tasks.register("drift")
@@ -41,7 +43,9 @@ class Drift:
 
     Metrics: ``<set>.<test>.alarms``, the share of streams with p < level at their end, with the
     exact interval; ``<set>.<test>.delay``, the median number of images until the first alarm
-    when each look has level / looks, where at least half of the streams raise one.
+    when each look has level / looks, where at least half of the streams raise one, with the
+    exact interval of a median; an end that falls among streams without an alarm is the last
+    look, as a lower bound.
     Items: ``<set>.<test>.p_values`` (streams, sizes), and ``sizes``.
 
     Attributes:
@@ -73,7 +77,8 @@ class Drift:
             )
         order = np.random.default_rng(context.seed).permutation(len(train))
         fitted, pool = np.split(train[order], [min(len(train) // 3, _FITTED)])
-        monitors = self._monitors(fitted)
+        score = self._scorer(fitted)
+        scored_pool = pool, score(pool)
         sets: dict[str, Embeddings | None] = {NO_DRIFT: None}
         sets[KNOWN] = context.embeddings("served", context.test)
         for name, dataset in {**context.ood, **context.shifted}.items():
@@ -85,7 +90,8 @@ class Drift:
             if stream is not None and len(stream) < self.sizes[0]:
                 continue
             seed = (context.seed, index)
-            found = self._streams(monitors, pool, stream, seed, context.options.drift_streams)
+            scored = None if stream is None else (stream, score(stream))
+            found = self._streams(scored_pool, scored, seed, context.options.drift_streams)
             for test, p_values in found.items():
                 items[f"{name}.{test}.p_values"] = p_values
                 metrics |= self._metrics(f"{name}.{test}", p_values)
@@ -97,43 +103,40 @@ class Drift:
             items=items,
         )
 
-    def _monitors(self, fitted: Embeddings) -> dict[str, Monitor]:
-        """The tests by name; the score's detector has images of its own."""
+    def _scorer(self, fitted: Embeddings) -> Callable[[Embeddings], Scores]:
+        """Distance to the 5th neighbour, by a detector that has images of its own."""
         detector = configure(detectors.get("knn"), {"k": _NEIGHBOUR}, noun="detector 'knn'")
         known = detector.fit(Observation(fitted))
-
-        def score(reference: Embeddings, new: Embeddings, _: np.random.Generator) -> float:
-            parts = (known.score(Observation(part)) for part in (reference, new))
-            return score_shift(*parts)
-
-        return {**TESTS, SCORE: score}
+        return lambda z: known.score(Observation(z))
 
     def _streams(
-        self,
-        monitors: dict[str, Monitor],
-        pool: Embeddings,
-        stream: Embeddings | None,
-        seed: tuple[int, int],
-        draws: int,
+        self, pool: Scored, stream: Scored | None, seed: tuple[int, int], draws: int
     ) -> dict[str, PValues]:
         """P values of every test; without a stream it is taken from the pool itself."""
-        found = {test: np.ones((draws, len(self.sizes))) for test in monitors}
+        found = {test: np.ones((draws, len(self.sizes))) for test in (*TESTS, SCORE)}
         for draw in range(draws):
             rng = np.random.default_rng([*seed, draw])
-            drawn = pool[rng.permutation(len(pool))]
-            count = min(self.reference, len(pool) // 2)
-            reference, rest = drawn[:count], drawn[count:]
-            images = rest if stream is None else stream[rng.permutation(len(stream))]
-            for test, monitor in monitors.items():
+            order = rng.permutation(len(pool[0]))
+            count = min(self.reference, len(order) // 2)
+            rows, rest = order[:count], order[count:]
+            source = pool if stream is None else stream
+            new = rest if stream is None else rng.permutation(len(stream[0]))
+            reference, images = pool[0][rows], source[0][new]
+            scores, new_scores = pool[1][rows], source[1][new]
+            for test, p_values in found.items():
                 before = (0, 1.0)
                 for look, size in enumerate(self.sizes):
-                    part = images[:size]
+                    seen = min(size, len(new))
                     # Nothing more to see: the answer is that of the look before.
                     p_value = before[1]
-                    if len(part) > before[0]:
-                        p_value = monitor(reference, part, rng)
-                    found[test][draw, look] = p_value
-                    before = (len(part), p_value)
+                    if seen > before[0]:
+                        p_value = (
+                            score_shift(scores, new_scores[:seen])
+                            if test == SCORE
+                            else TESTS[test](reference, images[:seen], rng)
+                        )
+                    p_values[draw, look] = p_value
+                    before = (seen, p_value)
         return found
 
     def _metrics(self, prefix: str, p_values: PValues) -> Metrics:
@@ -150,9 +153,10 @@ class Drift:
         early = p_values < self.level / len(self.sizes)
         if 2 * np.count_nonzero(early.any(axis=1)) >= streams:
             first = np.where(early.any(axis=1), early.argmax(axis=1), len(self.sizes) - 1)
-            delay = float(np.median(np.array(self.sizes)[first]))
+            delays = np.array(self.sizes)[first]
+            ci = censored_median(delays, np.asarray(early.any(axis=1)), self.sizes[-1]).ci
             metrics[f"{prefix}.delay"] = Metric(
-                delay, None, streams, unit="images", higher_is_better=False
+                float(np.median(delays)), ci, streams, "images", False, "order_statistic"
             )
         return metrics
 

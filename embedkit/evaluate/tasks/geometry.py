@@ -13,7 +13,15 @@ from embedkit.evaluate.measurement.checks import class_problem
 from embedkit.evaluate.measurement.means import mean_metric
 from embedkit.evaluate.measurement.partial import attempt
 from embedkit.evaluate.measurement.pixels.views import augmented
-from embedkit.evaluate.statistics import Metric, Metrics, wilson
+from embedkit.evaluate.statistics import (
+    FEW,
+    GROUPS,
+    Metric,
+    Metrics,
+    jackknife_metric,
+    random_groups,
+    wilson,
+)
 from embedkit.evaluate.task import Figure, TaskResult, tasks
 from embedkit.measures.collapse import neural_collapse, tolerance
 from embedkit.measures.geometry import effective_rank, uniformity
@@ -25,11 +33,21 @@ from embedkit.measures.hubness import (
 )
 from embedkit.measures.similarity import linear_cka
 from embedkit.measures.spectrum import decay, eigenvalues, lidar, participation_ratio
-from embedkit.types import Embeddings
+from embedkit.measures.without import (
+    cka_without,
+    hubness_without,
+    measure_without,
+    spectra_without,
+    uniformity_without,
+)
+from embedkit.perturb.randomness import keys_of
+from embedkit.types import Embeddings, Labels
 
 __all__ = ["Geometry"]
 
 _NEIGHBOURS = 10
+_MOST_DIMENSIONS = 1024
+_DIRECTIONS = "directions"
 _OTHERS: tuple[Which, ...] = (*BASELINES, "twin")
 _CLASSES = ("tolerance", "nc1", "nc2_norms", "nc2_angles", "nc4_disagreement", "purity_k10")
 _LABEL_FREE = ("uniformity", "rankme", "participation_ratio", "spectrum_decay", "hubness_k10")
@@ -46,8 +64,12 @@ class Geometry:
     ``nc2_norms``, ``nc2_angles`` and ``nc4_disagreement``, and ``purity_k10``. Against the
     other models on the same images: ``cka.<baseline>``, ``cka.twin``.
 
-    Only ``alignment`` and ``purity_k10`` are means over images and have an interval. Items:
-    ``eigenvalues``, ``occurrences_k10``, ``alignment``.
+    Means over images (``alignment``, ``purity_k10``) have Student's interval, all others that
+    of the jackknife that leaves out a twentieth of the images at a time: for what other images,
+    as many, would give. A model of more than 1,024 dimensions, as raw pixels may be, has none
+    for ``rankme``, ``participation_ratio`` and ``spectrum_decay``, and none for ``lidar``: 20
+    eigenvalue problems of that size take minutes. Items: ``eigenvalues``, ``occurrences_k10``,
+    ``alignment``.
 
     Attributes:
         views: Views of each image, at least 2.
@@ -84,7 +106,11 @@ class Geometry:
             other = attempt(f"cka.{which}", work, warnings)
             if other is None:
                 continue
-            metrics[f"cka.{which}"] = Metric(linear_cka(z, other), None, len(z), "")
+            metrics[f"cka.{which}"] = jackknife_metric(
+                linear_cka(z, other),
+                cka_without(z, other, _groups(context)) if len(z) >= FEW else None,
+                len(z),
+            )
             if which in BASELINES:
                 baselines[which] = _metrics(context, other, with_classes=not problem)
         return TaskResult(
@@ -108,7 +134,11 @@ class Geometry:
         z = np.stack([context.embeddings("served", data) for data in made], axis=1)
         squares = np.sum((z[:, 0] - z[:, 1]).astype(np.float64) ** 2, axis=1)
         alignment = mean_metric(squares, unit="", higher_is_better=False)
-        return {"alignment": alignment, "lidar": _count(lidar(z), len(part))}, squares
+        groups, without = random_groups(keys_of(part.ids, context.seed)), None
+        if len(part) >= FEW and z.shape[2] <= _MOST_DIMENSIONS:
+            without = measure_without(lambda rows: lidar(z[rows]), groups)
+        found = jackknife_metric(lidar(z), without, len(part), unit=_DIRECTIONS, least=0.0)
+        return {"alignment": alignment, "lidar": found}, squares
 
 
 def _part(context: Context) -> Dataset:
@@ -118,48 +148,77 @@ def _part(context: Context) -> Dataset:
     return context.test.subset(np.sort(order[:count]))
 
 
+def _groups(context: Context) -> npt.NDArray[np.int64]:
+    """Which twentieth of the test images each belongs to."""
+    return random_groups(keys_of(context.test.ids, context.seed))
+
+
 def _metrics(context: Context, z: Embeddings, *, with_classes: bool) -> Metrics:
     """Everything that needs nothing but the embeddings and the labels."""
-    n = len(z)
+    n, groups = len(z), _groups(context)
     spectrum = eigenvalues(z)
-    neighbours = neighbours_of_each(z, min(_NEIGHBOURS, n - 1))
+    # Some more than count, for the intervals.
+    neighbours = neighbours_of_each(z, min(3 * _NEIGHBOURS, n - 1))
+    k = min(_NEIGHBOURS, n - 1)
+    without: dict[str, npt.NDArray[np.float64]] = {}
+    if n >= FEW:
+        without["uniformity"] = uniformity_without(z, groups)
+        without["hubness"] = hubness_without(neighbours, groups, k)
+        if z.shape[1] <= _MOST_DIMENSIONS:
+            without |= spectra_without(z, groups)
+    value = jackknife_metric
+    rank, ratio = effective_rank(z), participation_ratio(spectrum)
+    hubs = skewness(occurrences(neighbours[:, :k]))
+    own = without.get
     metrics: Metrics = {
-        "uniformity": Metric(uniformity(z), None, n, "nats", higher_is_better=False),
-        "rankme": _count(effective_rank(z), n),
-        "participation_ratio": _count(participation_ratio(spectrum), n),
-        "spectrum_decay": Metric(decay(spectrum), None, n, "", higher_is_better=False),
-        "hubness_k10": Metric(
-            skewness(occurrences(neighbours)), None, n, "", higher_is_better=False
+        "uniformity": value(
+            uniformity(z), own("uniformity"), n, unit="nats", higher_is_better=False
         ),
+        "rankme": value(rank, own("rankme"), n, unit=_DIRECTIONS, least=0.0),
+        "participation_ratio": value(
+            ratio, own("participation_ratio"), n, unit=_DIRECTIONS, least=0.0
+        ),
+        "spectrum_decay": value(decay(spectrum), own("decay"), n, higher_is_better=False),
+        "hubness_k10": value(hubs, own("hubness"), n, higher_is_better=False),
     }
-    if not with_classes:
-        return metrics
-    labels = np.asarray(context.test.labels)
-    collapse = neural_collapse(z, labels)
+    if with_classes:
+        labels = np.asarray(context.test.labels)
+        metrics |= _class_metrics(z, labels, groups)
+        metrics["purity_k10"] = mean_metric(neighbour_purity(neighbours[:, :k], labels))
+    return metrics
+
+
+def _class_metrics(z: Embeddings, labels: Labels, groups: npt.NDArray[np.int64]) -> Metrics:
+    """Neural collapse and tolerance, as far as the classes have images enough."""
+    n, classes = len(z), len(np.unique(labels))
+    collapse, same = neural_collapse(z, labels), tolerance(z, labels)
     values = {
         "nc1": collapse.within,
         "nc2_norms": collapse.norms,
         "nc2_angles": collapse.angles,
     }
-    same = tolerance(z, labels)
-    metrics |= {
-        name: Metric(value, None, n, "", higher_is_better=False)
-        for name, value in values.items()
-        if math.isfinite(value)
-    }
+    metrics: Metrics = {}
+    without = np.full((GROUPS, len(values) + 1), np.nan)
+    for g in range(GROUPS if n >= FEW else 0):
+        rows = groups != g
+        # Without one of the classes it would be another measure.
+        if len(np.unique(labels[rows])) == classes:
+            left = neural_collapse(z[rows], labels[rows])
+            whole = tolerance(z[rows], labels[rows])
+            without[g] = left.within, left.norms, left.angles, whole
+    for column, (name, value) in enumerate(values.items()):
+        if math.isfinite(value):
+            metrics[name] = jackknife_metric(
+                value, without[:, column], n, higher_is_better=False, least=0.0
+            )
     if math.isfinite(collapse.disagreement):
         count = round(collapse.disagreement * n)
         metrics["nc4_disagreement"] = Metric(
             count / n, wilson(count, n), n, "fraction", False, "wilson"
         )
     if math.isfinite(same):
-        metrics["tolerance"] = Metric(same, None, n, "cosine")
-    metrics["purity_k10"] = mean_metric(neighbour_purity(neighbours, labels))
+        metrics["tolerance"] = jackknife_metric(same, without[:, -1], n, unit="cosine")
     return metrics
-
-
-def _count(value: float, n: int) -> Metric:
-    return Metric(value, None, n, "directions")
 
 
 def _spectrum(spectrum: npt.NDArray[np.float64]) -> Figure:

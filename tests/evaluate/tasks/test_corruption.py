@@ -6,7 +6,6 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from embedkit.evaluate.context import Options
 from embedkit.evaluate.corruption import corrupt
-from embedkit.evaluate.statistics import Metric
 from embedkit.evaluate.tasks.corruption import CorruptionRobustness, _relative
 
 OPTIONS = Options(
@@ -50,15 +49,42 @@ def test_mce_is_the_mean_ratio_to_the_reference(make_context, noisy):
     assert found["error"] == pytest.approx(np.mean(pair))
 
 
+def errors_of(n, seed=0, **shares):
+    """Errors of n images, each a mean over five severities, by corruption."""
+    rng = np.random.default_rng(seed)
+    return {name: rng.binomial(5, share, n) / 5 for name, share in shares.items()}
+
+
 def test_relative_mce_counts_the_rise_alone():
-    metrics = {"clean_error": Metric(0.1, None, 9)}
-    metrics |= {
-        f"{name}.error": Metric(v, None, 9) for name, v in (("fog", 0.4), ("snow", 0.2))
-    }
-    names, reference = {"fog": (1,), "snow": (1,)}, {"fog": 0.8, "snow": 0.5}
-    found = _relative(metrics, names, reference, 0.3, 9)
-    assert found["mce"].value == pytest.approx((0.4 / 0.8 + 0.2 / 0.5) / 2)
-    assert found["relative_mce"].value == pytest.approx((0.3 / 0.5 + 0.1 / 0.2) / 2)
+    own, reference = errors_of(9, fog=0.4, snow=0.2), errors_of(9, 1, fog=0.9, snow=0.8)
+    clean, base = np.eye(9)[0], np.eye(9)[:3].sum(axis=0)
+    found = _relative(own, clean, (reference, base), np.arange(9))
+    means = {name: (own[name].mean(), reference[name].mean()) for name in own}
+    ratios = [a / b for a, b in means.values()]
+    assert found["mce"].value == pytest.approx(np.mean(ratios))
+    rises = [(a - 1 / 9) / (b - 3 / 9) for a, b in means.values()]
+    assert found["relative_mce"].value == pytest.approx(np.mean(rises))
+    assert found["mce"].ci is None
+
+
+def test_the_intervals_of_mce_hold_the_ratio_of_the_populations():
+    held = {"mce": 0, "relative_mce": 0}
+    for sample in range(200):
+        own = errors_of(150, 2 * sample, fog=0.4, snow=0.2)
+        reference = errors_of(150, 2 * sample + 1, fog=0.8, snow=0.5)
+        rng = np.random.default_rng([3, sample])
+        clean, base = (rng.random(150) < share for share in (0.1, 0.3))
+        groups = rng.permutation(150) % 20
+        found = _relative(own, clean.astype(float), (reference, base.astype(float)), groups)
+        truth = {
+            "mce": (0.4 / 0.8 + 0.2 / 0.5) / 2,
+            "relative_mce": (0.3 / 0.5 + 0.1 / 0.2) / 2,
+        }
+        for name, value in truth.items():
+            low, high = found[name].ci
+            held[name] += low <= value <= high
+    # Of 200 at a nominal 95 %; a ratio whose denominator varies is not quite normal.
+    assert all(176 <= count <= 200 for count in held.values()), held
 
 
 def test_without_labels_drift_is_measured(make_context, source):

@@ -27,6 +27,24 @@ def test_measures_follow_their_definitions(make_context, noisy, embedded):
     assert 1 <= metrics["lidar"].value <= 6
 
 
+def test_every_metric_has_an_interval_around_its_value(make_context, noisy):
+    metrics = (
+        Geometry().run(make_context(served=noisy, options=Options(view_images=20))).metrics
+    )
+    for name, metric in metrics.items():
+        assert metric.ci is not None, name
+        assert metric.ci[0] <= metric.value <= metric.ci[1], name
+    few = Geometry().run(
+        make_context(
+            served=noisy,
+            test=make_context().test.subset(range(15)),
+            options=Options(view_images=10),
+        )
+    )
+    assert few.metrics["rankme"].ci is None
+    assert few.metrics["lidar"].ci is None
+
+
 def test_models_are_compared_on_the_same_images(make_context, bundle):
     result = Geometry().run(make_context(bundle=bundle, options=Options(view_images=10)))
     for name in ("raw_pixels", "random_encoder", "twin"):

@@ -6,6 +6,7 @@ Smirnov's distribution-free statistic.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -99,13 +100,9 @@ def dimensions(reference: Embeddings, new: Embeddings, rng: np.random.Generator)
         new: (m, d).
         rng: Not used; the other tests draw from it.
     """
-    from scipy.stats import ks_2samp
-
     del rng
     distances = _distances(reference, new)
-    worst = int(distances.argmax())
-    p_value = ks_2samp(reference[:, worst], new[:, worst]).pvalue
-    return float(min(1.0, p_value * len(distances)))
+    return min(1.0, _smirnov(distances.max(), len(reference), len(new)) * len(distances))
 
 
 def score_shift(reference: Scores, new: Scores) -> float:
@@ -115,13 +112,31 @@ def score_shift(reference: Scores, new: Scores) -> float:
         reference: (n,) scores of images that the detector was not fitted on.
         new: (m,) scores.
     """
-    from scipy.stats import ks_2samp
-
-    return float(ks_2samp(reference, new).pvalue)
+    distance = _distances(reference[:, np.newaxis], new[:, np.newaxis])[0]
+    return _smirnov(distance, len(reference), len(new))
 
 
 TESTS: dict[str, Test] = {"mmd": mmd, "classifier": classifier, "dimensions": dimensions}
 """The tests of the embeddings themselves, by name."""
+
+
+def _smirnov(distance: float, n: int, m: int) -> float:
+    """The p value of Kolmogorov and Smirnov's test of samples of n and m.
+
+    Without ties it depends on the distance alone, which is a multiple of 1 / (n m).
+    """
+    return _smirnov_of(round(distance * n * m), n, m)
+
+
+@lru_cache(maxsize=4096)
+def _smirnov_of(steps: int, n: int, m: int) -> float:
+    from scipy.stats import ks_2samp
+
+    # Any two samples at this distance: i of n and j of m are low, with i / n - j / m as wanted.
+    low = next(i for i in range(n + 1) if (i * m - steps) % n == 0 and i * m >= steps)
+    other = (low * m - steps) // n
+    samples = [np.arange(count) >= few for count, few in ((n, low), (m, other))]
+    return float(ks_2samp(*(s.astype(float) for s in samples)).pvalue)
 
 
 def _kernel(pooled: Float64) -> Float64:
@@ -129,10 +144,11 @@ def _kernel(pooled: Float64) -> Float64:
     squares = np.einsum("nd,nd->n", pooled, pooled)
     distances = np.maximum(squares[:, None] + squares - 2 * pooled @ pooled.T, 0)
     np.fill_diagonal(distances, 0)
-    median = float(np.median(distances[np.triu_indices(len(pooled), 1)]))
-    positive = distances[distances > 0]
-    # Most images may be copies of one: then the median says nothing.
-    scale = median if median > 0 else float(positive.mean()) if positive.size else 1.0
+    scale = float(np.median(distances[~np.tri(len(pooled), dtype=bool)]))
+    if scale == 0:
+        # Most images are copies of one: then the median says nothing.
+        positive = distances[distances > 0]
+        scale = float(positive.mean()) if positive.size else 1.0
     return np.asarray(np.exp(-distances / scale))
 
 
@@ -140,13 +156,16 @@ def _unbiased(kernel: Float64, member: Float64, n: int, m: int) -> Float64:
     """MMD^2_u for each row of memberships (p, n + m), 1 for the first sample."""
     other = 1 - member
     diagonal = np.diagonal(kernel)
-    within = np.einsum("pi,pi->p", member @ kernel, member) - member @ diagonal
-    beyond = np.einsum("pi,pi->p", other @ kernel, other) - other @ diagonal
-    across = np.einsum("pi,pi->p", member @ kernel, other)
+    # One product gives all three sums: those of the rows and of everything are known.
+    inside = np.einsum("pi,pi->p", member @ kernel, member)
+    rows = member @ kernel.sum(axis=1)
+    across, rest = rows - inside, float(kernel.sum()) - 2 * rows + inside
+    within = inside - member @ diagonal
+    beyond = rest - other @ diagonal
     return np.asarray(within / (n * (n - 1)) + beyond / (m * (m - 1)) - 2 * across / (n * m))
 
 
-def _distances(reference: Embeddings, new: Embeddings) -> Float64:
+def _distances(reference: npt.NDArray[np.floating], new: npt.NDArray[np.floating]) -> Float64:
     """The largest difference of the two distribution functions, per dimension."""
     n, m = len(reference), len(new)
     pooled = np.concatenate([reference, new])
