@@ -183,7 +183,7 @@ def _trained(
     is_whole = not (run / "run" / "recipe.toml").exists()
     began = time.process_time()
     result = train(recipe, run / "run", resume=True, device="cpu", load_bundle=load)
-    training = {
+    training: dict[str, float | str] = {
         "seconds": result.seconds,
         "images_per_s": result.images_per_s,
         "steps": result.steps,
