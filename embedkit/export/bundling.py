@@ -105,8 +105,12 @@ def bundle_source(
     size = describe(encoder)
     # A small network in small batches waits longer for a second thread than it computes.
     reference = TorchReference(encoder, threads=1 if size.flops < SMALL_FLOPS else None)
-    known = additions.head or additions.known or calibration
-    dataset = _real_images(_training_images(source) if known is None else known)
+    known = additions.head or additions.known
+    if known is None and precisions.calibration is None:
+        known = calibration  # which is the training images then, if they were needed
+    if known is None:
+        known = _training_images(source) or calibration or load_dataset(ALWAYS_THERE)
+    dataset = _real_images(known)
     real = prepare(dataset.images, spec)
     effort = Effort.within_budget(size.flops)
     parity = measure_parity(reference, session, real, effort=effort)
@@ -154,15 +158,15 @@ def _real_images(dataset: Dataset) -> Dataset:
     return dataset.subset(np.sort(rng.permutation(len(dataset))[:256]))
 
 
-def _training_images(source: Source) -> Dataset:
-    """The images the model was trained on, or scikit-learn's where these are not at hand."""
+def _training_images(source: Source) -> Dataset | None:
+    """The images the model was trained on; None where these are not at hand."""
     if source.data:
         try:
             return load_dataset(source.data)
         except (EmbedkitError, OSError):
             # The run may come from another machine; the record names the images it used.
             pass
-    return load_dataset(ALWAYS_THERE)
+    return None
 
 
 def _default_head(files: Mapping[str, bytes]) -> Head | None:

@@ -19,6 +19,11 @@ PARITY_LIMITS = {"fp32": 1e-5, "fp16": 2e-3, "int8": 5e-2}
 # Scales come from real images, so nothing is promised where activations leave their range.
 _LIMITED = {"int8": ("real",)}
 
+_WAYS_OUT = {
+    "fp16": "; leave fp16 out of --precision",
+    "int8": "; give other images with --calibration, or leave int8 out of --precision",
+}
+
 # What all comparisons of one export may cost: some seconds on two cores.
 BUDGET_FLOPS = 2e11
 
@@ -95,8 +100,7 @@ def measure_parity(
         raise ParityFailed(
             f"expected torch and onnxruntime within {limit:g} of each other in {precision}, "
             f"got {error:.3g} on {worst} images "
-            f"(cosine {parities[worst].min_cosine:.9f})"
-            + ("" if precision == "fp32" else f"; leave {precision} out of --precision")
+            f"(cosine {parities[worst].min_cosine:.9f})" + _WAYS_OUT.get(precision, "")
         )
     return _record(parities, precision, limit, effort.steps)
 

@@ -18,13 +18,24 @@ from embedkit.preprocess import prepare
 from embedkit.runtime.session import Session
 from embedkit.types import Embeddings, Images, Labels
 
-__all__ = ["LEAST_OVERLAP", "MOST_FLIPS", "Compared", "Precisions", "Smaller", "make_smaller"]
+__all__ = [
+    "LEAST_CALIBRATION",
+    "LEAST_OVERLAP",
+    "MOST_FLIPS",
+    "Compared",
+    "Precisions",
+    "Smaller",
+    "make_smaller",
+]
 
 LEAST_OVERLAP = 0.9
 """Share of the nearest images that stay, below which an export warns."""
 
 MOST_FLIPS = 0.02
 """Share of changed classes above which an export warns."""
+
+LEAST_CALIBRATION = 32
+"""Different images, below which an export warns of int8's scales."""
 
 _NEIGHBOURS, _TEMPERATURE, _OVERLAP = 20, 0.07, 10
 
@@ -38,7 +49,7 @@ class Precisions:
         calibration: Images for the scales of int8; None takes those of the export.
 
     Raises:
-        InvalidInput: If a name is none of these.
+        InvalidInput: If a name is none of these, or nothing uses the calibration images.
     """
 
     names: tuple[str, ...] = ("fp32",)
@@ -48,7 +59,13 @@ class Precisions:
         unknown = [name for name in self.names if name not in GRAPHS]
         if unknown:
             raise InvalidInput(
-                f"expected --precision as some of {', '.join(GRAPHS)}, got {', '.join(unknown)}"
+                f"expected --precision as some of {', '.join(GRAPHS)}, "
+                f"got {', '.join(name or repr(name) for name in unknown)}"
+            )
+        if self.calibration is not None and "int8" not in self.names:
+            raise InvalidInput(
+                "expected --calibration with int8 in --precision, "
+                f"got {', '.join(self.names)}; nothing else is calibrated"
             )
 
     @property
@@ -149,12 +166,14 @@ def make_smaller(
     spec = compared.reference.input
     for name in wanted.smaller:
         facts: dict[str, object] = {}
+        warnings: list[str] = []
         if name == "int8" and calibration is not None:
             order = np.random.default_rng(0).permutation(len(calibration))
             # The last ones: the first are those that it is compared on.
             chosen = calibration.subset(np.sort(order[-CALIBRATION_IMAGES:]))
             images = prepare(chosen.images, spec)
             facts["calibration"] = {"data": calibration.name, "images": len(images)}
+            warnings += _calibration_warnings(images)
             smaller = to_int8(graph, images)
         else:
             smaller = to_fp16(graph)
@@ -163,7 +182,8 @@ def make_smaller(
             compared.reference, session, compared.images, effort=efforts[name], precision=name
         )
         decisions = _compare_decisions(compared, session)
-        record = {**parity, **facts, "decisions": decisions, "warnings": _warnings(decisions)}
+        warnings += _warnings(decisions)
+        record = {**parity, **facts, "decisions": decisions, "warnings": warnings}
         made[name] = Smaller(smaller, record, session)
     return made
 
@@ -209,6 +229,16 @@ def _neighbours(z: Embeddings) -> tuple[Labels, Embeddings]:
     # Where an image is not among its own nearest, as a copy of it is, the last one goes.
     others[others.all(axis=1), -1] = False
     return rows[others].reshape(len(z), k - 1), cosines[others].reshape(len(z), k - 1)
+
+
+def _calibration_warnings(images: Images) -> list[str]:
+    different = len(np.unique(images.reshape(len(images), -1), axis=0))
+    if different >= LEAST_CALIBRATION:
+        return []
+    return [
+        f"expected at least {LEAST_CALIBRATION} different images to calibrate on, "
+        f"got {different}; others may leave the range that they span"
+    ]
 
 
 def _warnings(decisions: Mapping[str, float | int]) -> list[str]:

@@ -153,7 +153,27 @@ def test_without_images_to_calibrate_on_the_way_out_is_named(
     assert (parity["real_images"], parity["inputs"]["real"]["n"]) == ("digits", 50)
 
 
+def test_poor_calibration_is_measured_on_the_training_images(trained, digits, tmp_path) -> None:
+    """And not on the images that the scales fit, which would be called good."""
+    black = Dataset("black", np.zeros((40, 8, 8, 1), np.uint8))
+    with pytest.raises(
+        ParityFailed, match=r"in int8, got 0\.\d+ on real.*other images with --calibration"
+    ):
+        export_run(
+            trained, name="digits", models=tmp_path, precisions=Precisions(("int8",), black)
+        )
+    few = Precisions(("int8",), digits.subset([0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9]))
+    bundle = bundle_source(read_run(trained), Target(tmp_path, "digits"), Additions(), few)
+    record = json.loads(bundle.read("parity.json"))["precisions"]["int8"]
+    assert record["inputs"]["real"]["n"] > record["calibration"]["images"] == 11
+    assert any("32 different images to calibrate on, got 10" in w for w in record["warnings"])
+
+
 def test_unknown_names_are_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"fp16, int8, got ''"):
+        Precisions(("",))
+    with pytest.raises(InvalidInput, match="--calibration with int8 in --precision, got fp16"):
+        Precisions(("fp16",), load_dataset("digits"))
     with pytest.raises(InvalidInput, match="as some of fp32, fp16, int8, got fp8"):
         Precisions(("fp32", "fp8"))
     assert Precisions(("int8", "fp32", "fp16", "int8")).smaller == ("fp16", "int8")
