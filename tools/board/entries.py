@@ -85,7 +85,10 @@ _TEACHERS: dict[str, tuple[str, ...]] = {
 """Rows whose bundles of the same seed are learned from."""
 
 
-_WEAK: dict[str, str] = {}
+_WEAK: dict[str, str] = {
+    "byol": "it learns slowly and goes on: on other training images its kNN is 0.763 after "
+    "these 8 epochs and 0.782 after 16 (one seed)",
+}
 """Why an objective gains little in so short a run, as measured."""
 
 
