@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from embedkit.cli.options.number import Number
+
 if TYPE_CHECKING:
     from embedkit.bundle import Bundle
 
@@ -63,7 +65,7 @@ def verify(folder: Path, no_run: bool) -> None:
 @click.option("--data", required=True, metavar="DATA", help="Known images.")
 @click.option(
     "--accepted",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=Number(0, 1, min_open=True, max_open=True),
     default=0.95,
     help="Share of known images that the threshold accepts.",
 )

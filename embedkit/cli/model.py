@@ -6,6 +6,7 @@ from dataclasses import asdict
 import click
 
 from embedkit.cli.connection import Target, connected
+from embedkit.cli.options.number import Number
 
 __all__ = ["command"]
 
@@ -33,9 +34,7 @@ def list_all(target: Target, as_json: bool) -> None:
 
 @command.command(name="load")
 @click.argument("model", metavar="NAME[:VERSION]")
-@click.option(
-    "--timeout-s", type=click.FloatRange(0, min_open=True), default=600.0, show_default=True
-)
+@click.option("--timeout-s", type=Number(0, min_open=True), default=600.0, show_default=True)
 @connected()
 def load(target: Target, model: str, timeout_s: float) -> None:
     """Load a version from the server's models folder, by default the latest there.

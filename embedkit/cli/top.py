@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from embedkit.cli.connection import Target, connected
+from embedkit.cli.options.number import Number
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -30,9 +31,7 @@ _WIDTH = 120
     metavar="HOST:PORT",
     help="Its /metrics, as told by --metrics-bind.",
 )
-@click.option(
-    "--every", type=click.FloatRange(0.1), default=2.0, show_default=True, help="Seconds."
-)
+@click.option("--every", type=Number(0.1), default=2.0, show_default=True, help="Seconds.")
 @click.option("--once", is_flag=True, help="Print one table and end; for scripts.")
 def command(target: Target, metrics: str, every: float, once: bool) -> None:
     """Watch a server: rate, batch sizes, queue, latency, provider.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
+from embedkit.cli.options.number import Number
 from embedkit.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -64,9 +65,7 @@ class Options(TypedDict):
 )
 @click.option("-k", type=click.IntRange(1), default=10, help="Neighbours per query.")
 @click.option("--queries", type=click.IntRange(1), default=1000, help="Different ones.")
-@click.option(
-    "--seconds", type=click.FloatRange(0.1), default=1.0, help="Of each point in each round."
-)
+@click.option("--seconds", type=Number(0.1), default=1.0, help="Of each point in each round.")
 @click.option("--rounds", type=click.IntRange(1), default=3, help="Bare, served, bare, ...")
 @click.option("--server-cores", default="0", metavar="CORES", help="Also the bare index's.")
 @click.option("--client-cores", default="1", metavar="CORES", help="0,2 or 4-7, or any.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
+from embedkit.cli.options.number import Number
 from embedkit.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Options(TypedDict):
 )
 @click.option(
     "--rate",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, min_open=True),
     multiple=True,
     help="The same, per second.",
 )
@@ -79,9 +80,7 @@ class Options(TypedDict):
 @click.option("--calls-in-flight", type=click.IntRange(1), default=4, help="multi-image.")
 @click.option("--images-per-message", type=click.IntRange(1), default=16, help="stream.")
 @click.option("--window", type=click.IntRange(1), default=16, help="stream: without an answer.")
-@click.option(
-    "--seconds", type=click.FloatRange(0.1), default=2.0, help="Of each case in each round."
-)
+@click.option("--seconds", type=Number(0.1), default=2.0, help="Of each case in each round.")
 @click.option("--rounds", type=click.IntRange(1), default=5, help="Bare, served, bare, ...")
 @click.option("--server-cores", default="0", metavar="CORES", help="Also the bare session's.")
 @click.option("--client-cores", default="1", metavar="CORES", help="0,2 or 4-7, or any.")

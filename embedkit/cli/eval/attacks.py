@@ -5,11 +5,13 @@ from typing import Literal, TypedDict, TypeVar
 
 import click
 
+from embedkit.cli.options.number import Number
+
 __all__ = ["AttackOptions", "AttackSettings", "attack_options", "attack_settings"]
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
-_POSITIVE = click.FloatRange(0, 255, min_open=True)
+_POSITIVE = Number(0, 255, min_open=True)
 
 
 class AttackOptions(TypedDict):
@@ -75,7 +77,7 @@ _OPTIONS = (
     ),
     click.option(
         "--l2-radius",
-        type=click.FloatRange(0, min_open=True),
+        type=Number(0, min_open=True),
         multiple=True,
         default=(32.0, 64.0, 128.0),
         help="L2 radius of the attacks in steps of 1/255; repeat for more.",

@@ -5,11 +5,13 @@ from typing import TypedDict, TypeVar
 
 import click
 
+from embedkit.cli.options.number import Number
+
 __all__ = ["CertifiedOptions", "CertifiedSettings", "certified_options", "certified_settings"]
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
-_POSITIVE = click.FloatRange(0, min_open=True)
+_POSITIVE = Number(0, min_open=True)
 
 
 class CertifiedOptions(TypedDict):
@@ -69,7 +71,7 @@ _OPTIONS = (
     ),
     click.option(
         "--certified-alpha",
-        type=click.FloatRange(0, 0.5, min_open=True, max_open=True),
+        type=Number(0, 0.5, min_open=True, max_open=True),
         default=0.001,
         help="Probability that a certificate is wrong.",
     ),

@@ -15,6 +15,7 @@ from embedkit.cli.eval.certified import (
     certified_settings,
 )
 from embedkit.cli.eval.data import Data, Wanted, load
+from embedkit.cli.options.number import Number
 from embedkit.errors import InvalidInput, ModelMismatch
 
 if TYPE_CHECKING:
@@ -127,9 +128,7 @@ class Options(Wanted, AttackOptions, CertifiedOptions):
 )
 @certified_options
 @click.option("--cache", type=_FOLDER, help="Folder of embeddings.  [default: OUT/cache]")
-@click.option(
-    "--retry-s", type=click.FloatRange(0), default=10.0, help="Seconds to retry a call."
-)
+@click.option("--retry-s", type=Number(0), default=10.0, help="Seconds to retry a call.")
 def command(target: Target, ctx: click.Context, /, **options: Unpack[Options]) -> None:
     """Evaluate a served model and write report.json, report.html and junit.xml.
 

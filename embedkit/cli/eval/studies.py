@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypedDict, TypeVar, Unpack
 
 import click
 
+from embedkit.cli.options.number import Number
 from embedkit.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -84,13 +85,13 @@ def _study(command: Command) -> Command:
 @click.option("--target", default="0", metavar="CLASS", help="Name or number of the class.")
 @click.option(
     "--share",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=Number(0, 1, min_open=True),
     default=0.01,
     help="Poisoned images, a fraction of all training images.",
 )
 @click.option(
     "--magnitude",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, min_open=True),
     default=100.0,
     help="Strength of the trigger: what is added to each of its DCT coefficients.",
 )

@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from embedkit.cli.options.number import Number
+
 __all__ = ["effort"]
 
 
@@ -16,7 +18,7 @@ def effort(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option(
             "--recall-target",
-            type=click.FloatRange(0, 1, min_open=True),
+            type=Number(0, 1, min_open=True),
             help="Share of the true neighbours to find.",
         ),
         click.option("--ef", type=click.IntRange(1), help="Candidates that a graph keeps."),

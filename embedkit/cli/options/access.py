@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
 import click
 
+from embedkit.cli.options.number import Number
 from embedkit.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _OPTIONS = (
     ),
     click.option(
         "--rate-limit",
-        type=click.FloatRange(0),
+        type=Number(0),
         default=0.0,
         metavar="N",
         help="Images per second of each key; a call without images counts as one.  "

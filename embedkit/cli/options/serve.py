@@ -6,6 +6,8 @@ from typing import Literal, TypedDict, TypeVar
 
 import click
 
+from embedkit.cli.options.number import Number
+
 __all__ = ["Options", "with_options"]
 
 Command = TypeVar("Command", bound=Callable[..., object])
@@ -73,13 +75,13 @@ _OPTIONS = (
     click.option("--max-batch", type=click.IntRange(1), default=64, help="Images per batch."),
     click.option(
         "--window-ms",
-        type=click.FloatRange(0),
+        type=Number(0),
         default=0.0,
         help="Wait for a fuller batch, from its first request; 0 never waits.",
     ),
     click.option(
         "--bulk-share",
-        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        type=Number(0, 1, min_open=True, max_open=True),
         default=0.2,
         help="Part of the images that BULK requests get while INTERACTIVE ones wait too.",
     ),
@@ -147,25 +149,25 @@ _OPTIONS = (
     ),
     click.option(
         "--grace-s",
-        type=click.FloatRange(0),
+        type=Number(0),
         default=30.0,
         help="Seconds that running calls get at the end.",
     ),
     click.option(
         "--canary-s",
-        type=click.FloatRange(0),
+        type=Number(0),
         default=10.0,
         help="Seconds between two test images, which health follows; 0 sends none.",
     ),
     click.option(
         "--canary-limit-s",
-        type=click.FloatRange(0, min_open=True),
+        type=Number(0, min_open=True),
         default=30.0,
         help="Restart a model that is stuck for so long.",
     ),
     click.option(
         "--recall-s",
-        type=click.FloatRange(0),
+        type=Number(0),
         default=3600.0,
         help="Measure what searches of the collections miss every so often; 0: never.",
     ),

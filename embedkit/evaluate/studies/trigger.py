@@ -45,7 +45,9 @@ class Trigger:
     frequencies: tuple[int, ...] = (15, 31)
 
     def __post_init__(self) -> None:
-        """Check the frequencies."""
+        """Check strength and frequencies."""
+        if not np.isfinite(self.magnitude):
+            raise InvalidInput(f"expected a finite magnitude, got {self.magnitude}")
         if not self.frequencies or not all(0 <= f < self.block_px for f in self.frequencies):
             raise InvalidInput(
                 f"expected frequencies from 0 to {self.block_px - 1}, got {self.frequencies}"

@@ -79,3 +79,9 @@ def test_psnr_is_that_of_the_mean_squared_error():
 def test_impossible_frequencies_are_refused():
     with pytest.raises(InvalidInput, match="frequencies from 0 to 31"):
         Trigger(frequencies=(32,))
+
+
+@pytest.mark.parametrize("magnitude", [np.nan, np.inf])
+def test_a_strength_that_is_no_number_is_refused(magnitude):
+    with pytest.raises(InvalidInput, match="finite magnitude"):
+        Trigger(magnitude)
