@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Unpack
 
 import click
@@ -39,6 +40,7 @@ def command(access: AccessOptions, /, **options: Unpack[Options]) -> None:
     from embedkit.serve.server import Server
 
     configure_logging(options["log_format"])
+    _allow_open_files()
     server = Server(_config(options, access), _tracing(options["otlp"]))
     asked = _watch_signals()
     port = server.start()
@@ -56,6 +58,21 @@ def command(access: AccessOptions, /, **options: Unpack[Options]) -> None:
     _announce(server, port, time.monotonic() - began)
     asked.wait()
     server.stop()
+
+
+def _allow_open_files() -> None:
+    """Let the process open as many files as the system allows: a collection keeps about five.
+
+    The usual 1,024 are a limit for programs that cannot handle more, not for this one.
+    """
+    try:
+        import resource
+    except ImportError:  # not on Windows, which has no such limit
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Some systems refuse "unlimited"; then it stays.
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _tracing(endpoint: str) -> "Tracing | None":
