@@ -273,8 +273,8 @@ def test_the_command_loads_lists_and_unloads(server):
 
     assert run("load", "tiny").startswith("loaded tiny:2 sha256:")
     assert run("list").splitlines() == [
-        "tiny:1  8 dimensions  CPU",
-        "tiny:2  8 dimensions  CPU",
+        "tiny:1  8 dimensions  fp32  CPU",
+        "tiny:2  8 dimensions  fp32  CPU",
     ]
     assert run("unload", "tiny:1") == "unloaded tiny:1\n"
     (left,) = json.loads(run("list", "--json"))
