@@ -13,7 +13,7 @@ from torch import nn
 from embedkit.encoders.encoder import Encoder
 from embedkit.errors import EmbedkitError
 
-__all__ = ["OPSET", "ServedGraph", "export_graph", "strip"]
+__all__ = ["OPSET", "ServedGraph", "export_graph", "serialised", "strip"]
 
 OPSET = 20
 """The first with Gelu as one node; fixed, so that equal weights give equal files."""
@@ -70,7 +70,15 @@ def export_graph(encoder: Encoder) -> bytes:
         )
     if program is None:
         raise EmbedkitError("expected torch.onnx.export to return a program, got None")
-    model: onnx.ModelProto = program.model_proto
+    return serialised(program.model_proto)
+
+
+def serialised(model: onnx.ModelProto) -> bytes:
+    """The bytes of a graph, stripped and checked; equal graphs give equal bytes.
+
+    Raises:
+        EmbedkitError: If it is no valid graph.
+    """
     strip(model)
     try:
         onnx.checker.check_model(model, full_check=True)

@@ -16,8 +16,8 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from embedkit.errors import EmbedkitError, InvalidInput
-from embedkit.export.onnx import strip
+from embedkit.errors import InvalidInput
+from embedkit.export.onnx import serialised
 from embedkit.types import Images
 
 __all__ = ["CALIBRATION_IMAGES", "to_fp16", "to_int8"]
@@ -53,7 +53,7 @@ def to_fp16(graph: bytes) -> bytes:
     half.graph.initializer.extend(constants)
     del half.graph.output[:]
     half.graph.output.extend(outputs)
-    return _written(half)
+    return serialised(half)
 
 
 def to_int8(graph: bytes, images: Images) -> bytes:
@@ -93,7 +93,7 @@ def to_int8(graph: bytes, images: Images) -> bytes:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )
-        return _written(onnx.load_from_string(after.read_bytes()))
+        return serialised(onnx.load_from_string(after.read_bytes()))
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime is untyped
@@ -168,12 +168,3 @@ def _normalisation(model: onnx.ModelProto) -> list[str]:
             reached |= set(node.output)
             names.append(node.name)
     return names
-
-
-def _written(model: onnx.ModelProto) -> bytes:
-    strip(model)
-    try:
-        onnx.checker.check_model(model, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise EmbedkitError(f"expected a valid ONNX graph, got {error}") from error
-    return bytes(model.SerializeToString(deterministic=True))
