@@ -1,8 +1,8 @@
 """Logits of an observation, and detectors that are a formula of one image's logits."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,9 @@ __all__ = [
     "FittedRule",
     "Rule",
     "checked_temperature",
-    "fit_rule",
     "head_of",
     "log_sum_exp",
     "logits_of",
-    "restore_rule",
     "softmax",
 ]
 
@@ -79,15 +77,34 @@ def softmax(logits: npt.NDArray[np.floating]) -> Float64:
     return np.asarray(values / values.sum(axis=1, keepdims=True))
 
 
-class Rule(Protocol):
-    """A detector without anything to learn: one image's logits give its score."""
+class Rule(ABC):
+    """A detector without anything to learn: one image's logits give its score.
 
+    A subclass is a frozen dataclass of plain numbers, its settings.
+    """
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The logits alone."""
+        return frozenset({"logits"})
+
+    @abstractmethod
     def novelty(self, logits: Float64) -> Scores:
         """Return the score of each row of (n, c) logits, (n,); higher is more novel."""
-        ...
 
+    def fit(self, observation: Observation) -> "FittedRule":
+        """Take the number of classes; there is nothing else to learn.
 
-R = TypeVar("R", bound=Rule)
+        Raises:
+            InvalidInput: If there are no logits.
+        """
+        return FittedRule(self, logits_of(observation).shape[1])
+
+    def restore(self, state: Mapping[str, npt.NDArray[np.generic]]) -> "FittedRule":
+        """Return the detector that gave ``state``."""
+        names = [field.name for field in fields(self)]  # type: ignore[arg-type]  # a dataclass
+        settings = {name: np.asarray(state[name]).item() for name in names}
+        return FittedRule(type(self)(**settings), int(np.asarray(state["classes"]).item()))
 
 
 @dataclass(frozen=True)
@@ -95,7 +112,7 @@ class FittedRule:
     """A rule, and the number of classes that its logits have.
 
     Attributes:
-        rule: A frozen dataclass of plain numbers.
+        rule: The formula and its settings.
         classes: c of the logits.
     """
 
@@ -121,26 +138,6 @@ class FittedRule:
 
     def _block(self, logits: npt.NDArray[np.float32]) -> Scores:
         return self.rule.novelty(logits.astype(np.float64))
-
-
-def fit_rule(rule: Rule, observation: Observation) -> FittedRule:
-    """Take the number of classes from an observation.
-
-    Raises:
-        InvalidInput: If it has no logits.
-    """
-    return FittedRule(rule, logits_of(observation).shape[1])
-
-
-def restore_rule(kind: type[R], state: Mapping[str, npt.NDArray[np.generic]]) -> FittedRule:
-    """Return the fitted rule that gave ``state``.
-
-    Raises:
-        KeyError: If a setting is missing.
-    """
-    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-    settings = {name: np.asarray(state[name]).item() for name in names}
-    return FittedRule(kind(**settings), int(np.asarray(state["classes"]).item()))
 
 
 def checked_temperature(temperature: float) -> float:

@@ -1,13 +1,11 @@
 """Entropy of the class probabilities (as in Macedo et al., 2021)."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from embedkit.detect.detector import Observation, detectors
-from embedkit.detect.logits import FittedRule, fit_rule, restore_rule, softmax
+from embedkit.detect.detector import detectors
+from embedkit.detect.logits import Rule, softmax
 from embedkit.detect.vectors import Float64
 from embedkit.types import Scores
 
@@ -16,28 +14,11 @@ __all__ = ["Entropy"]
 
 @detectors.register("entropy")
 @dataclass(frozen=True)
-class Entropy:
+class Entropy(Rule):
     """How undecided the head is: score(x) = -sum_c p_c log p_c with p = softmax(l).
 
     In nats, from 0 to log c.
     """
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The logits alone."""
-        return frozenset({"logits"})
-
-    def fit(self, observation: Observation) -> FittedRule:
-        """Take the number of classes; there is nothing else to learn.
-
-        Raises:
-            InvalidInput: If there are no logits.
-        """
-        return fit_rule(self, observation)
-
-    def restore(self, state: Mapping[str, npt.NDArray[np.generic]]) -> FittedRule:
-        """Return the detector that gave ``state``."""
-        return restore_rule(Entropy, state)
 
     def novelty(self, logits: Float64) -> Scores:
         """Return the score of each row of (n, c) logits, (n,)."""

@@ -1,13 +1,11 @@
 """Generalised entropy of the class probabilities (Liu, Lochman and Zach, CVPR 2023)."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from embedkit.detect.detector import Observation, detectors
-from embedkit.detect.logits import FittedRule, fit_rule, restore_rule, softmax
+from embedkit.detect.detector import detectors
+from embedkit.detect.logits import Rule, softmax
 from embedkit.detect.vectors import Float64
 from embedkit.errors import InvalidInput
 from embedkit.types import Scores
@@ -17,7 +15,7 @@ __all__ = ["GEN"]
 
 @detectors.register("gen")
 @dataclass(frozen=True)
-class GEN:
+class GEN(Rule):
     """Generalised entropy: score(x) = sum over the M largest p_c of p_c^g (1 - p_c)^g.
 
     A small g weighs the many small probabilities as much as the few large ones.
@@ -35,23 +33,6 @@ class GEN:
             raise InvalidInput(
                 f"expected gamma in (0, 1) and top >= 1, got {self.gamma} and {self.top}"
             )
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The logits alone."""
-        return frozenset({"logits"})
-
-    def fit(self, observation: Observation) -> FittedRule:
-        """Take the number of classes; there is nothing else to learn.
-
-        Raises:
-            InvalidInput: If there are no logits.
-        """
-        return fit_rule(self, observation)
-
-    def restore(self, state: Mapping[str, npt.NDArray[np.generic]]) -> FittedRule:
-        """Return the detector that gave ``state``."""
-        return restore_rule(GEN, state)
 
     def novelty(self, logits: Float64) -> Scores:
         """Return the score of each row of (n, c) logits, (n,)."""
