@@ -34,7 +34,7 @@ from embedkit.bench.serving.server import own_server
 from embedkit.bundle import Bundle
 from embedkit.client.sync import connect
 from embedkit.evaluate.attack import Attack, Target, attacks, run_attack
-from embedkit.evaluate.oracle import KnnHead
+from embedkit.evaluate.measurement.victim.vote import KnnHead
 from embedkit.evaluate.threat import Threat, ThreatNorm
 
 CALLS = Case("multi-image", images=64, in_flight=4)

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 import embedkit.evaluate.attacks
 from embedkit.encoders.encoder import build_encoder
 from embedkit.evaluate.attack import Target, attacks, run_attack
-from embedkit.evaluate.oracle import KnnHead
+from embedkit.evaluate.measurement.victim.vote import KnnHead
 from embedkit.evaluate.surrogate import TorchEmbedder
 from embedkit.evaluate.threat import Threat
 from embedkit.preprocess import InputSpec

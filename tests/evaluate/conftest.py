@@ -91,7 +91,7 @@ def toy() -> "Target":
 
     from embedkit.encoders.encoder import build_encoder
     from embedkit.evaluate.attack import Target
-    from embedkit.evaluate.oracle import KnnHead
+    from embedkit.evaluate.measurement.victim.vote import KnnHead
     from embedkit.evaluate.surrogate import TorchEmbedder
     from embedkit.preprocess import InputSpec
 

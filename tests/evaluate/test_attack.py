@@ -8,7 +8,7 @@ import pytest
 
 from embedkit.errors import InvalidInput
 from embedkit.evaluate.attack import Found, Need, Target, run_attack, worst_of
-from embedkit.evaluate.oracle import KnnHead
+from embedkit.evaluate.measurement.victim.vote import KnnHead
 from embedkit.evaluate.threat import Threat
 
 RADIUS = Threat("linf", 8)

@@ -7,7 +7,9 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
 from embedkit.errors import BudgetExhausted, InvalidInput
-from embedkit.evaluate.oracle import CosineHead, KnnHead, Oracle, QueryMeter
+from embedkit.evaluate.measurement.victim.heads import CosineHead
+from embedkit.evaluate.measurement.victim.vote import KnnHead
+from embedkit.evaluate.oracle import Oracle, QueryMeter
 from embedkit.evaluate.threat import Threat
 from embedkit.testing import ConstantEmbedder
 from embedkit.types import Usage

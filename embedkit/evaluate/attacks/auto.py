@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 from embedkit.evaluate.attack import Attack, Need, attacks
 from embedkit.evaluate.measurement.victim.climbing import check_counts
 from embedkit.evaluate.measurement.victim.heads import LinearHead
-from embedkit.evaluate.oracle import KnnHead, VictimHead
+from embedkit.evaluate.measurement.victim.vote import KnnHead
+from embedkit.evaluate.oracle import VictimHead
 
 __all__ = ["Auto"]
 

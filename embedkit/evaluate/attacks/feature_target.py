@@ -18,7 +18,7 @@ from embedkit.evaluate.measurement.victim.losses import (
     PixelJudge,
     surrogate_of,
 )
-from embedkit.evaluate.oracle import KnnHead
+from embedkit.evaluate.measurement.victim.vote import KnnHead
 from embedkit.perturb.randomness import uniforms
 from embedkit.types import Embeddings
 

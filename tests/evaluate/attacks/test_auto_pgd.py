@@ -16,8 +16,7 @@ from embedkit.evaluate.attacks.feature_target import FeatureTarget
 from embedkit.evaluate.attacks.patch import Patch
 from embedkit.evaluate.attacks.pgd import PGD
 from embedkit.evaluate.attacks.universal import Universal
-from embedkit.evaluate.measurement.victim.heads import SearchHead
-from embedkit.evaluate.oracle import CosineHead
+from embedkit.evaluate.measurement.victim.heads import CosineHead, SearchHead
 from embedkit.evaluate.threat import Threat
 
 NEAR = Threat("linf", 16)

@@ -9,6 +9,7 @@ import torch
 from embedkit.errors import InvalidInput
 from embedkit.evaluate.attack import Problem, run_attack
 from embedkit.evaluate.attacks.no_box import NoBox, groups_of
+from embedkit.evaluate.measurement.victim.heads import CosineHead
 from embedkit.evaluate.measurement.victim.reconstruction import (
     AutoEncoder,
     adversarial_loss,
@@ -16,7 +17,6 @@ from embedkit.evaluate.measurement.victim.reconstruction import (
     reconstruction_loss,
     train_on,
 )
-from embedkit.evaluate.oracle import CosineHead
 from embedkit.evaluate.threat import Threat
 from embedkit.perturb.randomness import keys_of
 

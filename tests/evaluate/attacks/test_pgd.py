@@ -10,7 +10,8 @@ import torch
 from embedkit.errors import InvalidInput
 from embedkit.evaluate.attack import Target, run_attack
 from embedkit.evaluate.attacks.pgd import PGD
-from embedkit.evaluate.oracle import CosineHead, KnnHead
+from embedkit.evaluate.measurement.victim.heads import CosineHead
+from embedkit.evaluate.measurement.victim.vote import KnnHead
 from embedkit.evaluate.threat import Threat
 
 

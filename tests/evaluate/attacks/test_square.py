@@ -15,7 +15,8 @@ from embedkit.evaluate.attacks.square import (
     patched,
     stripes,
 )
-from embedkit.evaluate.oracle import CosineHead, KnnHead
+from embedkit.evaluate.measurement.victim.heads import CosineHead
+from embedkit.evaluate.measurement.victim.vote import KnnHead
 from embedkit.evaluate.threat import Threat
 from embedkit.perturb.randomness import keys_of, uniforms
 

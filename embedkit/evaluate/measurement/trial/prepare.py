@@ -18,13 +18,15 @@ from embedkit.evaluate.measurement.novelty.observing import Observer
 from embedkit.evaluate.measurement.trial.attacking import Trial
 from embedkit.evaluate.measurement.victim.channel import through
 from embedkit.evaluate.measurement.victim.heads import (
+    CosineHead,
     Keeper,
     LinearHead,
     OodHead,
     Search,
     SearchHead,
 )
-from embedkit.evaluate.oracle import CosineHead, KnnHead, VictimHead
+from embedkit.evaluate.measurement.victim.vote import KnnHead
+from embedkit.evaluate.oracle import VictimHead
 from embedkit.evaluate.surrogate import TorchEmbedder
 from embedkit.measures.knn import nearest
 from embedkit.types import Embeddings

@@ -1,4 +1,4 @@
-"""Decisions beyond the kNN vote: a linear classifier, a search result, known or novel."""
+"""Decisions beyond the kNN vote: linear classes, likeness, a search result, known or novel."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -15,7 +15,15 @@ from embedkit.evaluate.oracle import Indices
 from embedkit.measures.knn import nearest, unit
 from embedkit.types import Embeddings, Labels, Scores
 
-__all__ = ["Keeper", "LinearHead", "OodHead", "Search", "SearchHead", "exact_search"]
+__all__ = [
+    "CosineHead",
+    "Keeper",
+    "LinearHead",
+    "OodHead",
+    "Search",
+    "SearchHead",
+    "exact_search",
+]
 
 Ranking = tuple[Annotated[npt.NDArray[np.int64], "m k"], Annotated[Scores, "m k"]]
 Search = Callable[[Embeddings, int], Ranking]
@@ -50,6 +58,26 @@ class LinearHead:
         # Equal logits go to the smaller class, and the sign has to say so.
         tied = (margins == 0) & (logits.argmax(axis=1) > labels)
         return np.where(tied, np.finfo(np.float64).tiny, margins)
+
+
+@dataclass(frozen=True)
+class CosineHead:
+    """Success is an embedding that has turned away from the image's own clean one.
+
+    Attributes:
+        anchors: Clean embedding of each attacked image, (n, d) unit vectors.
+        threshold: Cosine at or below which the attack has succeeded.
+    """
+
+    anchors: Embeddings
+    threshold: float = 0.5
+
+    per_image: ClassVar[tuple[str, ...]] = ("anchors",)
+
+    def margins(self, embeddings: Embeddings, indices: Indices) -> Scores:
+        """Cosine to the image's own clean embedding, above the threshold, (m,)."""
+        anchors = self.anchors[indices].astype(np.float64)
+        return np.asarray((anchors * embeddings).sum(axis=1) - self.threshold)
 
 
 @runtime_checkable

@@ -15,9 +15,15 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from embedkit.errors import InvalidInput
 from embedkit.evaluate.attack import Problem
-from embedkit.evaluate.measurement.victim.heads import LinearHead, OodHead, SearchHead
+from embedkit.evaluate.measurement.victim.heads import (
+    CosineHead,
+    LinearHead,
+    OodHead,
+    SearchHead,
+)
 from embedkit.evaluate.measurement.victim.novelty import novelty_of
-from embedkit.evaluate.oracle import CosineHead, KnnHead, VictimHead
+from embedkit.evaluate.measurement.victim.vote import KnnHead
+from embedkit.evaluate.oracle import VictimHead
 from embedkit.evaluate.surrogate import TorchEmbedder
 
 __all__ = [

@@ -9,7 +9,7 @@ import torch
 from embedkit.bundle import Head
 from embedkit.errors import InvalidInput
 from embedkit.evaluate.attack import Problem
-from embedkit.evaluate.measurement.victim.heads import LinearHead
+from embedkit.evaluate.measurement.victim.heads import CosineHead, LinearHead
 from embedkit.evaluate.measurement.victim.losses import (
     class_logits,
     cross_entropy,
@@ -17,7 +17,7 @@ from embedkit.evaluate.measurement.victim.losses import (
     judge_of,
     targeted_dlr,
 )
-from embedkit.evaluate.oracle import CosineHead, KnnHead
+from embedkit.evaluate.measurement.victim.vote import KnnHead
 from embedkit.evaluate.threat import Threat
 from embedkit.perturb.randomness import keys_of
 
