@@ -9,7 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.client.images import ImageInput
+from embedkit.client.index import searching
+from embedkit.client.index.searching import Wanted, Window
 from embedkit.client.inference import OnError, Outputs, Question, infer
+from embedkit.client.items import Items
 from embedkit.client.messages import ModelInfo
 from embedkit.client.meter import Meter
 from embedkit.errors import ModelChanged, NotFound
@@ -138,13 +141,13 @@ class ServedModel:
         Yields:
             The server's search among them, for many threads: from queries (m, d) and k to
             rows of ``vectors``, (m, k), best first, and their cosines; -1 and -inf where
-            fewer were found.
+            fewer were found. Its calls count in ``usage``.
 
         Raises:
             ModelChanged: If the server embeds with another model now.
             PermissionDenied: If the credential may not write collections.
         """
-        client = self._client
+        client, without_payload = self._client, Wanted(with_payload=False)
         with self._collection() as name:
             ids = [str(row) for row in range(len(vectors))]
             client.upsert(name, ids, vectors=vectors, model_digest=self.digest)
@@ -154,7 +157,9 @@ class ServedModel:
                 cosines = np.full((len(queries), k), -np.inf)
                 for start in range(0, len(rows), _step(k)):
                     part = queries[start : start + _step(k)]
-                    found = client.search(name, vectors=part, k=k, with_payload=False)
+                    items = Items(part, None, client.server().room)
+                    plan = searching.search(name, items, Window(k), without_payload)
+                    found = client.run(plan, self._meter)
                     for row, hits in enumerate(found, start):
                         rows[row, : len(hits)] = [int(hit.id) for hit in hits]
                         cosines[row, : len(hits)] = [hit.score for hit in hits]

@@ -345,6 +345,8 @@ def _verified(
         raise InvalidInput(
             f"expected candidates {target.images.shape}, got {found.candidates.shape}"
         )
+    # What the victim is asked from here on is not the attack's.
+    usage = None if oracle is None else oracle.meter.usage
     adversarial = threat.quantise(found.candidates, target.images)
     embeddings = target.victim.embed(adversarial)
     success = np.asarray(target.head.margins(embeddings, np.arange(len(adversarial))) <= 0)
@@ -359,13 +361,13 @@ def _verified(
         exhausted,
         found.gradient_norms,
     )
-    if oracle is None:
+    if oracle is None or usage is None:
         return outcome
     queries, first = oracle.meter.per_image, oracle.first_success
     return replace(
         outcome,
         queries=queries,
-        usage=oracle.meter.usage,
+        usage=usage,
         needed=np.where(success & (first > 0), first, queries),
         nearest=oracle.nearest,
     )

@@ -103,6 +103,16 @@ def test_a_class_that_is_not_there_is_refused_before_any_training(study):
     assert not out.exists()
 
 
+@pytest.mark.parametrize("name", ["backdoor", "membership"])
+def test_a_wrong_objective_is_refused_before_any_data_is_read(study, name):
+    extra = ("--test", "nowhere") if name == "backdoor" else ()
+    wrong = ("--set", "data.source=nowhere", "--set", "objective.temperature=-1")
+    done, out = study(name, *extra, *wrong)
+    assert isinstance(done.exception, InvalidInput)
+    assert "expected a temperature above 0" in str(done.exception)
+    assert not out.exists()
+
+
 @pytest.mark.slow
 def test_an_objective_with_labels_gets_them(study, tmp_path):
     before, after = RECIPE.replace("simclr", "cross_entropy").split("[projection]")

@@ -207,6 +207,8 @@ def test_unlabelled_test_images_leave_what_needs_no_labels(run, data):
         (("--train", "nowhere"), NotFound, "nowhere"),
         (("--suite", "knnn"), InvalidInput, "did you mean 'knn'"),
         (("--server", "nohost"), InvalidInput, "HOST:PORT"),
+        (("--corruption", "fog,frogs"), InvalidInput, "frogs"),
+        (("--detector", "knn, voting"), InvalidInput, "voting"),
     ],
 )
 def test_wrong_usage(run, extra, error, message):
@@ -215,6 +217,16 @@ def test_wrong_usage(run, extra, error, message):
     assert message in str(done.exception)
     assert done.exception.exit_code == 2
     assert report == {}
+
+
+def test_lists_of_names_take_commas_and_repetition(run):
+    few = ("--corruption-images", "4", "--no-baselines")
+    names = ("--corruption", "fog,contrast", "--corruption", "jpeg_compression")
+    done, report = run(*few, *names, "--detector", "knn,kde", suite="corruption,ood")
+    assert done.exit_code == 0, done.output
+    options = report["run"]["options"]
+    assert options["corruptions"] == ["fog", "contrast", "jpeg_compression"]
+    assert options["detectors"] == ["knn", "kde"]
 
 
 def test_two_sets_of_one_name_are_refused(run, data, tmp_path, source):

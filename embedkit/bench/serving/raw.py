@@ -80,6 +80,7 @@ def raw_session(
     cores: tuple[int, ...],
     threads: int,
     provider: str = "cpu",
+    precision: str = "fp32",
 ) -> Iterator[RawSession]:
     """Load a bundle's graph in a process of its own.
 
@@ -88,8 +89,9 @@ def raw_session(
         cores: Its cores, those of the server; empty for any.
         threads: Threads of the session.
         provider: ``cpu``, ``cuda``, or as onnxruntime calls it.
+        precision: Which of the bundle's graphs.
     """
-    command = [sys.executable, "-m", __name__, str(bundle), str(threads), provider]
+    command = [sys.executable, "-m", __name__, str(bundle), str(threads), provider, precision]
     pipe = subprocess.PIPE
     with pinned(cores):
         process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
@@ -119,8 +121,15 @@ def measure_size(session: Session, size: int, seconds: float) -> RawRun:
 
 def main(arguments: Sequence[str]) -> None:
     """Answer what is asked on standard input until it ends."""
-    bundle, threads, provider = arguments
-    session = load(bundle, threads=int(threads), providers=[provider], verify=False).session
+    bundle, threads, provider, precision = arguments
+    model = load(
+        bundle,
+        precision=precision,
+        threads=int(threads),
+        providers=[provider],
+        verify=False,
+    )
+    session = model.session
     for line in sys.stdin:
         task = json.loads(line)
         each = task["seconds"] / len(task["sizes"])

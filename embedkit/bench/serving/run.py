@@ -35,6 +35,7 @@ class Plan:
         server_cores: Cores of the server and the bare session; empty for any.
         threads: Threads of both.
         provider: Execution provider of both: ``cpu``, ``cuda``, or as onnxruntime calls it.
+        precision: Graph of both: ``fp32``, ``fp16`` or ``int8``.
         arguments: Further options of ``embedkit serve``.
     """
 
@@ -47,6 +48,7 @@ class Plan:
     server_cores: tuple[int, ...] = ()
     threads: int = 1
     provider: str = "cpu"
+    precision: str = "fp32"
     arguments: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -91,6 +93,7 @@ def run(plan: Plan, tell: Callable[[int, Case, Round], None] | None = None) -> F
         "ready_s": target.ready_s,
         "threads": plan.threads,
         "provider": plan.provider,
+        "precision": plan.precision,
     }
     if raw is not None:
         figures["raw"] = raw_figures(rounds)
@@ -117,9 +120,12 @@ def _target(plan: Plan) -> Iterator[Target]:
     if plan.server or plan.bundle is None:
         yield running(plan.server, plan.model, plan.metrics)
         return
-    arguments = ("--provider", plan.provider, *plan.arguments)
+    graph = ("--provider", plan.provider, "--precision", plan.precision)
     with own_server(
-        plan.bundle, cores=plan.server_cores, threads=plan.threads, arguments=arguments
+        plan.bundle,
+        cores=plan.server_cores,
+        threads=plan.threads,
+        arguments=(*graph, *plan.arguments),
     ) as target:
         yield target
 
@@ -129,7 +135,11 @@ def _bare(plan: Plan) -> Iterator[RawSession]:
     if plan.bundle is None:
         raise TypeError("expected a bundle")
     with raw_session(
-        plan.bundle, cores=plan.server_cores, threads=plan.threads, provider=plan.provider
+        plan.bundle,
+        cores=plan.server_cores,
+        threads=plan.threads,
+        provider=plan.provider,
+        precision=plan.precision,
     ) as session:
         yield session
 
@@ -148,7 +158,7 @@ def _ask(target: Target, plan: Plan) -> tuple[tuple[int, int, int], str]:
         )
     served = max(models, key=lambda model: int(model.version))
     if plan.bundle is not None:
-        digest = Bundle(plan.bundle, verify=False).model_digest("fp32")
+        digest = Bundle(plan.bundle, verify=False).model_digest(plan.precision)
         if digest != served.digest:
             raise InvalidInput(
                 f"expected {served.name}:{served.version} as in {plan.bundle}, got another "

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 import click
 
@@ -43,6 +43,7 @@ class Options(TypedDict):
     client_cores: str
     threads: int
     provider: str
+    precision: Literal["fp32", "fp16", "int8"]
     out: Path | None
     plot: Path | None
     server_arguments: tuple[str, ...]
@@ -88,6 +89,12 @@ class Options(TypedDict):
     "--threads", type=click.IntRange(1), default=1, help="Of server and bare session."
 )
 @click.option("--provider", default="cpu", metavar="cpu|cuda|NAME", help="Of both.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "int8"]),
+    default="fp32",
+    help="Graph of the bundle that both run; with --server, that server's.",
+)
 @click.option("--out", type=_FILE, help="JSON file.")
 @click.option("--plot", type=_FILE, help="PNG, SVG or PDF file.")
 @click.argument("server_arguments", nargs=-1, type=click.UNPROCESSED)
@@ -157,6 +164,7 @@ def _plan(options: Options, bundle: Path | None, model: str) -> "Plan":
         server_cores=parse_cores(options["server_cores"]),
         threads=options["threads"],
         provider=options["provider"],
+        precision=options["precision"],
         arguments=options["server_arguments"],
     )
 

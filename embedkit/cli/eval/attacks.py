@@ -5,6 +5,7 @@ from typing import Literal, TypedDict, TypeVar
 
 import click
 
+from embedkit.cli.options.names import names_in
 from embedkit.cli.options.number import Number
 
 __all__ = ["AttackOptions", "AttackSettings", "attack_options", "attack_settings"]
@@ -140,7 +141,7 @@ def attack_settings(options: AttackOptions) -> AttackSettings:
     from embedkit.errors import InvalidInput
     from embedkit.evaluate.attack import attacks
 
-    names, heads = _names(options["attacks"]), _names(options["head"])
+    names, heads = names_in([options["attacks"]]), names_in([options["head"]])
     if not names or not heads:
         raise InvalidInput(
             f"expected at least one attack and one head, got {options['attacks']!r} and "
@@ -163,7 +164,3 @@ def attack_settings(options: AttackOptions) -> AttackSettings:
         jpeg_quality=options["jpeg_quality"],
         attack_checks=options["attack_checks"],
     )
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))

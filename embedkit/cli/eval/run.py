@@ -15,6 +15,7 @@ from embedkit.cli.eval.certified import (
     certified_settings,
 )
 from embedkit.cli.eval.data import Data, Wanted, load
+from embedkit.cli.options.names import names_in
 from embedkit.cli.options.number import Number
 from embedkit.errors import InvalidInput, ModelMismatch
 
@@ -79,9 +80,9 @@ class Options(Wanted, AttackOptions, CertifiedOptions):
 @click.option(
     "--detector",
     multiple=True,
-    metavar="NAME",
+    metavar="NAME,...",
     default=("knn", "mahalanobis"),
-    help="OOD detector to fit; all takes every one; repeat for more.",
+    help="OOD detectors to fit; all takes every one; repeat or use commas for more.",
 )
 @click.option("--strict", is_flag=True, help="An unreadable image is an error, not left out.")
 @click.option("--suite", default=_SUITE, metavar="TASK,...", help="Tasks to run.")
@@ -116,9 +117,10 @@ class Options(Wanted, AttackOptions, CertifiedOptions):
 @click.option(
     "--corruption",
     multiple=True,
-    metavar="NAME",
+    metavar="NAME,...",
     default=("common",),
-    help="Corruption, or a set: common, validation, mnist_c, system; repeat for more.",
+    help="Corruptions, or sets of them: common, validation, mnist_c, system; repeat or use "
+    "commas for more.",
 )
 @click.option(
     "--corruption-images",
@@ -176,6 +178,7 @@ def _context(
     """Everything that the tasks may look at."""
     from embedkit.evaluate.context import Context
     from embedkit.evaluate.context import Options as Settings
+    from embedkit.evaluate.corruption import expand
     from embedkit.evaluate.features import FeatureCache
 
     bundle, reason = _bundle(options, subject, served.digest)
@@ -183,11 +186,12 @@ def _context(
         probe_images=options["probe_images"],
         **attack_settings(options),
         **certified_settings(options),
-        corruptions=options["corruption"],
+        corruptions=names_in(options["corruption"]),
         corruption_images=options["corruption_images"],
         detectors=_detectors(options["detector"]),
         baselines=options["baselines"],
     )
+    expand(settings.corruptions, settings.severities)
     return Context(
         served,
         data.train,
@@ -206,15 +210,16 @@ def _context(
     )
 
 
-def _detectors(names: tuple[str, ...]) -> tuple[str, ...]:
+def _detectors(texts: tuple[str, ...]) -> tuple[str, ...]:
     """The wanted detectors; ``all`` is every one."""
     from embedkit.detect.detector import detectors
 
+    names = names_in(texts)
     if "all" in names:
         return detectors.names()
     for name in names:
         detectors.get(name)
-    return tuple(dict.fromkeys(names))
+    return names
 
 
 def _bundle(options: Options, subject: "Subject", digest: str) -> "tuple[Bundle | None, str]":

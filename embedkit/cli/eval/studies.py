@@ -148,12 +148,18 @@ def membership(**options: Unpack[MembershipOptions]) -> None:
 
 
 def _prepared(options: Common) -> "tuple[Trainer, Dataset]":
-    """The trainer, and the images of the recipe."""
+    """The trainer, and the images of the recipe.
+
+    Raises:
+        InvalidInput: If the recipe is wrong; its objective is looked at before any data.
+    """
     from embedkit.cli.eval.training import Trainer
     from embedkit.data.source import load_dataset
+    from embedkit.train.objective import build_objective
     from embedkit.train.recipe import Recipe
 
     recipe: Recipe = Recipe.load(options["recipe"], options["overrides"])
+    build_objective(recipe.objective.name, recipe.objective.arguments)
     train = load_dataset(recipe.data.source, strict=recipe.data.strict)
     limit = options["limit"] or recipe.data.limit
     if 0 < limit < len(train):

@@ -9,7 +9,7 @@ from embedkit.client.sync import connect
 from embedkit.evaluate.attack import Target, attacks, run_attack, subset
 from embedkit.evaluate.attacks.no_box import NoBox
 from embedkit.evaluate.context import Context, Options
-from embedkit.evaluate.oracle import KnnHead
+from embedkit.evaluate.measurement.victim.vote import KnnHead
 from embedkit.evaluate.tasks.robustness import Robustness
 from embedkit.evaluate.threat import Threat
 from embedkit.serve.server import running_server
@@ -40,6 +40,7 @@ def test_the_budget_holds_on_the_wire(served, name):
     assert sent == outcome.usage.images == outcome.queries.sum()
     assert 0 < outcome.queries.max() <= 11
     assert outcome.usage.bytes_sent >= sent * served.images[0].nbytes
+    assert outcome.usage.calls < after.calls - before.calls
     assert outcome.usage.calls < outcome.usage.images / 10
 
 
@@ -83,8 +84,10 @@ def test_the_servers_own_search_is_attacked(bundle, source, tmp_path):
         before = client.usage.calls
         exact = Robustness().run(replace(context, served=Embedding(model)))
         without = client.usage.calls - before
-    # Every question is a call to embed and one to search.
+    # Every question is a call to embed and one to search, and both are counted.
     assert asked > without + own.items["search.square.16.queries"].max()
+    assert own.cost["query_calls"] == 2 * exact.cost["query_calls"]
+    assert own.cost["query_bytes"] > exact.cost["query_bytes"]
     assert own.warnings == exact.warnings
     for name, metric in exact.metrics.items():
         assert own.metrics[name].value == pytest.approx(metric.value, abs=0.05), name
