@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from embedkit.errors import InvalidInput
-from embedkit.evaluate.attack import Found, Need, Target, run_attack, worst_of
+from embedkit.evaluate.attack import Found, Need, Target, run_attack
 from embedkit.evaluate.measurement.victim.vote import KnnHead
+from embedkit.evaluate.outcome import worst_of
 from embedkit.evaluate.threat import Threat
 
 RADIUS = Threat("linf", 8)

@@ -10,50 +10,27 @@ import numpy.typing as npt
 from embedkit.data.dataset import Dataset
 from embedkit.evaluate.context import Context
 from embedkit.evaluate.corruption import SMALL_PX, corrupt, expand
+from embedkit.evaluate.measurement.changed.mce import (
+    Float64,
+    Reference,
+    Severities,
+    alexnet,
+    relative_errors,
+)
 from embedkit.evaluate.measurement.changed.shift import Case, Follower, Shift, follow
 from embedkit.evaluate.measurement.checks import class_problem
 from embedkit.evaluate.measurement.figures import image_grid
 from embedkit.evaluate.measurement.means import mean_metric
 from embedkit.evaluate.measurement.partial import attempt
-from embedkit.evaluate.statistics import (
-    FEW,
-    Metric,
-    Metrics,
-    jackknife_metric,
-    random_groups,
-    wilson,
-)
+from embedkit.evaluate.statistics import Metric, Metrics, random_groups, wilson
 from embedkit.evaluate.task import Figure, TaskResult, tasks
-from embedkit.measures.without import measure_without
 from embedkit.perturb.randomness import keys_of
 from embedkit.types import Images
 
-__all__ = ["ALEXNET", "CorruptionRobustness"]
+__all__ = ["CorruptionRobustness"]
 
 _REFERENCE_BANK = 5000
-
-ALEXNET = {
-    "gaussian_noise": 0.886428,
-    "shot_noise": 0.894468,
-    "impulse_noise": 0.922640,
-    "defocus_blur": 0.819880,
-    "glass_blur": 0.826268,
-    "motion_blur": 0.785948,
-    "zoom_blur": 0.798360,
-    "snow": 0.866816,
-    "frost": 0.826572,
-    "fog": 0.819324,
-    "brightness": 0.564592,
-    "contrast": 0.853204,
-    "elastic_transform": 0.646056,
-    "pixelate": 0.717840,
-    "jpeg_compression": 0.606500,
-}
-"""Error of AlexNet on ImageNet-C, mean over the severities: the reference of mCE there."""
-_ALEXNET_CLEAN = 0.4345
 _IMAGENET_CLASSES = 1000
-
-_SEVERITIES = 5
 _SHOWN = 4
 _FAMILIES = {
     "noise": ("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise"),
@@ -65,14 +42,6 @@ _FAMILIES = {
     ),
     "geometry": ("shear", "rotate", "scale", "translate"),
 }
-
-Severities = dict[str, tuple[int, ...]]
-"""Severities of each corruption."""
-
-Float64 = npt.NDArray[np.float64]
-Groups = npt.NDArray[np.int64]
-Reference = tuple[dict[str, Float64], Float64]
-"""Error of each image, (n,), by corruption, and without one."""
 
 
 @tasks.register("corruption")
@@ -143,7 +112,7 @@ class CorruptionRobustness:
             own = _mean_errors(found[0], names)
             own_clean = np.asarray(unspoilt.wrong, np.float64)
             groups = random_groups(keys_of(part.ids, context.seed))
-            ratios = _relative(own, own_clean, reference, groups)
+            ratios = relative_errors(own, own_clean, reference, groups)
             metrics |= ratios
             if "relative_mce" not in ratios:
                 warnings.append("no relative_mce: the reference has no further errors")
@@ -221,14 +190,10 @@ def _items(found: dict[Case, Shift]) -> dict[str, npt.NDArray[np.generic]]:
 
 def _alexnet(context: Context, names: Severities, n: int) -> Reference | None:
     """Errors of AlexNet, where they are the reference of these data."""
-    fits = (
-        len(context.test.class_names) == _IMAGENET_CLASSES
-        and names.keys() <= ALEXNET.keys()
-        and all(len(severities) == _SEVERITIES for severities in names.values())
-        and max(context.spec.height, context.spec.width) > SMALL_PX
-    )
-    errors = {name: np.full(n, ALEXNET[name]) for name in names} if fits else {}
-    return (errors, np.full(n, _ALEXNET_CLEAN)) if fits else None
+    is_large = max(context.spec.height, context.spec.width) > SMALL_PX
+    if len(context.test.class_names) != _IMAGENET_CLASSES or not is_large:
+        return None
+    return alexnet(names, n)
 
 
 def _of_pixels(
@@ -252,31 +217,6 @@ def _mean_errors(found: dict[Case, Shift], names: Severities) -> dict[str, Float
         name: np.mean([np.asarray(found[name, s].wrong) for s in severities], axis=0)
         for name, severities in names.items()
     }
-
-
-def _relative(
-    own: dict[str, Float64], own_clean: Float64, reference: Reference, groups: Groups
-) -> Metrics:
-    """MCE and relative mCE; a corruption that the reference does not mind is left out."""
-    errors, clean = reference
-    found: Metrics = {}
-    zero = np.zeros_like(clean)
-    for name, bases in {"mce": (zero, zero), "relative_mce": (own_clean, clean)}.items():
-        kept = [c for c in own if errors[c].mean() > bases[1].mean()]
-        pairs = [(own[c] - bases[0], errors[c] - bases[1]) for c in kept]
-        if pairs:
-            value = _mean_ratio(pairs, np.arange(len(clean)))
-            without = None
-            if len(clean) >= FEW:
-                without = measure_without(partial(_mean_ratio, pairs), groups)
-            found[name] = jackknife_metric(value, without, len(clean), higher_is_better=False)
-    return found
-
-
-def _mean_ratio(pairs: list[tuple[Float64, Float64]], rows: Groups) -> float:
-    """Mean over corruptions of the model's rise in error over the reference's."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return float(np.mean([own[rows].mean() / other[rows].mean() for own, other in pairs]))
 
 
 def _figures(

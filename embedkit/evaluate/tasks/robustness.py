@@ -13,16 +13,22 @@ from embedkit.evaluate.attack import attacks
 from embedkit.evaluate.context import Context, Which
 from embedkit.evaluate.measurement.checks import class_problem
 from embedkit.evaluate.measurement.partial import attempt
-from embedkit.evaluate.measurement.survival import censored_median
-from embedkit.evaluate.measurement.trial.attacking import Attacked, Runs, Trial, mean_shift
+from embedkit.evaluate.measurement.trial.attacking import Trial
 from embedkit.evaluate.measurement.trial.figures import attack_figures
 from embedkit.evaluate.measurement.trial.prepare import (
     heads_of,
     prepare_trial,
     served_search,
 )
+from embedkit.evaluate.measurement.trial.results import (
+    censored_medians,
+    kinds_of,
+    noise_metrics,
+    trial_cost,
+    trial_items,
+    trial_metrics,
+)
 from embedkit.evaluate.measurement.trial.running import (
-    Everything,
     attack_everywhere,
     check_runs,
     needs_gradient,
@@ -38,12 +44,6 @@ __all__ = ["Robustness"]
 RAW_PIXEL_LIMIT = 4_000_000
 """Values in the bank of raw pixels up to which attacking that baseline by queries is cheap."""
 
-_STAGES = {
-    "twin": "twin_accuracy",
-    "twin_uint8": "twin_uint8_accuracy",
-    "png": "png_accuracy",
-    "jpeg": "jpeg_accuracy",
-}
 _NEED_LABELS = ("knn", "linear")
 
 
@@ -83,7 +83,7 @@ class Robustness:
                 names += [
                     f"{_prefix(head)}{attack}.{threat.name}.{kind}"
                     for attack in context.options.attacks
-                    for kind in _kinds(attack)
+                    for kind in kinds_of(attack)
                 ]
         return tuple(names)
 
@@ -147,12 +147,13 @@ def _attack_prepared(
     if options.attack_checks:
         extra = check_runs(trial, everything, context)
     checks = sanity_checks(trial, everything.runs, everything.noise, extra)
-    metrics = _metrics(trial, everything.runs, context) | {"checks_failed": _failed(checks)}
-    baselines = {"random_noise": _noise_metrics(trial, everything)}
+    metrics = trial_metrics(trial, everything.runs, context)
+    metrics["checks_failed"] = _failed(checks)
+    baselines = {"random_noise": noise_metrics(trial, everything)}
     if head == "knn":
         baselines |= _other_models(context, warnings, with_gradients=surrogate is not None)
     warnings += [f"{prefix}{text}" for check in checks for text in check.problems]
-    warnings += _censored(everything.runs, prefix)
+    warnings += censored_medians(everything.runs, prefix)
     figures = attack_figures(
         trial,
         everything.runs,
@@ -165,8 +166,8 @@ def _attack_prepared(
     return _Part(
         _named(metrics, prefix),
         {name: _named(each, prefix) for name, each in baselines.items()},
-        _cost(trial, [everything.noise, *everything.runs.values()]),
-        {prefix + name: values for name, values in _items(trial, everything.runs).items()},
+        trial_cost(trial, [everything.noise, *everything.runs.values()]),
+        {prefix + name: values for name, values in trial_items(trial, everything.runs).items()},
         {
             prefix + name: figure | {"title": f"{prefix}{figure['title']}"}
             for name, figure in figures.items()
@@ -203,14 +204,6 @@ def _named(metrics: Metrics, prefix: str) -> Metrics:
     return {prefix + name: metric for name, metric in metrics.items()}
 
 
-def _kinds(attack: str) -> tuple[str, ...]:
-    """What is reported of an attack."""
-    own = ["twin_accuracy", "twin_uint8_accuracy"] if needs_gradient(attack) else []
-    if attacks.get(attack).needs & {"scores", "decisions"}:
-        own.append("median_queries")
-    return ("accuracy", "cosine_shift", "png_accuracy", "jpeg_accuracy", *own)
-
-
 def _twin(context: Context) -> TorchEmbedder:
     """The differentiable twin of the model that is served, and of no other."""
     model = context.embedder("twin")
@@ -230,42 +223,9 @@ def _digests(bundle: Bundle) -> set[str]:
     return {bundle.model_digest(precision) for precision in bundle.precisions}
 
 
-def _metrics(trial: Trial, runs: Mapping[str, Runs], context: Context) -> Metrics:
-    metrics: Metrics = {"accuracy": trial.accuracy(np.zeros(len(trial.clean), bool))}
-    for name, outcomes in runs.items():
-        for threat, run in outcomes.items():
-            prefix = f"{name}.{threat}"
-            metrics[f"{prefix}.accuracy"] = trial.accuracy(run.outcome.success)
-            for stage, success in run.stages.items():
-                metrics[f"{prefix}.{_STAGES[stage]}"] = trial.accuracy(success)
-            if "median_queries" in _kinds(name):
-                metrics[f"{prefix}.median_queries"] = censored_median(
-                    run.outcome.queries_needed,
-                    run.outcome.success,
-                    context.options.square_queries,
-                )
-            metrics[f"{prefix}.cosine_shift"] = mean_shift(run.shift)
-    if len(runs) > 1:
-        for threat in dict.fromkeys(t for outcomes in runs.values() for t in outcomes):
-            each = [o[threat].outcome.success for o in runs.values() if threat in o]
-            metrics[f"worst.{threat}.accuracy"] = trial.accuracy(np.any(each, axis=0))
-    return metrics
-
-
 def _failed(checks: Sequence[Check]) -> Metric:
     failed = sum(bool(check.problems) for check in checks)
     return Metric(float(failed), None, len(checks), "checks", higher_is_better=False)
-
-
-def _noise_metrics(trial: Trial, everything: Everything) -> Metrics:
-    """Noise under the name of each attack, so that the two stand side by side."""
-    metrics: Metrics = {}
-    for name, outcomes in everything.runs.items():
-        for threat in outcomes:
-            run = everything.noise[threat]
-            metrics[f"{name}.{threat}.accuracy"] = trial.accuracy(run.outcome.success)
-            metrics[f"{name}.{threat}.cosine_shift"] = mean_shift(run.shift)
-    return metrics
 
 
 def _other_models(
@@ -302,7 +262,7 @@ def _raw_pixels(context: Context, names: Sequence[str], warnings: list[str]) -> 
         )
     trial = prepare_trial(context, "raw_pixels")
     runs = attack_everywhere(trial, names, context, warnings).runs
-    return _metrics(trial, runs, context)
+    return trial_metrics(trial, runs, context)
 
 
 def _random_encoder(context: Context, names: Sequence[str], warnings: list[str]) -> Metrics:
@@ -312,7 +272,7 @@ def _random_encoder(context: Context, names: Sequence[str], warnings: list[str])
         raise NotFound("expected an untrained twin with gradients, got one without")
     trial = prepare_trial(context, which, surrogate=model)
     runs = attack_everywhere(trial, names, context, warnings).runs
-    metrics = _metrics(trial, runs, context)
+    metrics = trial_metrics(trial, runs, context)
     # It is its own twin: further numbers for the same thing would say nothing.
     return {name: m for name, m in metrics.items() if ".twin" not in name}
 
@@ -324,54 +284,3 @@ def _few_images(trial: Trial, context: Context, prefix: str) -> list[str]:
     return [
         f"{prefix}{examined} images are examined, not {wanted}: there are no more test images"
     ]
-
-
-def _censored(runs: Mapping[str, Runs], prefix: str) -> list[str]:
-    found = []
-    for name, outcomes in runs.items():
-        if "median_queries" not in _kinds(name):
-            continue
-        threats = [key for key, run in outcomes.items() if run.outcome.success.mean() < 0.5]
-        if threats:
-            found.append(
-                f"{prefix}{name}.median_queries is a lower bound at radius "
-                f"{', '.join(threats)}: fewer than half of the images were fooled within the "
-                "limit"
-            )
-    return found
-
-
-def _cost(trial: Trial, everything: Sequence[Runs]) -> dict[str, float]:
-    """Images and calls of the served model; the attacks' own queries apart."""
-    attacked: list[Attacked] = [run for runs in everything for run in runs.values()]
-    outcomes = [run.outcome for run in attacked]
-    return {
-        "images": len(trial.positions) + sum(run.verified for run in attacked),
-        "queries": sum(outcome.usage.images for outcome in outcomes),
-        "query_calls": sum(outcome.usage.calls for outcome in outcomes),
-        "query_bytes": sum(outcome.usage.bytes_sent for outcome in outcomes),
-        "query_retries": sum(outcome.usage.retries for outcome in outcomes),
-        "query_cache_hits": sum(outcome.usage.cache_hits for outcome in outcomes),
-    }
-
-
-def _items(trial: Trial, runs: Mapping[str, Runs]) -> dict[str, npt.NDArray[np.generic]]:
-    items: dict[str, npt.NDArray[np.generic]] = {
-        "index": trial.positions,
-        "handled": trial.handled,
-    }
-    if trial.labels is not None:
-        items["labels"] = trial.labels
-    for name, outcomes in runs.items():
-        for threat, run in outcomes.items():
-            prefix = f"{name}.{threat}"
-            items[f"{prefix}.success"] = run.outcome.success
-            items[f"{prefix}.cosine_shift"] = run.shift
-            for stage, success in run.stages.items():
-                items[f"{prefix}.{stage}_success"] = success
-            if "median_queries" in _kinds(name):
-                items[f"{prefix}.queries"] = run.outcome.queries
-                items[f"{prefix}.queries_needed"] = run.outcome.queries_needed
-                if run.outcome.nearest is not None:
-                    items[f"{prefix}.nearest"] = run.outcome.nearest
-    return items

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedkit.evaluate.attack import Outcome, Target
+from embedkit.evaluate.attack import Target
 from embedkit.evaluate.measurement.trial.attacking import Attacked, Trial
 from embedkit.evaluate.measurement.trial.figures import attack_figures
 from embedkit.evaluate.measurement.trial.sanity import Extra, check_table, sanity_checks
 from embedkit.evaluate.measurement.victim.vote import KnnHead
+from embedkit.evaluate.outcome import Outcome
 from embedkit.evaluate.threat import Threat
 from embedkit.testing import ConstantEmbedder
 from embedkit.types import Usage

@@ -6,7 +6,8 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from embedkit.evaluate.context import Options
 from embedkit.evaluate.corruption import corrupt
-from embedkit.evaluate.tasks.corruption import CorruptionRobustness, _relative
+from embedkit.evaluate.measurement.changed.mce import relative_errors
+from embedkit.evaluate.tasks.corruption import CorruptionRobustness
 
 OPTIONS = Options(
     corruptions=("gaussian_noise", "frost"), corruption_images=50, severities=(1, 5)
@@ -58,7 +59,7 @@ def errors_of(n, seed=0, **shares):
 def test_relative_mce_counts_the_rise_alone():
     own, reference = errors_of(9, fog=0.4, snow=0.2), errors_of(9, 1, fog=0.9, snow=0.8)
     clean, base = np.eye(9)[0], np.eye(9)[:3].sum(axis=0)
-    found = _relative(own, clean, (reference, base), np.arange(9))
+    found = relative_errors(own, clean, (reference, base), np.arange(9))
     means = {name: (own[name].mean(), reference[name].mean()) for name in own}
     ratios = [a / b for a, b in means.values()]
     assert found["mce"].value == pytest.approx(np.mean(ratios))
@@ -75,7 +76,8 @@ def test_the_intervals_of_mce_hold_the_ratio_of_the_populations():
         rng = np.random.default_rng([3, sample])
         clean, base = (rng.random(150) < share for share in (0.1, 0.3))
         groups = rng.permutation(150) % 20
-        found = _relative(own, clean.astype(float), (reference, base.astype(float)), groups)
+        against = (reference, base.astype(float))
+        found = relative_errors(own, clean.astype(float), against, groups)
         truth = {
             "mce": (0.4 / 0.8 + 0.2 / 0.5) / 2,
             "relative_mce": (0.3 / 0.5 + 0.1 / 0.2) / 2,

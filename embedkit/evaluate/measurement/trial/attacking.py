@@ -8,18 +8,10 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from embedkit.evaluate.attack import (
-    Found,
-    Method,
-    Need,
-    Outcome,
-    Problem,
-    Target,
-    run_attack,
-    worst_of,
-)
+from embedkit.evaluate.attack import Found, Method, Need, Problem, Target, run_attack
 from embedkit.evaluate.measurement.victim.channel import Encoding, encoded
 from embedkit.evaluate.oracle import VictimHead
+from embedkit.evaluate.outcome import Outcome, worst_of
 from embedkit.evaluate.statistics import Metric, bootstrap, content_seed, robust_accuracy
 from embedkit.evaluate.threat import Threat
 from embedkit.perturb.randomness import uniforms
