@@ -20,6 +20,7 @@ from embedkit.retrieve.index.restore import restored
 from embedkit.retrieve.index.scoring import Neighbours
 from embedkit.retrieve.index.segment import Segment
 from embedkit.retrieve.index.snapshot import check_snapshot, clear, write_snapshot
+from embedkit.retrieve.index.storage import Stored
 from embedkit.retrieve.index.verify import differences
 from embedkit.retrieve.limits import check_vectors
 from embedkit.retrieve.names import HitTable, Names
@@ -28,7 +29,7 @@ from embedkit.retrieve.transaction import Position
 from embedkit.retrieve.truth import Truth, Vectors
 from embedkit.retrieve.view import Content, View
 from embedkit.retrieve.write import REFUSALS, Refusal, Write, check_model
-from embedkit.types import Collection, Embeddings, IndexState, Verification
+from embedkit.types import Collection, IndexState, Verification
 
 __all__ = ["OpenCollection"]
 
@@ -79,7 +80,7 @@ class OpenCollection:
             StoreDamaged: If the truth has another number of vectors than it says.
         """
         collection = position.collection
-        empty = LayeredIndex(FlatIndex(collection.dim, collection.metric))
+        empty = LayeredIndex(FlatIndex(collection.dim, collection.metric, collection.storage))
         vectors = Vectors(self._truth, position.last_slot)
         index = restored(self.folder, self._truth.snapshot(), empty, vectors)
         if index.count != collection.count:
@@ -133,7 +134,7 @@ class OpenCollection:
         state = self._state
         position = state.position
         answers: list[tuple[int, Collection] | Refusal] = []
-        added: list[tuple[Slots, Embeddings]] = []
+        added: list[tuple[Slots, Stored]] = []
         gone: list[int] = []
         names, has_payloads = state.names, state.has_payloads
         with self._truth.writing() as transaction:
@@ -145,7 +146,7 @@ class OpenCollection:
                     continue
                 if write.vectors is not None:
                     slots = np.arange(position.last_slot + 1, after.last_slot + 1)
-                    added.append((slots, self._truth.storage.rounded(write.vectors)))
+                    added.append((slots, self._truth.storage.encoded(write.vectors)))
                     names = names.added(slots, write.ids)
                     has_payloads = has_payloads or any(p is not None for p in write.payloads)
                 gone += emptied

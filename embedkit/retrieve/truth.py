@@ -17,7 +17,7 @@ import numpy as np
 from embedkit.errors import StoreDamaged, Unavailable
 from embedkit.retrieve import schema
 from embedkit.retrieve.index.blocks import Slots
-from embedkit.retrieve.index.storage import Storage
+from embedkit.retrieve.index.storage import Storage, Stored
 from embedkit.retrieve.patience import FOREVER, Patience
 from embedkit.retrieve.store import ANSWER_BYTES, Row
 from embedkit.retrieve.transaction import Position, Transaction
@@ -101,8 +101,8 @@ class Truth:
             )
             return np.fromiter((slot for (slot,) in found), np.int64)
 
-    def vectors(self, after: int, upto: int) -> Iterator[tuple[Slots, Embeddings]]:
-        """Every vector of slots above ``after`` in their order, some thousand at a time.
+    def vectors(self, after: int, upto: int) -> Iterator[tuple[Slots, Stored]]:
+        """Every vector of slots above ``after``, as stored, in order, some thousand at a time.
 
         Each part is read by itself, so that no reader keeps the log from being merged.
 
@@ -119,7 +119,7 @@ class Truth:
             if not rows:
                 return
             after = rows[-1][0]
-            yield self._decoded(rows)
+            yield self._stored(rows)
 
     def fetch(self, slots: Slots) -> tuple[Slots, Embeddings]:
         """Those of some ascending slots that are there, with their vectors."""
@@ -132,11 +132,12 @@ class Truth:
                     "WHERE slot IN (SELECT value FROM json_each(?)) ORDER BY slot",
                     (part,),
                 )
-        return self._decoded(rows)
+        found, stored = self._stored(rows)
+        return found, self.storage.decoded(stored)
 
-    def _decoded(self, rows: list[tuple[int, bytes]]) -> tuple[Slots, Embeddings]:
+    def _stored(self, rows: list[tuple[int, bytes]]) -> tuple[Slots, Stored]:
         try:
-            vectors = self.storage.read([row[1] for row in rows])
+            vectors = self.storage.stored([row[1] for row in rows])
         except ValueError as error:
             raise StoreDamaged(f"expected vectors in {self.path}: {error}") from error
         return np.fromiter((row[0] for row in rows), np.int64, len(rows)), vectors
@@ -297,6 +298,11 @@ class Vectors:
 
     def stream(self, after: int = 0) -> Iterator[tuple[Slots, Embeddings]]:
         """Every vector behind a slot in ascending order, some thousand at a time."""
+        for slots, rows in self.stored(after):
+            yield slots, self._truth.storage.decoded(rows)
+
+    def stored(self, after: int = 0) -> Iterator[tuple[Slots, Stored]]:
+        """As ``stream``, as they are stored."""
         for part in self._truth.vectors(after, self._upto):
             self._check()
             yield part

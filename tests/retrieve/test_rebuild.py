@@ -122,6 +122,7 @@ def test_storage_rounds_once_and_for_all(
         again = store.search(kind, Query(base, k=5, params=EXACT))
         assert found(again) == found(answer)
         assert np.array_equal(again.scores, answer.scores)
+        assert store.verify(kind).problems == ()
     with pytest.raises(InvalidInput, match="did you mean 'float16'"):
         store.create(Collection("x", DIM, storage="float61"))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from embedkit.types import Embeddings
+from embedkit.retrieve.index.storage import Storage, Stored
 
 __all__ = ["Block", "Slots", "filled", "removed"]
 
@@ -30,22 +30,22 @@ class Block:
     """Up to 32 MiB of vectors in ascending order of their slots.
 
     Attributes:
-        vectors: (capacity, d) float32; rows from ``count`` on belong to newer blocks.
+        rows: (capacity, ...) as stored; those from ``count`` on belong to newer blocks.
         slots: (capacity,) int64.
         count: Rows in use, dead ones included.
         dead: Ascending positions of removed rows.
     """
 
-    vectors: Embeddings
+    rows: Stored
     slots: Slots
     count: int = 0
     dead: Slots = field(default_factory=_none)
 
     @classmethod
-    def empty(cls, dim: int) -> "Block":
-        """A block with room for vectors of ``dim`` dimensions; unused pages take no memory."""
-        rows = max(1024, _BLOCK_BYTES // (4 * dim))
-        return cls(np.empty((rows, dim), np.float32), np.empty(rows, np.int64))
+    def empty(cls, storage: Storage) -> "Block":
+        """A block without vectors; unused pages take no memory."""
+        capacity = max(1024, _BLOCK_BYTES // storage.width)
+        return cls(storage.empty(capacity), np.empty(capacity, np.int64))
 
     @property
     def alive(self) -> int:
@@ -55,7 +55,7 @@ class Block:
     @property
     def memory_bytes(self) -> int:
         """Bytes of the rows in use; the others take no memory."""
-        return self.count * (self.vectors[:1].nbytes + self.slots[:1].nbytes)
+        return self.count * (self.rows[:1].nbytes + self.slots[:1].nbytes)
 
     @property
     def last(self) -> int:
@@ -67,11 +67,11 @@ class Block:
         """Rows that can be added."""
         return len(self.slots) - self.count
 
-    def appended(self, slots: Slots, vectors: Embeddings) -> "Block":
+    def appended(self, slots: Slots, rows: Stored) -> "Block":
         """Return the block with rows added; only the newest version may be added to."""
         end = self.count + len(slots)
         self.slots[self.count : end] = slots
-        self.vectors[self.count : end] = vectors
+        self.rows[self.count : end] = rows
         return replace(self, count=end)
 
     def without(self, slots: Slots) -> "Block":
@@ -83,8 +83,8 @@ class Block:
         # Each dead row is one more candidate that every search of this block has to ask for.
         if len(block.dead) <= max(256, block.count // 64):
             return block
-        slots, vectors = block.living()
-        return Block(vectors, slots, len(slots))
+        slots, rows = block.living()
+        return Block(rows, slots, len(slots))
 
     def places(self, slots: Slots) -> Slots:
         """Ascending positions of those of the ascending ``slots`` that are in the block."""
@@ -96,38 +96,38 @@ class Block:
         hits: Slots = places[mine[places] == slots]
         return hits
 
-    def living(self) -> tuple[Slots, Embeddings]:
+    def living(self) -> tuple[Slots, Stored]:
         """Copies of the rows that are not dead."""
         keep = np.delete(np.arange(self.count), self.dead)
-        return self.slots[keep], self.vectors[keep]
+        return self.slots[keep], self.rows[keep]
 
 
 def filled(
-    blocks: Iterable[Block], rows: Iterable[tuple[Slots, Embeddings]], dim: int
+    blocks: Iterable[Block], parts: Iterable[tuple[Slots, Stored]], storage: Storage
 ) -> tuple[Block, ...]:
     """Return the blocks with rows added behind the last, in new blocks where it is full."""
     result = list(blocks)
-    for slots, vectors in rows:
+    for slots, rows in parts:
         start = 0
         while start < len(slots):
             if not result or not result[-1].free:
-                result.append(Block.empty(dim))
+                result.append(Block.empty(storage))
             end = start + min(len(slots) - start, result[-1].free)
-            result[-1] = result[-1].appended(slots[start:end], vectors[start:end])
+            result[-1] = result[-1].appended(slots[start:end], rows[start:end])
             start = end
     return tuple(result)
 
 
-def removed(blocks: tuple[Block, ...], slots: Slots, dim: int) -> tuple[Block, ...]:
+def removed(blocks: tuple[Block, ...], slots: Slots, storage: Storage) -> tuple[Block, ...]:
     """Return the blocks without ``slots``, packed anew when they have become too many."""
     if not len(slots):
         return blocks
     gone = np.sort(slots)
     kept = tuple(b for b in (block.without(gone) for block in blocks) if b.alive)
-    needed = sum(b.alive for b in kept) * 4 * dim // _BLOCK_BYTES + 1
-    return packed(kept, dim) if len(kept) > 2 * needed + 1 else kept
+    needed = sum(b.alive for b in kept) * storage.width // _BLOCK_BYTES + 1
+    return packed(kept, storage) if len(kept) > 2 * needed + 1 else kept
 
 
-def packed(blocks: tuple[Block, ...], dim: int) -> tuple[Block, ...]:
+def packed(blocks: tuple[Block, ...], storage: Storage) -> tuple[Block, ...]:
     """Return the same living rows in as few blocks as possible."""
-    return filled((), (block.living() for block in blocks), dim)
+    return filled((), (block.living() for block in blocks), storage)

@@ -5,6 +5,7 @@ exactly one state. It can be rebuilt from the truth at any time and is never tru
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeVar
 
 import faiss
@@ -14,12 +15,15 @@ import numpy.typing as npt
 from embedkit.retrieve.index.blocks import Block, Slots, filled, packed, removed
 from embedkit.retrieve.index.scoring import (
     MARGIN,
+    Measured,
     Neighbours,
     nearest,
+    nearest_stored,
     prepared,
     rescored,
     stacked,
 )
+from embedkit.retrieve.index.storage import Storage, Stored
 from embedkit.types import Embeddings, Metric
 
 __all__ = ["FlatIndex"]
@@ -61,10 +65,12 @@ class FlatIndex:
     Attributes:
         dim: Dimensions.
         metric: Under cosine, vectors are normalised in here and nowhere else.
+        storage: How vectors are held: ``float32`` as they are compared, others as stored.
     """
 
     dim: int
     metric: Metric
+    storage: str = "float32"
     _blocks: tuple[Block, ...] = ()
 
     @property
@@ -82,28 +88,31 @@ class FlatIndex:
         living = [np.delete(block.slots[: block.count], block.dead) for block in self._blocks]
         return np.concatenate([np.empty(0, np.int64), *living])
 
-    def changed(self, slots: Slots, vectors: Embeddings, gone: Slots) -> "FlatIndex":
+    @cached_property
+    def _storage(self) -> Storage:
+        return Storage(self.storage, self.dim)
+
+    def changed(self, slots: Slots, rows: Stored, gone: Slots) -> "FlatIndex":
         """Return the index after a write; only the newest index may be changed.
 
         Args:
             slots: (n,) ascending, all above those used before.
-            vectors: (n, d) float32 as the caller gave them.
+            rows: n vectors as stored; where that is whole, as the caller gave them.
             gone: Slots to remove, in any order.
         """
-        kept = removed(self._blocks, gone, self.dim)
-        return replace(
-            self, _blocks=filled(kept, [(slots, prepared(vectors, self.metric))], self.dim)
-        )
+        kept = removed(self._blocks, gone, self._storage)
+        held = prepared(rows, self.metric) if self.storage == "float32" else rows
+        return replace(self, _blocks=filled(kept, [(slots, held)], self._storage))
 
     def packed(self) -> "FlatIndex":
         """Return the same index without the memory of removed vectors."""
-        return replace(self, _blocks=packed(self._blocks, self.dim))
+        return replace(self, _blocks=packed(self._blocks, self._storage))
 
     def after(self, slot: int) -> "FlatIndex":
         """Return the vectors written after a slot, in memory of their own."""
         living = (block.living() for block in self._blocks if block.last > slot)
-        rows = ((slots[slots > slot], vectors[slots > slot]) for slots, vectors in living)
-        return replace(self, _blocks=filled((), rows, self.dim))
+        parts = ((slots[slots > slot], rows[slots > slot]) for slots, rows in living)
+        return replace(self, _blocks=filled((), parts, self._storage))
 
     def held(self, slots: Slots) -> tuple[Slots, Embeddings]:
         """Which of some ascending slots are in here, as places in ``slots``, with vectors."""
@@ -111,7 +120,7 @@ class FlatIndex:
         for block in self._blocks:
             mine = np.setdiff1d(block.places(slots), block.dead, assume_unique=True)
             places.append(np.searchsorted(slots, block.slots[mine]))
-            vectors.append(block.vectors[mine])
+            vectors.append(self._compared(block.rows[mine]))
         return np.concatenate(places), np.concatenate(vectors)
 
     def search(self, queries: Embeddings, k: int, among: Slots | None = None) -> Neighbours:
@@ -151,13 +160,10 @@ class FlatIndex:
         for number, (block, mine) in enumerate(zip(self._blocks, rows, strict=True)):
             if mine is None:
                 wide = min(block.count, k + MARGIN + len(block.dead))
-                score, position = nearest(
-                    queries, block.vectors[: block.count], wide, self.metric
-                )
+                score, position = self._nearest(queries, block.rows[: block.count], wide)
             elif len(mine):
-                score, position = _nearest_among(
-                    queries, block, mine, min(len(mine), k + MARGIN), self.metric
-                )
+                wide = min(len(mine), k + MARGIN)
+                score, position = self._nearest_among(queries, block, mine, wide)
             else:
                 continue
             dead = np.isin(position, block.dead) if len(block.dead) else position < 0
@@ -182,24 +188,43 @@ class FlatIndex:
         numbers, positions = rows >> _ROW_BITS, rows & ((1 << _ROW_BITS) - 1)
         for number, block in enumerate(self._blocks):
             mine = numbers == number
-            vectors[mine] = block.vectors[positions[mine]]
+            vectors[mine] = self._compared(block.rows[positions[mine]])
         return vectors
 
+    def _compared(self, rows: Stored) -> Embeddings:
+        """Held rows as they are compared."""
+        if self.storage == "float32":
+            return rows
+        return prepared(self._storage.decoded(rows), self.metric)
 
-def _nearest_among(
-    queries: Embeddings, block: Block, rows: Slots, k: int, metric: Metric
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """As ``nearest``, among some rows of a block, at least ``k``."""
-    if len(queries) > _SELECTED_QUERIES or len(rows) < _SELECTED_SHARE * block.count:
-        measure, position = nearest(queries, block.vectors[rows], k, metric)
+    def _nearest(self, queries: Embeddings, rows: Stored, k: int) -> Measured:
+        """As ``nearest`` among held rows, at least ``k``."""
+        if self.storage == "float32":
+            return nearest(queries, rows, k, self.metric)
+        return nearest_stored(queries, rows, k, self.metric, self._storage)
+
+    def _nearest_among(
+        self, queries: Embeddings, block: Block, rows: Slots, k: int
+    ) -> Measured:
+        """As ``_nearest``, among some rows of a block, at least ``k``."""
+        is_few = len(queries) <= _SELECTED_QUERIES
+        if self.storage == "float32" and is_few and len(rows) >= _SELECTED_SHARE * block.count:
+            return _nearest_selected(queries, block, rows, k, self.metric)
+        measure, position = self._nearest(queries, block.rows[rows], k)
         return measure, rows[position]
+
+
+def _nearest_selected(
+    queries: Embeddings, block: Block, rows: Slots, k: int, metric: Metric
+) -> Measured:
+    """As ``nearest``, among some rows of a block of whole vectors, in place."""
     mask = np.zeros(block.count, np.bool_)
     mask[rows] = True
     bits = np.packbits(mask, bitorder="little")
     selector = faiss.IDSelectorBitmap(block.count, faiss.swig_ptr(bits))
     measure = np.empty((len(queries), k), np.float32)
     position = np.empty((len(queries), k), np.int64)
-    vectors = block.vectors[: block.count]
+    vectors = block.rows[: block.count]
     pointers = [faiss.swig_ptr(array) for array in (queries, vectors)]
     results = [faiss.swig_ptr(array) for array in (measure, position)]
     sizes = (queries.shape[1], len(queries), block.count, k)

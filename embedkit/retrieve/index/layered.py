@@ -10,6 +10,7 @@ from embedkit.retrieve.index.flat import FlatIndex
 from embedkit.retrieve.index.scoring import Neighbours, joined, prepared, stacked
 from embedkit.retrieve.index.segment import Segment
 from embedkit.retrieve.index.selection import Selection
+from embedkit.retrieve.index.storage import Stored
 from embedkit.types import Embeddings, SearchParams
 
 __all__ = ["LayeredIndex"]
@@ -67,25 +68,23 @@ class LayeredIndex:
         below = [] if self.segment is None else [self.segment.slots[self.alive.positions()]]
         return np.concatenate([*below, self.tail.slots()])
 
-    def changed(self, slots: Slots, vectors: Embeddings, gone: Slots) -> "LayeredIndex":
+    def changed(self, slots: Slots, rows: Stored, gone: Slots) -> "LayeredIndex":
         """Return the index after a write; see ``FlatIndex.changed``."""
         alive = self.alive
         if self.segment is not None and len(gone):
             alive = alive.without(self.segment.places(np.sort(gone)))
-        return replace(self, tail=self.tail.changed(slots, vectors, gone), alive=alive)
+        return replace(self, tail=self.tail.changed(slots, rows, gone), alive=alive)
 
-    def after_writes(
-        self, added: list[tuple[Slots, Embeddings]], gone: Slots
-    ) -> "LayeredIndex":
+    def after_writes(self, added: list[tuple[Slots, Stored]], gone: Slots) -> "LayeredIndex":
         """Return the index after several writes, of which later ones may undo earlier ones."""
         if not added:
             return self.changed(gone[:0], np.empty((0, self.dim), np.float32), gone)
         slots = np.concatenate([a[0] for a in added])
-        vectors = np.concatenate([a[1] for a in added])
+        rows = np.concatenate([a[1] for a in added])
         if len(gone):
             keep = ~np.isin(slots, gone)
-            slots, vectors = slots[keep], vectors[keep]
-        return self.changed(slots, vectors, gone)
+            slots, rows = slots[keep], rows[keep]
+        return self.changed(slots, rows, gone)
 
     def packed(self) -> "LayeredIndex":
         """Return the same index with the tail in as little memory as possible."""

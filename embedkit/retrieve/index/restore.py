@@ -1,21 +1,35 @@
 """The index of a collection that is opened: its snapshot, and what came after it."""
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
+from embedkit.retrieve.index.blocks import Slots
 from embedkit.retrieve.index.engines.source import Source
 from embedkit.retrieve.index.layered import LayeredIndex
 from embedkit.retrieve.index.selection import Selection
 from embedkit.retrieve.index.snapshot import SnapshotError, clear, read_snapshot
+from embedkit.retrieve.index.storage import Stored
 
 __all__ = ["restored"]
 
 _LOG = logging.getLogger(__name__)
 
 
-def restored(folder: Path, digest: str, empty: LayeredIndex, source: Source) -> LayeredIndex:
+class StoredSource(Source, Protocol):
+    """A source that gives vectors as they are stored, too."""
+
+    def stored(self, after: int = 0) -> Iterator[tuple[Slots, Stored]]:
+        """As ``stream``."""
+        ...
+
+
+def restored(
+    folder: Path, digest: str, empty: LayeredIndex, source: StoredSource
+) -> LayeredIndex:
     """Return the index of every vector of the source.
 
     A snapshot of an earlier state is caught up: slots that are gone are removed from it, and
@@ -43,6 +57,6 @@ def restored(folder: Path, digest: str, empty: LayeredIndex, source: Source) -> 
             _LOG.warning("%s: %s; the index is built anew", folder, error)
     clear(folder, keep=digest if after else "")
     none = np.empty(0, np.int64)
-    for slots, vectors in source.stream(after):
-        index = index.changed(slots, vectors, none)
+    for slots, rows in source.stored(after):
+        index = index.changed(slots, rows, none)
     return index

@@ -15,14 +15,17 @@ import numpy.typing as npt
 
 from embedkit.retrieve.index.blocks import Slots
 from embedkit.retrieve.index.device import chosen
+from embedkit.retrieve.index.storage import Storage, Stored
 from embedkit.types import Embeddings, Metric
 
 __all__ = [
     "MARGIN",
+    "Measured",
     "Neighbours",
     "compared",
     "joined",
     "nearest",
+    "nearest_stored",
     "prepared",
     "rescored",
     "scored",
@@ -34,10 +37,15 @@ MARGIN = 8
 # Vectors are widened to float64 in parts that stay in the processor's cache.
 _VALUES_AT_ONCE = 1 << 15
 _LITTLE = 1 << 13
+# What is widened at once stays in a core's cache until it has been compared.
+_WIDENED_AT_ONCE = 1 << 18
 # Numbers of the rows that are gathered at once.
 _ROWS_AT_ONCE = 1 << 20
 
 FloatScores = npt.NDArray[np.float64]
+Measured = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
+"""FAISS's scores, higher is better, and positions, (n, k)."""
+
 Gather = Callable[[npt.NDArray[np.int64]], Embeddings]
 
 
@@ -110,9 +118,7 @@ def prepared(vectors: Embeddings, metric: Metric) -> Embeddings:
     return wide.astype(np.float32)
 
 
-def nearest(
-    queries: Embeddings, vectors: Embeddings, k: int, metric: Metric
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+def nearest(queries: Embeddings, vectors: Embeddings, k: int, metric: Metric) -> Measured:
     """FAISS's score, higher is better, and the position of the ``k`` nearest rows, (n, k)."""
     kind = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
     gpu = chosen()
@@ -121,6 +127,29 @@ def nearest(
     if metric == "l2":
         np.negative(measure, out=measure)
     return measure, position
+
+
+def nearest_stored(
+    queries: Embeddings, rows: Stored, k: int, metric: Metric, storage: Storage
+) -> Measured:
+    """As ``nearest``, among stored rows, at least ``k``; some thousand are widened at a time.
+
+    Scores are those of FAISS, and candidates as near the truth as those of whole vectors.
+    """
+    step = max(1, _WIDENED_AT_ONCE // storage.dim)
+    best = faiss.ResultHeap(len(queries), k, keep_max=True)
+    for start in range(0, len(rows), step):
+        part = rows[start : start + step]
+        if metric == "cosine":
+            vectors = storage.directions(part)
+            faiss.normalize_L2(vectors)
+        else:
+            vectors = storage.decoded(part)
+        measure, position = nearest(queries, vectors, min(k, len(vectors)), metric)
+        position += start
+        best.add_result(measure, position)
+    best.finalize()
+    return np.asarray(best.D, np.float32), np.asarray(best.I, np.int64)
 
 
 def rescored(

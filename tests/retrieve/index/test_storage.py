@@ -51,3 +51,10 @@ def test_int8_is_within_half_a_step_of_the_largest_value(rng: np.random.Generato
 def test_int8_of_zeros_is_zeros() -> None:
     zeros = np.zeros((2, 3), np.float32)
     assert np.array_equal(Storage("int8", 3).rounded(zeros), zeros)
+
+
+def test_every_finite_half_is_widened_exactly() -> None:
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    halves = every[np.isfinite(every)].reshape(-1, 8)
+    widened = Storage("float16", 8).directions(halves)
+    assert np.array_equal(widened.view(np.uint32), halves.astype(np.float32).view(np.uint32))
