@@ -73,7 +73,7 @@ class Record:
         folder.mkdir(parents=True, exist_ok=True)
         path = self.path(folder)
         part = path.with_name(f".{path.name}.{os.getpid()}")
-        part.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        part.write_text(_text(asdict(self)), encoding="utf-8")
         part.replace(path)
         return path
 
@@ -84,6 +84,18 @@ class Record:
             return cls(**json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
+
+
+def _text(table: dict[str, object]) -> str:
+    """A table as JSON with one line for each value, and for each value of an inner table."""
+    parts = []
+    for key, value in table.items():
+        inner = json.dumps(value)
+        if isinstance(value, dict) and value:
+            rows = (f"  {json.dumps(name)}: {json.dumps(each)}" for name, each in value.items())
+            inner = "{\n" + ",\n".join(rows) + "\n }"
+        parts.append(f" {json.dumps(key)}: {inner}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def read_all(folder: Path) -> list[Record]:
