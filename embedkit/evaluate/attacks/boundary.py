@@ -1,5 +1,6 @@
 """Boundary attack: a random walk along the decision boundary, by decisions alone."""
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from embedkit.evaluate.measurement.victim.asking.boundary import (
     Point,
     ask,
     bisected,
+    length,
     random_start,
 )
 from embedkit.evaluate.measurement.victim.asking.lanes import Solo, each_alone
@@ -125,16 +127,18 @@ def on_sphere(original: Point, point: Point, step: float, rng: np.random.Generat
         rng: Draws the direction.
     """
     inward = original - point
-    radius = float(np.linalg.norm(inward))
+    radius = length(inward, "l2")
     unit = inward / max(radius, 1e-12)
     tangent = rng.standard_normal(original.shape)
-    tangent -= (tangent * unit).sum() * unit
-    tangent *= step * radius / max(float(np.linalg.norm(tangent)), 1e-12)
-    return np.asarray(np.clip(original + (tangent - inward) / np.sqrt(1 + step**2), 0, 255))
+    tangent -= np.vdot(tangent, unit) * unit
+    tangent *= step * radius / max(length(tangent, "l2"), 1e-12)
+    on = original + (tangent - inward) / math.sqrt(1 + step**2)
+    np.maximum(on, 0, out=on)
+    return np.minimum(on, 255, out=on)
 
 
 def nearer(original: Point, point: Point, on: Point, step: float) -> Point:
     """Return ``on`` moved towards the original, to ``1 - step`` of the old distance."""
-    goal = (1 - step) * float(np.linalg.norm(point - original))
-    actual = max(float(np.linalg.norm(on - original)), 1e-12)
-    return original + min(goal / actual, 1.0) * (on - original)
+    away = on - original
+    goal = (1 - step) * length(point - original, "l2")
+    return original + min(goal / max(length(away, "l2"), 1e-12), 1.0) * away

@@ -95,7 +95,7 @@ class RayS:
 
 
 def along_ray(original: Point, signs: Signs, radius: float, thresholds: Point) -> Point:
-    """Return the image at a radius, (h, w, c) whole grey levels.
+    """Return the image at a radius, (h, w, c) whole grey levels, also below 0 and above 255.
 
     Args:
         original: The clean image.
@@ -103,7 +103,7 @@ def along_ray(original: Point, signs: Signs, radius: float, thresholds: Point) -
         radius: Grey levels; the fraction is the share of the values that move one level more.
         thresholds: Uniform in [0, 1), (h, w, c): which values these are.
     """
-    return np.clip(original + signs * np.floor(radius + thresholds), 0, 255)
+    return np.asarray(original + signs * np.floor(radius + thresholds))
 
 
 def blocks(shape: tuple[int, ...]) -> Generator[npt.NDArray[np.bool_], None, None]:

@@ -2,17 +2,13 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern
 
 from embedkit.errors import InvalidInput
 from embedkit.evaluate.attack import run_attack
-from embedkit.evaluate.attacks.bayes_opt import (
-    BayesOpt,
-    _grown,
-    expected_improvement,
-    posterior,
-)
+from embedkit.evaluate.attacks.bayes_opt import BayesOpt, farthest_points, rotation
 from embedkit.evaluate.attacks.boundary import Boundary, nearer, on_sphere
 from embedkit.evaluate.attacks.hop_skip_jump import HopSkipJump, boundary_normal
 from embedkit.evaluate.attacks.rays import RayS, along_ray, blocks
@@ -119,26 +115,35 @@ def test_a_step_on_the_sphere_keeps_the_distance(rng):
     )
 
 
-def test_the_posterior_is_scikit_learns(rng):
-    known, asked = rng.standard_normal((12, 5)), rng.standard_normal((30, 5))
-    values = rng.standard_normal(12)
-    factor = np.empty((0, 0))
-    for count in range(12):
-        factor = _grown(factor, known[:count], known[count])
-    kernel = Matern(length_scale=np.sqrt(2), nu=2.5)
-    reference = GaussianProcessRegressor(kernel, alpha=1e-6, optimizer=None)
-    reference.fit(known, values - values.mean())
-    expected, spread = reference.predict(asked, return_std=True)
-    mean, deviation = posterior(known, values, factor, asked)
-    np.testing.assert_allclose(mean, expected + values.mean(), atol=1e-6)
-    np.testing.assert_allclose(deviation, spread, atol=1e-6)
+def test_each_point_has_the_largest_expected_improvement_by_scikit_learns_process():
+    """All answers so far are -1, as before the first success."""
+    starts, candidates = 3, 50
+    points = np.array(list(farthest_points(6, 15, starts, candidates)))
+    rng = np.random.default_rng(0)
+    process = GaussianProcessRegressor(
+        Matern(length_scale=np.sqrt(2), nu=2.5), alpha=1e-6, optimizer=None
+    )
+    for size, point in enumerate(points):
+        drawn = rng.standard_normal((candidates if size >= starts else 1, 6))
+        drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
+        chosen = 0
+        if size >= starts:
+            process.fit(points[:size], np.full(size, -1.0) - -1.0)
+            mean, deviation = process.predict(drawn, return_std=True)
+            z = mean / deviation  # the best so far is -1, and so is the prior mean
+            improvement = deviation * (z * stats.norm.cdf(z) + stats.norm.pdf(z))
+            chosen = int(improvement.argmax())
+        np.testing.assert_array_equal(point, drawn[chosen])
 
 
-def test_expected_improvement_is_the_mean_of_its_samples(rng):
-    mean, deviation = np.array([-0.5, 0.2, 1.0]), np.array([0.5, 1.0, 0.1])
-    samples = mean + deviation * rng.standard_normal((400_000, 3))
-    expected = np.maximum(samples - 0.3, 0).mean(axis=0)
-    np.testing.assert_allclose(expected_improvement(mean, deviation, 0.3), expected, atol=4e-3)
+def test_rotations_keep_distances_and_favour_no_direction():
+    turned = np.array([rotation(3, key) for key in range(4000)])
+    np.testing.assert_allclose(
+        turned @ turned.transpose(0, 2, 1), [np.eye(3)] * 4000, atol=1e-12
+    )
+    # Uniform on the orthogonal group: entries have mean 0 and variance 1/d.
+    np.testing.assert_allclose(turned.mean(axis=0), 0, atol=5 * np.sqrt(1 / 3 / 4000))
+    np.testing.assert_allclose(turned.var(axis=0), 1 / 3, atol=0.03)
 
 
 def test_bayes_opt_finds_a_half_space_of_low_frequencies(rng):

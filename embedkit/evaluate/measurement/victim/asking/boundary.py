@@ -1,5 +1,6 @@
 """Where the victim changes its mind: starts beyond the boundary, and bisection onto it."""
 
+import math
 from collections.abc import Generator
 
 import numpy as np
@@ -18,7 +19,11 @@ Asking = Generator[Images, Flags, bool]
 
 def rounded(point: Point) -> Images:
     """The 8-bit image that is sent for a point, (1, h, w, c)."""
-    return np.clip(np.rint(point), 0, 255).astype(np.uint8)[None]
+    # Three operations in place: on one small image np.clip takes longer than they do.
+    levels = np.rint(point)
+    np.maximum(levels, 0, out=levels)
+    np.minimum(levels, 255, out=levels)
+    return levels.astype(np.uint8)[None]
 
 
 def ask(point: Point) -> Asking:
@@ -31,7 +36,7 @@ def length(delta: Point, norm: str) -> float:
     """Length of a change in grey levels."""
     if norm == "linf":
         return float(np.abs(delta).max())
-    return float(np.linalg.norm(delta))
+    return math.sqrt(np.vdot(delta, delta))
 
 
 def random_start(

@@ -36,14 +36,14 @@ def cosines(places: npt.NDArray[np.int64], shape: tuple[int, ...]) -> Vectors:
     return made
 
 
-def combined(weights: Vectors, shape: tuple[int, ...]) -> Vectors:
+def combined(weights: npt.NDArray[np.floating], size: tuple[int, int]) -> Vectors:
     """Return weighted sums of the lowest cosines, (n, h, w, c).
 
     Args:
-        weights: (n, a, b, c): of frequencies below ``a`` down and ``b`` across, per channel.
-        shape: (h, w, c).
+        weights: (n, c, a, b): of frequencies below ``a`` down and ``b`` across, per channel.
+        size: (h, w).
     """
-    down, across = weights.shape[1:3]
-    wide = np.tensordot(weights, _axis(shape[1])[:across], axes=(2, 0))  # n a c w
-    made = np.tensordot(wide, _axis(shape[0])[:down], axes=(1, 0))  # n c w h
-    return np.asarray(made.transpose(0, 3, 2, 1), np.float32)
+    down, across = weights.shape[2:]
+    # Stacks of small products: the rounding of an image does not depend on the others.
+    made = _axis(size[0])[:down].T @ weights @ _axis(size[1])[:across]  # n c h w
+    return np.asarray(made.transpose(0, 2, 3, 1), np.float32)

@@ -56,7 +56,11 @@ def drive(
     if len(searches) == 1:
         _run(ask, searches[0])
         return
-    with ThreadPoolExecutor(len(searches)) as pool:
+    from threadpoolctl import threadpool_limits
+
+    # The lanes share the cores: products split once more would only wait for each other.
+    limits = threadpool_limits(limits=1, user_api="blas")
+    with limits, ThreadPoolExecutor(len(searches)) as pool:
         waiting: dict[Future[npt.NDArray[Any]], Search] = {}
         for search in searches:
             question = next(search, None)
