@@ -73,15 +73,13 @@ def fit_probe(
     kept, held_out = _split(labels, np.random.default_rng(seed))
     c, accuracy = float(cs[0]), None
     if len(held_out):
-        tried = {
-            float(value): _accuracy(
-                _fit(x[kept], labels[kept], value, len(names)), x, labels, held_out
-            )
-            for value in sorted(cs)
-        }
+        tried = {}
+        fits = _fit_each(x[kept], labels[kept], sorted(cs), len(names))
+        for value, linear in zip(sorted(cs), fits, strict=True):
+            tried[float(value)] = _accuracy(linear, x, labels, held_out)
         c = max(tried, key=lambda value: tried[value])
         accuracy = tried[c]
-    weight, bias = _fit(x, labels, c, len(names))
+    ((weight, bias),) = _fit_each(x, labels, [c], len(names))
     weight = weight / scale
     head = Head(
         weight.astype(np.float32), (bias - weight @ offset).astype(np.float32), tuple(names)
@@ -127,8 +125,13 @@ def _split(
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
-def _fit(x: npt.NDArray[np.float64], labels: Labels, c: float, classes: int) -> _Linear:
-    """Weight (classes, d) and bias (classes,) on standardised features."""
+def _fit_each(
+    x: npt.NDArray[np.float64], labels: Labels, cs: Sequence[float], classes: int
+) -> list[_Linear]:
+    """Weight (classes, d) and bias (classes,) on standardised features, of each strength.
+
+    Each starts from the one before, which takes fewer steps than starting anew.
+    """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
@@ -140,14 +143,19 @@ def _fit(x: npt.NDArray[np.float64], labels: Labels, c: float, classes: int) -> 
         warnings.simplefilter("ignore", ConvergenceWarning)
         # One image per class is what a few-shot probe is about.
         warnings.filterwarnings("ignore", "The number of unique classes is greater")
-        model = LogisticRegression(C=c, max_iter=MAX_STEPS, tol=1e-4).fit(x, labels)
-    rows, intercepts = model.coef_, model.intercept_
-    if len(rows) == 1:
-        # Two classes share one row in scikit-learn; softmax over (0, z) is its sigmoid.
-        rows, intercepts = np.vstack([0 * rows, rows]), np.concatenate([[0.0], intercepts])
-    weight, bias = np.zeros((classes, x.shape[1])), np.full(classes, _NEVER)
-    weight[model.classes_], bias[model.classes_] = rows, intercepts
-    return weight, bias
+        found: list[_Linear] = []
+        model = LogisticRegression(max_iter=MAX_STEPS, tol=1e-4, warm_start=True)
+        for c in cs:
+            model.set_params(C=c).fit(x, labels)
+            rows, intercepts = model.coef_, model.intercept_
+            if len(rows) == 1:
+                # Two classes share one row there; softmax over (0, z) is its sigmoid.
+                rows = np.vstack([0 * rows, rows])
+                intercepts = np.concatenate([[0.0], intercepts])
+            weight, bias = np.zeros((classes, x.shape[1])), np.full(classes, _NEVER)
+            weight[model.classes_], bias[model.classes_] = rows, intercepts
+            found.append((weight, bias))
+    return found
 
 
 def _accuracy(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from embedkit.errors import InvalidInput
-from embedkit.runtime.probe import fit_probe
+from embedkit.runtime.probe import _fit_each, fit_probe
 
 
 def blobs(rng, n: int = 300, classes: int = 3, gap: float = 4.0):
@@ -101,3 +101,16 @@ def test_misfitting_labels_are_refused(labels, names, message: str) -> None:
 def test_features_that_are_not_finite_are_refused() -> None:
     with pytest.raises(InvalidInput, match="finite"):
         fit_probe(np.array([[1.0], [np.nan]], np.float32), np.array([0, 1]))
+
+
+def test_strengths_that_start_from_each_other_end_where_lone_ones_do(rng) -> None:
+    """Each of a path is the optimum of its own penalty, to the solver's tolerance."""
+    features, labels = blobs(rng, gap=0.5)
+    x = ((features - features.mean(axis=0)) / features.std(axis=0)).astype(np.float64)
+    cs = (0.01, 0.1, 1.0)
+    for c, (weight, bias) in zip(cs, _fit_each(x, labels, cs, 3), strict=True):
+        ((alone, alone_bias),) = _fit_each(x, labels, (c,), 3)
+        assert np.abs(weight - alone).max() < 0.02 * np.abs(alone).max()
+        assert (
+            (x @ weight.T + bias).argmax(1) == (x @ alone.T + alone_bias).argmax(1)
+        ).mean() > 0.99
