@@ -126,7 +126,7 @@ def _prepare(
     images = select_images(load_images(recipe, objective, where), recipe, load_bundle)
     images = embed_all(images, objective, load_bundle)
     supply = Supply(objective, images, augment_of(recipe, objective, images.spec))
-    per_epoch = len(images) // recipe.schedule.batch_size // recipe.schedule.accumulate
+    per_epoch = _steps_per_epoch(recipe, len(images))
     steps = per_epoch * recipe.schedule.epochs
     if recipe.schedule.max_steps:
         steps = min(steps, recipe.schedule.max_steps)
@@ -134,6 +134,17 @@ def _prepare(
         lambda: RunFolder.open(out, recipe, resume=resume), lambda: RunFolder(out, recipe)
     )
     return _Run(recipe, folder, objective, images, supply, where, processes, per_epoch, steps)
+
+
+def _steps_per_epoch(recipe: Recipe, images: int) -> int:
+    schedule = recipe.schedule
+    count = images // schedule.batch_size // schedule.accumulate
+    if not count:
+        raise InvalidInput(
+            f"expected at least {schedule.batch_size * schedule.accumulate} images for a step "
+            f"of {schedule.accumulate} batches, got {images}; lower schedule.accumulate"
+        )
+    return count
 
 
 def _device(name: str, processes: Processes) -> torch.device:

@@ -257,6 +257,13 @@ def test_a_batch_larger_than_the_data_is_refused(small, tmp_path):
         train(small(schedule={"batch_size": 71}), tmp_path / "run")
 
 
+def test_a_step_of_more_batches_than_there_are_is_refused(small, tmp_path):
+    recipe = small(schedule={"accumulate": 10})
+    with pytest.raises(InvalidInput, match=r"at least 160.*got 70.*schedule\.accumulate"):
+        train(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_unknown_names_are_refused_with_a_suggestion(small, tmp_path):
     for sections, message in (
         ({"objective": {"name": "simclrr"}}, "did you mean 'simclr'"),
