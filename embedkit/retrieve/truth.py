@@ -4,11 +4,14 @@ Every write of an id takes a new slot number, so a slot stands for one version o
 ever: what was found under a slot can never be mixed with what was written later.
 """
 
+import errno
 import json
+import os
+import resource
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +32,8 @@ __all__ = ["Truth", "Vectors", "create", "refusing_writes"]
 FILE = "truth.sqlite"
 _ROWS_AT_ONCE = 2048
 _WAL_KEPT_BYTES = 64 << 20
+# What opening a collection takes; two more for every further reader at a time.
+_DESCRIPTORS = 5
 
 
 def create(folder: Path, collection: Collection) -> None:
@@ -62,11 +67,16 @@ class Truth:
         self._closed = False
         try:
             self._writer = _connect(self.path, "rw")
+        except sqlite3.Error as error:
+            raise self._unread(error) from error
+        try:
             self._writer.execute("PRAGMA synchronous = FULL")
             self._writer.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}")
             version = schema.migrate(self._writer)
         except sqlite3.Error as error:
-            raise StoreDamaged(f"expected a collection at {self.path}, got {error}") from error
+            failure = self._unread(error)
+            self._writer.close()
+            raise failure from error
         if version != schema.VERSION:
             self._writer.close()
             raise StoreDamaged(
@@ -257,8 +267,9 @@ class Truth:
         try:
             yield connection
         except sqlite3.DatabaseError as error:
+            failure = self._unread(error)
             connection.close()
-            raise StoreDamaged(f"expected to read {self.path}, got {error}") from error
+            raise failure from error
         except BaseException:
             connection.close()
             raise
@@ -270,10 +281,16 @@ class Truth:
     def _reader(self) -> sqlite3.Connection:
         try:
             connection = _connect(self.path, "rw")
+            connection.execute("PRAGMA query_only = ON")
         except sqlite3.Error as error:
-            raise StoreDamaged(f"expected a collection at {self.path}, got {error}") from error
-        connection.execute("PRAGMA query_only = ON")
+            raise self._unread(error) from error
         return connection
+
+    def _unread(self, error: sqlite3.Error) -> Unavailable | StoreDamaged:
+        """Why the file could not be read."""
+        if reason := _no_descriptor(error):
+            return Unavailable(f"{self.path} cannot be opened: {reason}")
+        return StoreDamaged(f"expected to read {self.path}, got {error}")
 
 
 class Vectors:
@@ -318,7 +335,33 @@ def refusing_writes() -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        raise Unavailable(f"the store cannot write: {error}; reads go on") from error
+        reason = _no_descriptor(error) or f"{error}; reads go on"
+        raise Unavailable(f"the store cannot write: {reason}") from error
+
+
+def _no_descriptor(error: BaseException) -> str:
+    """What to do if a file could not be opened because too many are; else empty."""
+    is_told = getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE)
+    is_likely = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_CANTOPEN
+    if not is_told and not (is_likely and _free_descriptors() < _DESCRIPTORS):
+        return ""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return (
+        f"expected {_DESCRIPTORS} more file descriptors, got all {soft} in use ({error}); "
+        f"raise the limit (ulimit -n, up to {hard} for this user), drop collections, or have "
+        "fewer connections"
+    )
+
+
+def _free_descriptors() -> int:
+    """How many more files can be opened, as far as it matters."""
+    handles: list[int] = []
+    with suppress(OSError):
+        for _ in range(_DESCRIPTORS):
+            handles.append(os.open(os.devnull, os.O_RDONLY))
+    for handle in handles:
+        os.close(handle)
+    return len(handles)
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:

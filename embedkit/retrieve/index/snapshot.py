@@ -21,7 +21,7 @@ import numpy as np
 from embedkit.retrieve.index.engines.curve import Curve, Point
 from embedkit.retrieve.index.engines.hnsw import Graph
 from embedkit.retrieve.index.engines.ivf import InvertedFile
-from embedkit.retrieve.index.engines.rows import Rows, RowsDamagedError
+from embedkit.retrieve.index.engines.rows import Rows, RowsDamagedError, open_file, remove
 from embedkit.retrieve.index.engines.spec import Engine, Spec
 from embedkit.retrieve.index.segment import Segment
 
@@ -183,7 +183,7 @@ def clear(folder: Path, keep: str) -> None:
     for pattern in (f"index-*{_SUFFIX}", f"index-*{_ROWS_SUFFIX}", ".index-*", ".rows-*"):
         for path in folder.glob(pattern):
             if path not in kept:
-                path.unlink(missing_ok=True)
+                remove(path)
 
 
 def _path(folder: Path, digest: str, suffix: str = _SUFFIX) -> Path:
@@ -199,9 +199,12 @@ def _content(folder: Path, digest: str) -> bytes:
         raise SnapshotError("no snapshot has been written")
     path = _path(folder, digest)
     try:
-        content = path.read_bytes()
+        with os.fdopen(open_file(path), "rb") as file:
+            content = file.read()
     except OSError as error:
         raise SnapshotError(f"expected {path}, got {error.strerror}") from error
+    except RowsDamagedError as error:
+        raise SnapshotError(str(error)) from error
     body = memoryview(content)[:-_DIGEST_BYTES]
     found = hashlib.sha256(body).digest()
     if found != content[-_DIGEST_BYTES:] or found.hex() != digest:

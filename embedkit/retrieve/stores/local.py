@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from embedkit.errors import AlreadyExists, InvalidInput, NotFound
@@ -109,15 +110,27 @@ class LocalStore:
                 raise InvalidInput(
                     f"expected at most {self.limits.collections} collections; drop one first"
                 )
-            with truth.refusing_writes():
-                staging = Path(tempfile.mkdtemp(prefix=".making-", dir=self._folder))
-                truth.create(staging, collection)
-                _synchronise(staging)
-                staging.rename(self._folder / collection.name)
-                _synchronise(self._folder)
-            opened = OpenCollection(self._folder / collection.name)
+            opened = self._made(collection)
             self._open[collection.name] = opened
             return opened.described
+
+    def _made(self, collection: Collection) -> OpenCollection:
+        """A new collection on disk, whole or not at all."""
+        home = self._folder / collection.name
+        with truth.refusing_writes():
+            staging = Path(tempfile.mkdtemp(prefix=".making-", dir=self._folder))
+            try:
+                truth.create(staging, collection)
+                _synchronise(staging)
+                staging.rename(home)
+                _synchronise(self._folder)
+                return OpenCollection(home)
+            except BaseException:
+                # What cannot be removed now has a name that the next start removes.
+                with suppress(OSError):
+                    home.rename(staging)
+                shutil.rmtree(staging, ignore_errors=True)
+                raise
 
     def drop(self, name: str) -> None:
         """Remove a collection and its files; see ``VectorStore.drop``."""

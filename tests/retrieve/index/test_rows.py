@@ -1,7 +1,10 @@
 """The file of whole vectors beside codes: what it gives back, and what damage does."""
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +88,82 @@ def test_another_size_is_refused(tmp_path: Path, rng: np.random.Generator, more:
     if more < 0:  # while it is open, its blocks checked already
         with pytest.raises(RowsDamagedError, match="shorter"):
             rows.read(np.array([61]))
+
+
+def put(kind: str, path: Path) -> None:
+    """Something that is no file of ours, under its name."""
+    path.unlink()
+    if kind == "folder":
+        (path / "inner").mkdir(parents=True)
+        (path / "inner" / "file").touch()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "link":
+        (path.parent / "elsewhere").write_bytes(b"others' data")
+        path.symlink_to("elsewhere")
+    elif kind == "loop":
+        path.symlink_to(path.name)
+
+
+@pytest.mark.parametrize("suffix", [".rows", ".snapshot"])
+@pytest.mark.parametrize("kind", ["folder", "fifo", "link", "loop"])
+def test_what_is_no_file_is_a_damaged_cache(
+    tmp_path: Path, rng: np.random.Generator, kind: str, suffix: str
+) -> None:
+    """It is refused at once, removed, and the place is free for the next snapshot."""
+    held = Held(rng.standard_normal((500, DIM)).astype(np.float32))
+    spec = Spec("sq8", "float32", "l2", DIM)
+    segment = build_segment(spec, held, 500, lambda: None, tmp_path)
+    digest = write_snapshot(tmp_path, segment, 5)
+    (path,) = tmp_path.glob(f"*{suffix}")
+    put(kind, path)
+    with pytest.raises(SnapshotError, match=str(path)):
+        read_snapshot(tmp_path, digest)
+    assert str(path) in check_snapshot(tmp_path, digest)
+    clear(tmp_path, keep="")
+    assert not os.path.lexists(path)
+    if kind == "link":
+        assert (tmp_path / "elsewhere").read_bytes() == b"others' data"
+    assert write_snapshot(tmp_path, build_segment(spec, held, 500, lambda: None, tmp_path), 5)
+    read_snapshot(tmp_path, digest)
+
+
+def test_a_damaged_file_under_a_folder_that_may_not_change(rng: np.random.Generator) -> None:
+    """It stays with a warning; nothing is read from it, and nothing fails."""
+    folder = Path(tempfile.mkdtemp())
+    try:
+        vectors = rng.standard_normal((62, DIM)).astype(np.float32)
+        rows = written(folder, vectors)
+        rows.path.write_bytes(bytes(4 * DIM * 62))
+        kept = rows.path.rename(folder / "index-0.rows")
+        kept.chmod(0o644)
+        folder.chmod(0o555)
+        with as_somebody():
+            opened = Rows(kept, (62, DIM), rows.sums)
+            with pytest.raises(RowsDamagedError, match="block 0"):
+                opened.read(np.array([1]))
+            assert opened.is_damaged
+            clear(folder, keep="")
+        assert kept.exists()
+        kept.chmod(0)
+        with as_somebody(), pytest.raises(PermissionError):
+            Rows(kept, (62, DIM), rows.sums)
+    finally:
+        folder.chmod(0o755)
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def as_somebody() -> Iterator[None]:
+    """Without root's right to everything, where the tests run as root."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 class Held:

@@ -189,6 +189,71 @@ def test_a_full_disk_refuses_writes_and_reads_go_on(tmp_path: Path) -> None:
     assert "cannot write" in result.stdout
 
 
+FEW_FILES = """
+import os, resource, sys
+import numpy as np
+from embedkit.errors import Unavailable
+from embedkit.retrieve.store import Query
+from embedkit.retrieve.stores.local import LocalStore
+from embedkit.types import Collection
+
+store = LocalStore(sys.argv[1])
+store.create(Collection("c", 4))
+base = np.eye(4, dtype=np.float32)
+store.upsert("c", list("abcd"), base)
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[2]), most))
+made = 0
+try:
+    while made < 60:
+        store.create(Collection(f"more-{made}", 4))
+        made += 1
+except Unavailable as error:
+    print(error)
+assert 5 < made < 60, made
+assert len(store.collections()) == made + 1
+files = []
+try:
+    while True:
+        files.append(os.open(os.devnull, os.O_RDONLY))
+except OSError:
+    pass
+store._open["c"]._truth._idle.clear()  # as when another call has the open connection
+try:
+    store.get("c", ["a"])
+except Unavailable as error:
+    print(error)
+assert store.search("c", Query(base[:1], k=1, with_payload=False)).ids == [["a"]]
+for file in files:
+    os.close(file)
+resource.setrlimit(resource.RLIMIT_NOFILE, (200, most))
+assert store.get("c", ["a"])[0].id == "a"
+store.drop("more-0")
+store.create(Collection(f"more-{made}", 4))
+store.close()
+store = LocalStore(sys.argv[1])
+assert len(store.collections()) == made + 1
+store.close()
+"""
+
+
+@pytest.mark.parametrize("most", range(60, 65))
+def test_without_free_descriptors_the_error_says_so(tmp_path: Path, most: int) -> None:
+    """Whichever of the files that a collection needs is the one too many."""
+    result = subprocess.run(
+        [sys.executable, "-c", FEW_FILES, str(tmp_path), str(most)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        assert f"expected 5 more file descriptors, got all {most} in use" in line
+        assert "raise the limit (ulimit -n" in line
+
+
 FULL_DISK_BUILD = """
 import resource, signal, sys
 import numpy as np

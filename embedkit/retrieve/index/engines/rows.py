@@ -7,6 +7,8 @@ shrinks ends it.
 
 import logging
 import os
+import shutil
+import stat
 import tempfile
 import weakref
 import zlib
@@ -18,7 +20,7 @@ import numpy.typing as npt
 
 from embedkit.types import Embeddings
 
-__all__ = ["RowWriter", "Rows", "RowsDamagedError"]
+__all__ = ["RowWriter", "Rows", "RowsDamagedError", "open_file", "remove"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -34,6 +36,30 @@ class RowsDamagedError(Exception):
     """The file does not have what was written: take the vectors from the truth."""
 
 
+def open_file(path: Path) -> int:
+    """Open a file of the cache to read; returns its descriptor.
+
+    Raises:
+        OSError: If it cannot be opened, or is a link.
+        RowsDamagedError: If it is something else than a file, which is not waited for.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise RowsDamagedError(f"expected {path} to be a file, got something else")
+    return handle
+
+
+def remove(path: Path) -> None:
+    """Remove a part of the cache, whatever it is; warn of what cannot be removed."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        shutil.rmtree(path, ignore_errors=True)
+        if path.is_dir() or not isinstance(error, IsADirectoryError):
+            _LOG.warning("%s could not be removed: %s", path, error.strerror)
+
+
 class Rows:
     """Prepared vectors by position, each block checked before it is used.
 
@@ -45,7 +71,7 @@ class Rows:
 
     Raises:
         OSError: If the file cannot be opened.
-        RowsDamagedError: If it has another size.
+        RowsDamagedError: If it is no file, or has another size.
 
     Attributes:
         path: Where the file is.
@@ -60,7 +86,7 @@ class Rows:
         self.sums = sums
         self.is_damaged = False
         self._count, self._dim = shape
-        self._file = os.open(path, os.O_RDONLY)
+        self._file = open_file(path)
         weakref.finalize(self, os.close, self._file)
         self._checked = np.full(len(sums), is_checked)
         size, blocks = os.fstat(self._file).st_size, -(-self._count // _block_rows(self._dim))
@@ -143,7 +169,7 @@ class Rows:
         if not self.is_damaged:
             self.is_damaged = True
             _LOG.warning("%s: %s; vectors are read from the truth instead", self.path, reason)
-            self.path.unlink(missing_ok=True)
+            remove(self.path)
         return RowsDamagedError(f"expected {self.path} as it was written: {reason}")
 
 
