@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.retrieve.index.blocks import Block, Slots, filled, packed, removed
+from embedkit.retrieve.index.device import all_compared
 from embedkit.retrieve.index.scoring import (
     MARGIN,
     Measured,
@@ -222,15 +223,8 @@ def _nearest_selected(
     mask[rows] = True
     bits = np.packbits(mask, bitorder="little")
     selector = faiss.IDSelectorBitmap(block.count, faiss.swig_ptr(bits))
-    measure = np.empty((len(queries), k), np.float32)
-    position = np.empty((len(queries), k), np.int64)
-    vectors = block.rows[: block.count]
-    pointers = [faiss.swig_ptr(array) for array in (queries, vectors)]
-    results = [faiss.swig_ptr(array) for array in (measure, position)]
-    sizes = (queries.shape[1], len(queries), block.count, k)
+    kind = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
+    measure, position = all_compared(queries, block.rows[: block.count], k, kind, selector)
     if metric == "l2":
-        faiss.knn_L2sqr(*pointers, *sizes, *results, None, selector)  # type: ignore[call-arg]
         np.negative(measure, out=measure)
-    else:
-        faiss.knn_inner_product(*pointers, *sizes, *results, selector)  # type: ignore[call-arg]
     return measure, position

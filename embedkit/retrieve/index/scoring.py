@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.retrieve.index.blocks import Slots
-from embedkit.retrieve.index.device import chosen
+from embedkit.retrieve.index.device import all_compared, chosen
 from embedkit.retrieve.index.storage import Storage, Stored
 from embedkit.types import Embeddings, Metric
 
@@ -29,6 +29,7 @@ __all__ = [
     "prepared",
     "rescored",
     "scored",
+    "stacked",
 ]
 
 MARGIN = 8
@@ -123,7 +124,7 @@ def nearest(queries: Embeddings, vectors: Embeddings, k: int, metric: Metric) ->
     kind = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
     gpu = chosen()
     found = gpu.nearest(queries, vectors, k, kind) if gpu else None
-    measure, position = found or faiss.knn(queries, vectors, k, kind)
+    measure, position = found or all_compared(queries, vectors, k, kind)
     if metric == "l2":
         np.negative(measure, out=measure)
     return measure, position

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from embedkit.retrieve.index import blocks, flat, scoring
+from embedkit.retrieve.index.device import choose
 from embedkit.retrieve.index.flat import FlatIndex
 from embedkit.types import Metric
 
@@ -78,6 +79,32 @@ def test_squared_distances_far_from_the_origin_do_not_cancel(rng: np.random.Gene
     near = index.search(base[:64], 1)
     assert near.slots[:, 0].tolist() == list(range(64))
     assert near.scores.tolist() == [[0.0]] * 64
+
+
+def test_large_batches_far_from_the_origin_do_not_cancel(rng: np.random.Generator) -> None:
+    """So many values of queries that FAISS by itself would take distances from products."""
+    choose("cpu")
+    base = (1e4 + rng.standard_normal((300, 600))).astype(np.float32)
+    index = FlatIndex(600, "l2").changed(np.arange(300), base, NONE)
+    near = index.search(base[:256], 1)
+    assert near.slots[:, 0].tolist() == list(range(256))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("count", [1, 3, 4, 40])
+def test_products_and_differences_find_the_same(
+    rng: np.random.Generator, metric: Metric, count: int
+) -> None:
+    """On both sides of where FAISS begins to multiply matrices, by number and by size."""
+    choose("cpu")
+    for dim in (40, 64, 600, 2100):
+        base = rng.standard_normal((500, dim)).astype(np.float32)
+        index = FlatIndex(dim, metric).changed(np.arange(500), base, NONE)
+        queries = rng.standard_normal((count, dim)).astype(np.float32)
+        expected, scores = brute_force(dict(enumerate(base)), queries, 7, metric)
+        near = index.search(queries, 7)
+        assert near.slots.tolist() == expected
+        np.testing.assert_allclose(near.scores, scores, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("k", [1, 99, 100, 450, 1000])
