@@ -1,6 +1,7 @@
 """``embedkit train``: a recipe becomes a run folder."""
 
 import json
+import os
 from typing import TYPE_CHECKING
 
 import click
@@ -56,6 +57,8 @@ def command(
         result = train(
             settings, out, resume=resume, report=report, device=device, load_bundle=load
         )
+    if os.environ.get("RANK", "0") != "0":
+        return  # torchrun's other processes would say the same.
     click.echo(f"encoder: {_description(result.path)}")
     click.echo(
         f"trained {settings.encoder.name} with {result.objective}: {result.steps} steps of "

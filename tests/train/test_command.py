@@ -119,3 +119,16 @@ def test_strict_refuses_an_unreadable_file(tmp_path, small):
     assert "without --strict (or data.strict in a recipe) they are left out" in str(
         done.exception
     )
+
+
+@pytest.mark.slow
+def test_two_processes_speak_once(recipe, tmp_path):
+    """Both import torch on what may be one busy core."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", "-m", "embedkit", "train", str(recipe)]
+    command += ["--set", "schedule.max_steps=3", "--out", str(tmp_path / "run")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("trained resnet") == 1
+    assert (tmp_path / "run" / "encoder.safetensors").exists()
