@@ -8,6 +8,7 @@ from tools.bench_robust import measure, variants
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     ("robust", "plain"),
     [("trades", "cross_entropy"), ("adversarial_contrastive", "simclr")],

@@ -29,8 +29,9 @@ optimiser = { name = "sgd", lr = 0.05 }
 run = { log_steps = 1, checkpoint_steps = 3, ema = 0.9 }
 """
 
-# groco's sorting by steep sigmoids makes much of the last bits of a distance.
-LOOSE = {"groco": 5e-3}
+# groco's sorting by steep sigmoids makes much of the last bits of a distance; so does the rank
+# of nearly equal keys: one swap of them, and another is mixed (2.3e-4 of the gradient).
+LOOSE = {"groco": 5e-3, "hard_negative_mixing": 1e-3}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def pair(tmp_path_factory):
     command += ["--nproc-per-node", "2", str(script), str(folder), *objectives.names()]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=240, check=False
+        command, env=environment, capture_output=True, text=True, timeout=1200, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
@@ -61,6 +62,7 @@ def assert_same(found, expected, tolerance=2e-4):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", objectives.names())
 def test_loss_and_gradients_are_those_of_one_process(pair, name):
     tolerance = LOOSE.get(name, 2e-4)
