@@ -1,8 +1,8 @@
 """The training loop beside the bare step and lightly's own loop, in one run.
 
-    python -m tools.bench_train [--channels 1|3] [--rounds 7] [--venv DIR] [--out FILE.json]
+    python -m tools.bench_train [--channels 1|3] [--rounds 7] [--images N] [--out FILE.json]
 
-5,120 images of noise (28 px grey or 32 px in colour; no rate depends on what they show), the
+Images of noise (28 px grey or 32 px in colour; no rate depends on what they show), the
 ResNet of 0.17 M parameters, SimCLR with a batch of 256 images, two views counted as one image,
 AdamW. Every side takes its turn in every round, in an order drawn anew; the ratios are medians
 over rounds with 95 % bootstrap intervals. lightly runs in an environment of its own, which is
@@ -52,13 +52,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--channels", type=int, choices=(1, 3), default=1)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--images", type=int, default=5_120, help="of an epoch of ours")
     parser.add_argument("--steps", type=int, default=8, help="of lightly's loop in each turn")
     parser.add_argument("--venv", type=Path, default=Path("/tmp/embedkit-lightly"))
     parser.add_argument("--without-lightly", action="store_true")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-train-") as folder:
-        plan = _plan(Path(folder), options.channels, options.rounds)
+        plan = _plan(Path(folder), options)
         if options.without_lightly:
             figures = run(plan, print)
         else:
@@ -69,10 +70,11 @@ def main() -> None:
         options.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
-def _plan(folder: Path, channels: int, rounds: int) -> Plan:
-    px = 28 if channels == 1 else 32
-    noise = np.random.default_rng(0).integers(0, 256, (5_120, px, px, channels), np.uint8)
-    np.savez(folder / "noise.npz", x_train=noise)
+def _plan(folder: Path, options: argparse.Namespace) -> Plan:
+    px = 28 if options.channels == 1 else 32
+    shape = (5_120, px, px, options.channels)
+    noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    np.savez(folder / "noise.npz", x_train=noise[: options.images])
     np.save(folder / "noise.npy", noise)
     recipe = Recipe.from_dict(
         {
@@ -80,9 +82,11 @@ def _plan(folder: Path, channels: int, rounds: int) -> Plan:
             "encoder": {"name": "resnet"},
             "objective": {"name": "simclr"},
             "schedule": {"batch_size": 256},
+            # One line of metrics per epoch: the clock starts at the first one.
+            "run": {"log_steps": max(1, options.images // 256)},
         }
     )
-    return Plan(recipe, rounds=rounds)
+    return Plan(recipe, rounds=options.rounds)
 
 
 def _beside_lightly(plan: Plan, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
