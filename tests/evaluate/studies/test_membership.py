@@ -1,12 +1,19 @@
 """Membership inference with encoders whose memory is known."""
 
+import zlib
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import norm
+from torch import nn
+from torch.nn.functional import cross_entropy, normalize
 
+from embedkit.data.source import load_dataset
 from embedkit.errors import InvalidInput
+from embedkit.evaluate.measurement.pixels.views import augmented
 from embedkit.evaluate.studies.membership import Membership, likelihood_ratio, view_similarity
 from embedkit.testing import ConstantEmbedder, SyntheticImages
 
@@ -119,3 +126,60 @@ def test_too_few_images_models_or_views_are_refused():
         Membership().run(train_fn({}), TRAIN)
     with pytest.raises(InvalidInput, match="at least 4 canaries"):
         Membership(models=3)
+
+
+@contextmanager
+def overfit(images, name):
+    """A network that learns a few views of each image by heart, on the sphere.
+
+    Each image is a class of its own, by cosine over a temperature of 0.3 (Wu et al. 2018).
+    """
+    torch.manual_seed(zlib.crc32(name.encode()))
+    views = [augmented(images.images, ids=images.ids, seed=100 + view) for view in range(16)]
+    pixels = torch.from_numpy(np.concatenate(views)).flatten(1).float() / 255
+    own = torch.arange(len(images)).repeat(len(views))
+    hidden = (nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU())
+    body = nn.Sequential(*hidden, nn.Linear(256, Network.dim))
+    centres = nn.Parameter(torch.randn(len(images), Network.dim))
+    optimiser = torch.optim.Adam([*body.parameters(), centres], lr=0.005)
+    for _ in range(90):
+        optimiser.zero_grad()
+        cosines = normalize(body(pixels), dim=1) @ normalize(centres, dim=1).T
+        cross_entropy(cosines / 0.3, own).backward()
+        optimiser.step()
+    yield Network(body)
+
+
+@dataclass
+class Network:
+    """Unit vectors of a network that takes flat images."""
+
+    body: nn.Module
+    dim: int = 64
+    digest: str = "network"
+
+    def embed(self, images):
+        with torch.no_grad():
+            z = self.body(torch.from_numpy(images).flatten(1).float() / 255)
+        return normalize(z, dim=1).numpy()
+
+
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_an_encoder_that_learnt_its_images_by_heart_gives_them_away():
+    """The positive control: nothing is planted, four networks are trained on digits."""
+    digits = load_dataset("digits").subset(np.arange(204))
+    result = Membership(canaries=200, models=4, views=8).run(overfit, digits)
+    for attack in ("similarity", "likelihood"):
+        assert result.metrics[f"{attack}.auroc"].ci[0] > 0.6
+        # At one false alarm in a hundred, by the lower end of its own interval.
+        assert result.metrics[f"{attack}.tpr_at_fpr_1e-2"].ci[0] > 0.05
+        other = result.baselines["other_model"][f"{attack}.auroc"]
+        assert other.ci[0] < 0.5 < other.ci[1]
