@@ -15,7 +15,7 @@ def wait_briefly(environment: MutableMapping[str, str] = os.environ) -> None:
 
     By default it keeps the core for milliseconds. Where another program uses one of the cores,
     that is the core that the other thread needs: training with two threads on two cores then
-    took 3 to 4 times as long as it takes now, beside one busy program. What the user has set
+    took 2 to 3 times as long as it takes now, beside one busy program. What the user has set
     (``GOMP_SPINCOUNT`` or ``OMP_WAIT_POLICY``) stays. To be called before torch or FAISS is
     imported, which is when their OpenMP reads it.
 
