@@ -10,9 +10,9 @@ import numpy as np
 from embedkit.bundle import Bundle
 from embedkit.data.dataset import Dataset
 from embedkit.errors import InvalidInput, NotFound
-from embedkit.evaluate.features import FeatureCache, Output, RawPixels
 from embedkit.evaluate.threat import ThreatNorm
 from embedkit.preprocess import InputSpec
+from embedkit.runtime.features import FeatureCache, Output, RawPixels
 from embedkit.types import Embedder, Embeddings, EncodedImages, FeatureEmbedder, Images
 
 __all__ = ["BASELINES", "Context", "Options", "Which"]

@@ -186,7 +186,7 @@ class Limits:
             InvalidInput: If so.
         """
         if not 1 <= query.k <= self.k:
-            raise InvalidInput(f"expected k of 1 to {self.k}, offset included, got {query.k}")
+            raise InvalidInput(f"expected k from 1 to {self.k}, offset included, got {query.k}")
         hits = query.k * len(query.vectors)
         if hits > self.hits:
             raise MessageTooLarge(

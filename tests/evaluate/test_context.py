@@ -7,8 +7,8 @@ import pytest
 
 from embedkit.errors import InvalidInput, NotFound
 from embedkit.evaluate.context import CHUNK, Context
-from embedkit.evaluate.features import FeatureCache
 from embedkit.preprocess import InputSpec
+from embedkit.runtime.features import FeatureCache
 
 
 class Bare:

@@ -7,11 +7,11 @@ import pytest
 
 from embedkit.errors import InvalidInput, ModelChanged, Unavailable
 from embedkit.evaluate.context import Context, Options
-from embedkit.evaluate.features import FeatureCache
 from embedkit.evaluate.gate import parse_gate
 from embedkit.evaluate.report import Subject
 from embedkit.evaluate.run import DEFAULT_SUITE, evaluate
 from embedkit.evaluate.task import tasks
+from embedkit.runtime.features import FeatureCache
 from embedkit.testing import PerfectEmbedder
 
 SUITE = ("knn", "classify", "ood")

@@ -11,12 +11,12 @@ from embedkit.bundle import Bundle
 from embedkit.data.dataset import Dataset
 from embedkit.data.source import load_dataset
 from embedkit.errors import BundleDamaged, InvalidInput, NotFound, ParityFailed
-from embedkit.evaluate.features import FeatureCache
 from embedkit.export.bundling import Additions, Target, bundle_source
 from embedkit.export.precisions import Compared, Precisions, _compare_decisions, _warnings
 from embedkit.export.reference import TorchReference
 from embedkit.export.run import export_run, read_run
 from embedkit.export.source import Source
+from embedkit.runtime.features import FeatureCache
 from embedkit.runtime.local import GOLDEN_LIMITS, load
 
 ALL = ("fp32", "fp16", "int8")

@@ -17,7 +17,6 @@ from embedkit.data.source import load_dataset
 from embedkit.encoders.encoder import build_encoder
 from embedkit.errors import NotFound
 from embedkit.evaluate.context import BASELINES, Context, Options, Which
-from embedkit.evaluate.features import RawPixels
 from embedkit.evaluate.report import Report
 from embedkit.evaluate.run import evaluate
 from embedkit.export.bundling import Additions, Target, bundle_source
@@ -25,6 +24,7 @@ from embedkit.export.run import export_run
 from embedkit.export.source import Source
 from embedkit.preprocess import InputSpec
 from embedkit.runtime.environment import machine, package_versions
+from embedkit.runtime.features import RawPixels
 from embedkit.runtime.local import load
 from embedkit.serve.server import running_server
 from embedkit.train.loop import train

@@ -179,7 +179,7 @@ def _context(
     from embedkit.evaluate.context import Context
     from embedkit.evaluate.context import Options as Settings
     from embedkit.evaluate.corruption import expand
-    from embedkit.evaluate.features import FeatureCache
+    from embedkit.runtime.features import FeatureCache
 
     bundle, reason = _bundle(options, subject, served.digest)
     settings = Settings(

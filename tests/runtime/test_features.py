@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from embedkit.errors import InvalidInput
-from embedkit.evaluate.features import FeatureCache, Output, RawPixels
 from embedkit.preprocess import InputSpec
+from embedkit.runtime.features import FeatureCache, Output, RawPixels
 from embedkit.types import Embedder
 
 
