@@ -52,6 +52,7 @@ _CHANGES: dict[str, Mapping[str, Any]] = {
     "tico": _QUICK,
     "tribyol": _BYOL,
     "instance_discrimination": {"objective": {"negatives": 0, "temperature": 0.2}},
+    "whitening": {"projection": {"dim": 16}},
     "dino": {
         "objective": {**_QUICK["objective"], "prototypes": 128},
         "projection": {"layers": 3, "hidden": 512, "dim": 256},
@@ -75,6 +76,7 @@ _NOTES: dict[str, str] = {
     "dino": f"128 prototypes and a head of three layers, 512-512-256; {_TEACHER}",
     **dict.fromkeys(("barlow_twins", "mixed_barlow_twins"), _HEAD),
     "tico": _TEACHER,
+    "whitening": "a projection of 16 dimensions: the covariance of 256 images has to be sharp",
     "instance_discrimination": "the softmax over all images is exact, which 10,000 allow, at a "
     "temperature of 0.2",
     "e2mc": "from scratch; the paper continues a finished encoder",
