@@ -47,7 +47,11 @@ _BYOL: dict[str, Any] = {
 _CHANGES: dict[str, Mapping[str, Any]] = {
     "mae": _VIT_MEAN,
     "data2vec": _VIT_MEAN,
-    "msn": {**_VIT, **_QUICK},
+    "msn": {
+        **_VIT_MEAN,
+        "objective": {**_QUICK["objective"], "prototypes": 128},
+        "projection": {"layers": 3, "hidden": 512, "dim": 256},
+    },
     "byol": _BYOL,
     "tico": _QUICK,
     "tribyol": _BYOL,
@@ -69,7 +73,8 @@ _TEACHER = "its teacher keeps 0.9 per step, since 0.99 is slow for 312 steps"
 _HEAD = "three layers of 512 for a head: it compares dimensions and needs many, as in the paper"
 _NOTES: dict[str, str] = {
     **dict.fromkeys(("mae", "data2vec"), _PATCHES),
-    "msn": f"{_PATCHES}; {_TEACHER}",
+    "msn": f"{_PATCHES}; features are the mean of its tokens; prototypes and head are those of "
+    f"dino; {_TEACHER}",
     **dict.fromkeys(
         ("byol", "tribyol"), f"a head of 512-256; {_TEACHER.replace('0.9 ', '0.8 ')}"
     ),
@@ -91,6 +96,9 @@ _TEACHERS: dict[str, tuple[str, ...]] = {
 
 
 _WEAK: dict[str, str] = {
+    "instance_discrimination": "it meets each image once an epoch and knows no other view of "
+    "it: on other training images its kNN is 0.755 after these 8 epochs and 0.807 after 32 "
+    "(one seed)",
     "byol": "it learns slowly and goes on: on other training images its kNN is 0.763 after "
     "these 8 epochs and 0.782 after 16 (one seed)",
 }

@@ -42,8 +42,9 @@ teacher or from hidden patches start slowly. Numbers are means over the seeds in
 with the standard deviation over them.
 
 Equal conditions are not equal tuning. What the short recipes change was looked for on other
-training images with one seed per setting, in 8 settings for `dino`, 4 for `byol` and none or
-few for the others; the rate of learning, which all share, with `simclr`.
+training images with one seed per setting, in 8 settings for `dino`, 7 for `whitening`, 6 for
+`instance_discrimination`, 4 for `byol` and none or few for the others; the rate of learning,
+which all share, with `simclr`.
 """
 
 
