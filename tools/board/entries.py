@@ -101,8 +101,9 @@ _WEAK: dict[str, str] = {
     "(one seed)",
     "self_labelling": "its labels begin at random and change once an epoch: on other training "
     "images its kNN is 0.775 after these 8 epochs and 0.808 after 32 (one seed)",
-    "whitening": "more epochs do not help: on other training images its kNN is 0.771 after 8 and "
-    "0.765 after 32, where the untrained network has 0.726 (one seed); the cause is not known",
+    "whitening": "more epochs do not help: on other training images its kNN is 0.771 after 8 "
+    "and 0.765 after 32, where the untrained network has 0.726 (one seed); the cause is not "
+    "known",
     "byol": "it learns slowly and goes on: on other training images its kNN is 0.763 after "
     "these 8 epochs and 0.782 after 16 (one seed)",
 }

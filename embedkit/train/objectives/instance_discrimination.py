@@ -39,7 +39,8 @@ class InstanceDiscrimination:
     """Classify each image as itself, with a memory of all images as the classifier (CVPR 2018).
 
     The softmax over all images (eq. 2) is learned by noise-contrastive estimation against
-    images drawn at random (eq. 5 to 8); the draw is shared by the batch.
+    images drawn at random (eq. 5 to 8); the draw is shared by the batch. It meets an image once
+    an epoch and learns slowly: docs/leaderboard.md has what 8 and 32 epochs give.
 
     Attributes:
         temperature: Divides the cosines; above 0.

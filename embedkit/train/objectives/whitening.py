@@ -17,7 +17,8 @@ class Whitening:
     """Mean squared distance of views after their batch is whitened (W-MSE, section 3).
 
     A whitened batch has the identity as its covariance, so it cannot collapse. Its estimate
-    needs more images than dimensions, better twice as many.
+    needs more images than dimensions, better many times as many. In short runs of a small
+    network it gains little over no training: docs/leaderboard.md.
 
     Attributes:
         slice_size: Images that are whitened together, drawn anew for each pass; 0 takes the
