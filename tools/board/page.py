@@ -43,8 +43,8 @@ with the standard deviation over them.
 
 Equal conditions are not equal tuning. What the short recipes change was looked for on other
 training images with one seed per setting, in 8 settings for `dino`, 7 for `whitening`, 6 for
-`instance_discrimination`, 4 for `byol` and none or few for the others; the rate of learning,
-which all share, with `simclr`.
+`instance_discrimination`, 4 for `byol` and for `dcl`, and none or few for the others; the rate
+of learning, which all share, with `simclr`.
 """
 
 
