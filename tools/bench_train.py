@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from embedkit.bench.training.run import Plan, Side, our_sides, ratio, run, spread, take_turns
+from embedkit.bench.training.sides import loop_rate
 from embedkit.train.recipe import Recipe
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -38,12 +39,16 @@ _NEEDS = (
     "aenum",
     "pydantic",
 )
+_PLAIN = {"workers": 2, "channels_last": 0, "bf16": 0, "compile": 0}
+_LAST = {**_PLAIN, "channels_last": 1}
 _SETTINGS: dict[str, dict[str, int]] = {
-    "2 workers": {"workers": 2, "channels_last": 0, "bf16": 0},
-    "2 workers, channels-last": {"workers": 2, "channels_last": 1, "bf16": 0},
-    "1 worker, channels-last": {"workers": 1, "channels_last": 1, "bf16": 0},
-    "no workers, channels-last": {"workers": 0, "channels_last": 1, "bf16": 0},
-    "2 workers, channels-last, bf16": {"workers": 2, "channels_last": 1, "bf16": 1},
+    "2 workers": _PLAIN,
+    "2 workers, channels-last": _LAST,
+    "1 worker, channels-last": {**_LAST, "workers": 1},
+    "no workers, channels-last": {**_LAST, "workers": 0},
+    "2 workers, channels-last, bf16": {**_LAST, "bf16": 1},
+    "2 workers, channels-last, compiled": {**_LAST, "compile": 1},
+    "2 workers, channels-last, bf16, compiled": {**_LAST, "bf16": 1, "compile": 1},
 }
 
 
@@ -92,7 +97,7 @@ def _plan(folder: Path, options: argparse.Namespace) -> Plan:
 def _beside_lightly(plan: Plan, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     python = _environment(options.venv)
     with _lightly(python, folder / "noise.npy", options.steps) as theirs:
-        rates = take_turns({**our_sides(plan), **theirs}, plan.rounds, print)
+        rates = take_turns({**our_sides(plan), **_compiled(plan), **theirs}, plan.rounds, print)
     figures = run(replace(plan, rounds=1, precisions=())) | {
         "rounds": plan.rounds,
         "lightly": _version(python),
@@ -100,14 +105,28 @@ def _beside_lightly(plan: Plan, folder: Path, options: argparse.Namespace) -> di
     }
     best = max(theirs, key=lambda name: median(rates[name]))
     first = next(iter(theirs))
-    pairs = [(p, side) for p in plan.precisions for side in dict.fromkeys((first, best))]
+    ours = [name.removeprefix("loop ") for name in rates if name.startswith("loop ")]
+    pairs = [(name, side) for name in ours for side in dict.fromkeys((first, best))]
     figures["efficiency"] = {
-        f"{p} / bare": ratio(rates[f"loop {p}"], rates[f"bare {p}"]) for p in plan.precisions
+        f"{name} / bare": ratio(rates[f"loop {name}"], rates[f"bare {name.split(',')[0]}"])
+        for name in ours
     }
     figures["over_lightly"] = {
-        f"{p} / {side}": ratio(rates[f"loop {p}"], rates[side]) for p, side in pairs
+        f"{name} / {side}": ratio(rates[f"loop {name}"], rates[side]) for name, side in pairs
     }
     return figures
+
+
+def _compiled(plan: Plan) -> dict[str, Side]:
+    """Our loop with ``run.compile``, in every precision."""
+
+    def side(precision: str) -> Side:
+        # Literal of RunSection; Plan has checked it.
+        settings = replace(plan.recipe.run, precision=precision, compile=True)  # type: ignore[arg-type]
+        recipe = replace(plan.recipe, run=settings)
+        return lambda: loop_rate(recipe, plan.epochs, plan.device)
+
+    return {f"loop {precision}, compiled": side(precision) for precision in plan.precisions}
 
 
 def _environment(folder: Path) -> str:

@@ -1,8 +1,8 @@
 """lightly's own loop, one turn per line of standard input: ``lightly_loop.py PIXELS.npy``.
 
 Its loss, transforms, data set and DataLoader around the same network and optimiser as ours. A
-line is JSON with ``workers``, ``channels_last``, ``bf16``, ``warm`` and ``steps``; the answer
-is images per second over ``steps`` after ``warm`` ones.
+line is JSON with ``workers``, ``channels_last``, ``bf16``, ``compile``, ``warm`` and ``steps``;
+the answer is images per second over ``steps`` after ``warm`` ones.
 """
 
 import json
@@ -77,6 +77,8 @@ def turn(pixels: np.ndarray, options: dict[str, int], batch_size: int = 256) -> 
     )
     form = torch.channels_last if options["channels_last"] else torch.contiguous_format
     network = _Network(channels, px).to(memory_format=form)
+    if options["compile"]:
+        network.compile()
     criterion = NTXentLoss(temperature=0.2)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-4)
     total, began = torch.zeros(()), 0.0

@@ -16,6 +16,9 @@ __all__ = ["AdditiveMargin"]
 class AdditiveMargin:
     """SimCLR whose positive pairs must win by a margin (NT-Xent-AM, symmetric).
 
+    Of view i with positive p, negatives n and cosines c: ``-log P / (P + sum_n exp(c_in / T))``
+    with ``P = exp((c_ip - m) / T)``.
+
     The paper trains speaker embeddings at temperature 0.03; images want a higher one.
 
     Attributes:

@@ -20,9 +20,12 @@ class E2MC:
 
     Projections are brought into the unit cube. There the largest entropy is that of the
     uniform distribution, which has uniform dimensions without covariance: two conditions in
-    one and two dimensions that a batch can estimate. The entropy of a dimension is estimated
-    by m-spacings with m the root of the number of images. The paper adds it to the loss that
-    a finished encoder was trained with, for a few epochs more.
+    one and two dimensions that a batch can estimate:
+    ``base L_VICReg - entropy mean_j H(u_j) + covariance mean over views of
+    sum_j!=k cov(u_j, u_k)^2 / d`` with u the squashed projections. H is estimated by m-spacings
+    of the n sorted values, ``mean_i log((n + 1) / m (u_(i+m) - u_(i)))``, m the root of n.
+    The paper adds it to the loss that a finished encoder was trained with, for a few epochs
+    more.
 
     Attributes:
         entropy: Weight of minus the mean entropy of a dimension, at least 0.

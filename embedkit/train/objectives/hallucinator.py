@@ -19,7 +19,9 @@ class Hallucinator:
     A view is extrapolated away from the other view of its image by a random share, and passed
     through a small perceptron that is trained along; its other view must be told apart from
     all other images by what comes out (asymmetric extrapolation and non-linear
-    hallucination). Only one side of a hallucinated pair is made up. This follows the method's
+    hallucination): of view z with partner z', ``h = g(z + r (z - z'))`` with r uniform in
+    [0, ``extrapolation``], and the loss is ``InfoNCE(z, z') + weight InfoNCE(h, z')``.
+    Only one side of a hallucinated pair is made up. This follows the method's
     description; the authors have published no code to compare with.
 
     Attributes:

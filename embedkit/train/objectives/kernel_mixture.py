@@ -17,7 +17,8 @@ class KernelMixture:
     """SimCLR with the sum of a Gaussian and a Laplacian kernel (Kernel-InfoNCE, simple sum).
 
     The similarity of two unit vectors at distance r is
-    ``exp(-r^2 / gaussian) + exp(-r / laplacian)``. The Gaussian kernel alone is SimCLR at
+    ``K = exp(-r^2 / gaussian) + exp(-r / laplacian)``, and the loss of view i with positive p
+    ``-log K(z_i, z_p) / sum_j!=i K(z_i, z_j)``. The Gaussian kernel alone is SimCLR at
     temperature ``gaussian / 2``; the Laplacian one falls more slowly far away.
 
     Attributes:

@@ -45,9 +45,11 @@ class LOOK:
     """Share the label with most of the nearest other images, not with all of the class.
 
     The loss is the error of a weighted nearest-neighbour classifier that leaves the image
-    itself out; its neighbours are earlier images of the averaged network, so a class may form
-    several groups. The nearest image of the class always counts among the neighbours: without
-    it an image among strangers would have nothing to be drawn to.
+    itself out: ``-log (S_same / S_all)``, where S_all sums ``exp(c_ij / T)`` over the k nearest
+    j and S_same over those of the image's class. Its neighbours are earlier images of the
+    averaged network, so a class may form several groups. The nearest image of the class
+    always counts among the neighbours: without it an image among strangers would have nothing
+    to be drawn to.
 
     Attributes:
         neighbours: How many are looked at, at least 1 (k).

@@ -44,7 +44,9 @@ class RandomProjectors:
 
     Every random network, which is never trained, gives each image as it is a target. The
     features' prediction must be near the image's own target and unrelated to the others':
-    Barlow Twins' loss over images in the place of dimensions. The paper needs no augmentation;
+    Barlow Twins' loss over images in the place of dimensions: with c the cosines of
+    predictions i and targets j, the mean over K networks and images of
+    ``(1 - c_ii)^2 + lambda sum_j!=i c_ij^2``. The paper needs no augmentation;
     set augmentation = 'none' to follow it. It also picks the most diverse of many networks by a
     determinantal point process, which is left out here.
 

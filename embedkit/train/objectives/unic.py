@@ -34,11 +34,11 @@ class _Projectors(nn.Module):
 class UNIC:
     """Learn from several finished models at once, each through a projector of its own.
 
-    The distance to a teacher is one minus the cosine plus the smooth L1 distance, to
-    embeddings that are standardised per teacher, so that none wins by its scale. Teacher
-    dropping: of each image the teacher that is worst matched always counts, the others are
-    dropped at random. The paper's projectors also reach into the encoder's intermediate blocks
-    (the ladder), which is left out here.
+    The distance to teacher t is one minus the cosine plus the smooth L1 distance,
+    ``1 - cos(p_t, y_t) + smooth_l1(p_t, y_t)``, to embeddings y that are standardised per
+    teacher, so that none wins by its scale. Teacher dropping: of each image the teacher that is
+    worst matched always counts, the others are dropped at random. The paper's projectors also
+    reach into the encoder's intermediate blocks (the ladder), which is left out here.
 
     Attributes:
         teachers: Bundle folders of the finished models.

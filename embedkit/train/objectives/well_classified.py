@@ -16,8 +16,9 @@ class WellClassified(Classifying):
     """Cross entropy with a bonus for images that are already classified well.
 
     The encouraging loss: to ``-log p`` is added ``log(1 - p)``, so that the gradient does not
-    fade as p nears 1. Beyond ``end`` the bonus goes on along its tangent, the paper's
-    conservative form, which stays finite. The classifier is exported.
+    fade as p nears 1. Beyond ``end`` = e the bonus goes on along its tangent,
+    ``log(1 - e) - (p - e) / (1 - e)``, the paper's conservative form, which stays finite.
+    The classifier is exported.
 
     Attributes:
         end: Probability beyond which the bonus is linear, in [0, 1); 0 is a linear bonus
