@@ -11,15 +11,17 @@ import torch
 from embedkit.errors import InvalidInput
 from embedkit.evaluate.attack import Found, Problem, attacks
 from embedkit.evaluate.measurement.victim.climbing import AutoClimb
+from embedkit.evaluate.measurement.victim.logits import (
+    class_logits,
+    class_margins,
+    labels_of,
+    targeted_dlr,
+)
 from embedkit.evaluate.measurement.victim.losses import (
     Judged,
     PixelJudge,
-    class_logits,
-    class_margins,
     judge_of,
-    labels_of,
     surrogate_of,
-    targeted_dlr,
     unit_pixels,
 )
 

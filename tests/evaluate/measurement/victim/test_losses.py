@@ -10,13 +10,13 @@ from embedkit.bundle import Head
 from embedkit.errors import InvalidInput
 from embedkit.evaluate.attack import Problem
 from embedkit.evaluate.measurement.victim.heads import CosineHead, LinearHead
-from embedkit.evaluate.measurement.victim.losses import (
+from embedkit.evaluate.measurement.victim.logits import (
     class_logits,
     cross_entropy,
     dlr,
-    judge_of,
     targeted_dlr,
 )
+from embedkit.evaluate.measurement.victim.losses import judge_of
 from embedkit.evaluate.measurement.victim.vote import KnnHead
 from embedkit.evaluate.threat import Threat
 from embedkit.perturb.randomness import keys_of
