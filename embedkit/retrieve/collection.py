@@ -1,12 +1,10 @@
 """One open collection: its truth, the index derived from it, and the line of writes."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
 
 from embedkit.errors import NotFound, StoreDamaged
 from embedkit.retrieve.filter.sql import Condition, condition
@@ -17,34 +15,23 @@ from embedkit.retrieve.index.kinds import check_params
 from embedkit.retrieve.index.layered import LayeredIndex
 from embedkit.retrieve.index.rebuild import Rebuilder
 from embedkit.retrieve.index.restore import restored
-from embedkit.retrieve.index.scoring import Neighbours
 from embedkit.retrieve.index.segment import Segment
 from embedkit.retrieve.index.snapshot import check_snapshot, clear, write_snapshot
-from embedkit.retrieve.index.storage import Stored
 from embedkit.retrieve.index.verify import differences
 from embedkit.retrieve.limits import check_vectors
-from embedkit.retrieve.names import HitTable, Names
-from embedkit.retrieve.store import ANSWER_BYTES, Answer, Hits, Page, Query, Row, Scan
-from embedkit.retrieve.transaction import Position
-from embedkit.retrieve.truth import Truth, Vectors
-from embedkit.retrieve.view import Content, View
-from embedkit.retrieve.write import REFUSALS, Refusal, Write, check_model
-from embedkit.types import Collection, IndexState, Verification
+from embedkit.retrieve.names import Names
+from embedkit.retrieve.state import Answered, State
+from embedkit.retrieve.store import ANSWER_BYTES, Answer, Page, Query, Row, Scan
+from embedkit.retrieve.truth.transaction import Position
+from embedkit.retrieve.truth.truth import Truth
+from embedkit.retrieve.truth.vectors import Vectors
+from embedkit.retrieve.write import REFUSALS, Write, check_model
+from embedkit.types import Collection, Verification
 
 __all__ = ["OpenCollection"]
 
 # A search whose hits were replaced before it could read them is repeated on the newer state.
 _FREE_TRIES = 8
-
-
-@dataclass(frozen=True, eq=False)
-class _State:
-    """What readers see: replaced as a whole after each commit."""
-
-    position: Position
-    index: LayeredIndex
-    names: Names
-    has_payloads: bool
 
 
 class OpenCollection:
@@ -73,7 +60,7 @@ class OpenCollection:
         self._rebuilder = Rebuilder(self)
         self._rebuilder.consider()
 
-    def _loaded(self, position: Position) -> _State:
+    def _loaded(self, position: Position) -> State:
         """What the truth says, and the index derived from it.
 
         Raises:
@@ -88,7 +75,7 @@ class OpenCollection:
                 f"expected {collection.count} vectors in {self.folder}, got {index.count}"
             )
         with self._truth.view() as view:
-            return _State(position, index, Names.read(view.names()), view.has_payloads())
+            return State(position, index, Names.read(view.names()), view.has_payloads())
 
     @property
     def described(self) -> Collection:
@@ -128,39 +115,15 @@ class OpenCollection:
             else:
                 write.outcome.set_result(answer)
 
-    def _committed(self, batch: list[Write]) -> list[tuple[int, Collection] | Refusal]:
+    def _committed(self, batch: list[Write]) -> list[Answered]:
         if self._dropped:
             raise NotFound(f"expected a collection, got {self.described.name!r}, dropped")
-        state = self._state
-        position = state.position
-        answers: list[tuple[int, Collection] | Refusal] = []
-        added: list[tuple[Slots, Stored]] = []
-        gone: list[int] = []
-        names, has_payloads = state.names, state.has_payloads
         with self._truth.writing() as transaction:
-            for write in batch:
-                try:
-                    after, emptied = write.apply(transaction, position)
-                except REFUSALS as error:
-                    answers.append(error)
-                    continue
-                if write.vectors is not None:
-                    slots = np.arange(position.last_slot + 1, after.last_slot + 1)
-                    added.append((slots, self._truth.storage.encoded(write.vectors)))
-                    names = names.added(slots, write.ids)
-                    has_payloads = has_payloads or any(p is not None for p in write.payloads)
-                gone += emptied
-                position = after
-                answers.append((len(emptied), position.collection))
-            transaction.stand_at(position)
             # Before the commit: what cannot be indexed must not become the truth.
-            emptied_slots = np.asarray(gone, np.int64)
-            index = state.index.after_writes(added, emptied_slots)
-            if names.wants_packing(index.count):
-                names = names.only(index.slots())
-        self._state = _State(position, index, names, has_payloads)
-        self._rebuilder.written(emptied_slots)
-        return answers
+            after = self._state.after(batch, transaction, self._truth.storage)
+        self._state = after.state
+        self._rebuilder.written(after.gone)
+        return after.answers
 
     def get(
         self, ids: Sequence[str], *, with_vectors: bool, answer_bytes: int = ANSWER_BYTES
@@ -227,7 +190,8 @@ class OpenCollection:
         near = state.index.search(
             query.vectors, query.k, self._vectors(state), None, query.params
         )
-        return self._answered(state, near, query, self._truth)
+        self._notice_damage(state.index)
+        return state.answered(near, query, self._truth)
 
     def _filtered(self, query: Query, where: Condition) -> Answer | None:
         """Search the items that match; None if the truth is not yet or no longer at our state.
@@ -244,43 +208,15 @@ class OpenCollection:
             among = view.matching(where)
             vectors = self._vectors(state)
             near = state.index.search(query.vectors, query.k, vectors, among, query.params)
-            return self._answered(state, near, query, view)
+            self._notice_damage(state.index)
+            return state.answered(near, query, view)
 
-    def _answered(
-        self, state: _State, near: Neighbours, query: Query, reader: Truth | View
-    ) -> Answer | None:
-        """Name the hits and read what else is asked for; None if one of them is gone."""
-        if state.index.is_damaged:
+    def _notice_damage(self, index: LayeredIndex) -> None:
+        """Have an index built anew whose file turned out to be damaged."""
+        if index.is_damaged:
             self._rebuilder.consider()
-        hits: Sequence[Hits] = ()
-        if len(near.slots):
-            hits = HitTable(state.names, near.slots, near.scores.astype(np.float32))
-        with_payload = query.with_payload and state.has_payloads
-        if with_payload or query.with_vectors:
-            contents = reader.contents(
-                np.unique(near.slots),
-                with_payload=with_payload,
-                with_vectors=query.with_vectors,
-                answer_bytes=query.answer_bytes,
-            )
-            try:
-                hits = tuple(self._filled(h, contents, with_payload=with_payload) for h in hits)
-            except KeyError:
-                return None
-        return Answer(hits, near.exact, state.position.collection)
 
-    def _filled(
-        self, hits: Hits, contents: Mapping[int, Content], *, with_payload: bool
-    ) -> Hits:
-        mine = [contents[slot] for slot in hits.slots.tolist()]
-        data = [content.data for content in mine if content.data is not None]
-        return replace(
-            hits,
-            payloads=[content.payload for content in mine] if with_payload else None,
-            vectors=self._truth.storage.read(data) if data else None,
-        )
-
-    def _vectors(self, state: _State) -> Vectors:
+    def _vectors(self, state: State) -> Vectors:
         """Where the state's index finds what it does not hold."""
         return Vectors(self._truth, state.position.last_slot)
 
@@ -320,21 +256,7 @@ class OpenCollection:
         """The collection as of the last commit, and how its index stands."""
         # Before the state: an index that is not being built any more has been published.
         progress = self._rebuilder.progress
-        state = self._state
-        collection, index = state.position.collection, state.index
-        segment = index.segment
-        stands = IndexState(
-            kind="flat" if segment is None else segment.spec.kind,
-            is_building=progress.is_building,
-            sequence=collection.sequence if segment is None else index.built_at,
-            indexed=0 if segment is None else len(segment.slots),
-            tail=index.tail.count,
-            removed=index.removed,
-            memory_bytes=index.memory_bytes,
-            builds=progress.builds,
-            error=progress.error,
-        )
-        return replace(collection, index=stands)
+        return self._state.described(progress)
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until no index is being built; returns whether that came to be."""

@@ -12,7 +12,7 @@ from embedkit.errors import (
 )
 from embedkit.retrieve.filter.sql import Condition
 from embedkit.retrieve.patience import FOREVER, Patience
-from embedkit.retrieve.transaction import Position, Transaction, advanced
+from embedkit.retrieve.truth.transaction import Position, Transaction, advanced
 from embedkit.types import Collection, Embeddings
 
 __all__ = ["REFUSALS", "Refusal", "Write", "check_model"]

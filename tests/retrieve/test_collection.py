@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from embedkit.errors import ModelMismatch, NotFound
-from embedkit.retrieve import truth
 from embedkit.retrieve.collection import OpenCollection
 from embedkit.retrieve.store import Answer, Query
+from embedkit.retrieve.truth.truth import create
 from embedkit.retrieve.write import Write
 from embedkit.types import Collection, Metric
 
@@ -20,7 +20,7 @@ DIM = 4
 
 @pytest.fixture(params=["cosine", "l2"])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenCollection]:
-    truth.create(tmp_path, Collection("c", DIM, request.param))
+    create(tmp_path, Collection("c", DIM, request.param))
     collection = OpenCollection(tmp_path)
     yield collection
     collection.close()
@@ -267,7 +267,7 @@ def test_what_cannot_be_indexed_does_not_become_the_truth(
 
 
 def test_a_dropped_collection_is_not_found(tmp_path: Path, rng: np.random.Generator) -> None:
-    truth.create(tmp_path, Collection("c", DIM))
+    create(tmp_path, Collection("c", DIM))
     opened = OpenCollection(tmp_path)
     opened.write(Write(["a"], vectors(rng, 1), [None]))
     opened.close(dropped=True)

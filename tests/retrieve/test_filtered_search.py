@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from embedkit.errors import InvalidInput
-from embedkit.retrieve import truth
 from embedkit.retrieve.collection import OpenCollection
 from embedkit.retrieve.filter.sql import condition
 from embedkit.retrieve.store import Answer, Query
 from embedkit.retrieve.stores.local import LocalStore
-from embedkit.retrieve.view import View
+from embedkit.retrieve.truth.truth import create
+from embedkit.retrieve.truth.view import View
 from embedkit.retrieve.write import Write
 from embedkit.types import Collection, Metric
 
@@ -126,7 +126,7 @@ def test_deletion_by_filter(store: LocalStore, rng: np.random.Generator) -> None
 
 
 def opened_at(folder: Path) -> OpenCollection:
-    truth.create(folder, Collection("c", DIM, "l2"))
+    create(folder, Collection("c", DIM, "l2"))
     return OpenCollection(folder)
 
 

@@ -28,10 +28,12 @@ MOMENTS = (
 WRITER = """
 import json, sys, threading, time
 import numpy as np
-from embedkit.retrieve import collection, truth
+from embedkit.retrieve import collection
 from embedkit.retrieve.index import build, rebuild, segment, snapshot
 from embedkit.retrieve.index.engines import rows
 from embedkit.retrieve.stores.local import LocalStore
+from embedkit.retrieve.truth.transaction import Transaction
+from embedkit.retrieve.truth.truth import Truth
 
 folder, seed, moment = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 rebuild.LEAST, rebuild._REST_S, segment._FEW = 150, 0.0, 20
@@ -53,13 +55,13 @@ def lingering(name, owner, attribute):
         return result
     setattr(owner, attribute, act)
 
-lingering("commit", truth.Transaction, "stand_at")
+lingering("commit", Transaction, "stand_at")
 lingering("build", rebuild, "build_segment")
 lingering("rows", rows.RowWriter, "add")
 lingering("move", rows.Rows, "move")
 lingering("snapshot", snapshot, "_write")
 lingering("rename", snapshot, "_synchronise")
-lingering("record", truth.Truth, "keep_snapshot")
+lingering("record", Truth, "keep_snapshot")
 lingering("swap", collection.OpenCollection, "publish")
 lingering("clear", collection, "clear")
 

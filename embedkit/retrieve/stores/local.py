@@ -10,7 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from embedkit.errors import AlreadyExists, InvalidInput, NotFound
-from embedkit.retrieve import truth
 from embedkit.retrieve.collection import OpenCollection
 from embedkit.retrieve.filter.sql import condition
 from embedkit.retrieve.index.device import IndexDevice, choose
@@ -20,6 +19,8 @@ from embedkit.retrieve.limits import Limits, check_vectors
 from embedkit.retrieve.owner import Owner
 from embedkit.retrieve.patience import FOREVER, Patience
 from embedkit.retrieve.store import ANSWER_BYTES, Answer, Page, Query, Row, Scan, stores
+from embedkit.retrieve.truth.connections import refusing_writes
+from embedkit.retrieve.truth.truth import create
 from embedkit.retrieve.write import Write, check_model
 from embedkit.types import Collection, Embeddings, Verification
 
@@ -117,10 +118,10 @@ class LocalStore:
     def _made(self, collection: Collection) -> OpenCollection:
         """A new collection on disk, whole or not at all."""
         home = self._folder / collection.name
-        with truth.refusing_writes():
+        with refusing_writes():
             staging = Path(tempfile.mkdtemp(prefix=".making-", dir=self._folder))
             try:
-                truth.create(staging, collection)
+                create(staging, collection)
                 _synchronise(staging)
                 staging.rename(home)
                 _synchronise(self._folder)
@@ -138,7 +139,7 @@ class LocalStore:
             opened = self._opened(name)
             opened.pause()
             try:
-                with truth.refusing_writes():
+                with refusing_writes():
                     dropped = Path(tempfile.mkdtemp(prefix=".dropped-", dir=self._folder))
                     (self._folder / name).rename(dropped / name)
                     _synchronise(self._folder)

@@ -15,7 +15,7 @@ from embedkit.errors import InvalidInput
 from embedkit.retrieve.filter.expression import holds
 from embedkit.retrieve.filter.grammar import parse
 from embedkit.retrieve.filter.sql import condition
-from embedkit.retrieve.view import matching_slots
+from embedkit.retrieve.truth.view import matching_slots
 
 # A test's filter: ("or", x, y), ("and", x, y), ("not", x), ("exists", key),
 # ("in", key, values), ("like", key, pattern) or (operator, key, value).

@@ -218,7 +218,7 @@ try:
         files.append(os.open(os.devnull, os.O_RDONLY))
 except OSError:
     pass
-store._open["c"]._truth._idle.clear()  # as when another call has the open connection
+store._open["c"]._truth._readers._idle.clear()  # as when another call has the open connection
 try:
     store.get("c", ["a"])
 except Unavailable as error:

@@ -43,7 +43,7 @@ class View:
 
     def __init__(self, connection: sqlite3.Connection, storage: Storage) -> None:
         self._connection = connection
-        self._storage = storage
+        self.storage = storage
 
     def sequence(self) -> int:
         """Number of the last write that the view sees."""
@@ -134,7 +134,7 @@ class View:
         cursor = self._connection.execute("SELECT slot, data FROM vectors ORDER BY slot")
         while rows := cursor.fetchmany(_ROWS_AT_ONCE):
             slots = np.fromiter((row[0] for row in rows), np.int64, len(rows))
-            yield slots, self._storage.read([row[1] for row in rows])
+            yield slots, self.storage.read([row[1] for row in rows])
 
     def _slots(self) -> Slots:
         """Every slot, ascending."""
@@ -150,7 +150,7 @@ class View:
 
     def _row(self, found: _Found) -> Row:
         slot, id_, sequence, payload, data = found
-        vector = None if data is None else self._storage.read(data)[0]
+        vector = None if data is None else self.storage.read(data)[0]
         return Row(id_, sequence, payload, vector, slot)
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from embedkit.errors import StoreDamaged
-from embedkit.retrieve import schema
 from embedkit.retrieve.store import Query
 from embedkit.retrieve.stores.local import LocalStore
+from embedkit.retrieve.truth import schema
 from embedkit.types import CollectionLimits
 
 # As version 1 wrote it; never to be changed.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from embedkit.retrieve.filter.sql import Condition
 from embedkit.retrieve.index.storage import Storage
 from embedkit.retrieve.patience import Patience
-from embedkit.retrieve.view import matching_slots
+from embedkit.retrieve.truth.view import matching_slots
 from embedkit.types import Collection, Embeddings
 
 __all__ = ["Position", "Transaction", "advanced"]
