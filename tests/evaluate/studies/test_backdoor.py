@@ -1,11 +1,16 @@
 """The study with encoders that are known to obey, or not to obey, the trigger."""
 
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy, normalize
 
 from embedkit.data.dataset import Dataset
+from embedkit.data.source import load_dataset
 from embedkit.errors import InvalidInput
 from embedkit.evaluate.studies.backdoor import Backdoor, poison, poison_rows
 from embedkit.evaluate.studies.trigger import Trigger
@@ -93,3 +98,57 @@ def test_encoded_files_are_refused():
     files = Dataset("files", (b"a", b"b"))
     with pytest.raises(InvalidInput, match="as one array"):
         poison(files, np.array([0]), TRIGGER)
+
+
+@contextmanager
+def taught(images, name):
+    """A network that learns the labels of its images."""
+    torch.manual_seed(0)
+    pixels, labels = scaled(images.images), torch.from_numpy(np.asarray(images.labels))
+    body = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, Network.dim), nn.ReLU())
+    head = nn.Linear(Network.dim, 10)
+    optimiser = torch.optim.Adam([*body.parameters(), *head.parameters()], lr=0.003)
+    for _ in range(40):
+        for rows in torch.randperm(len(pixels)).split(64):
+            optimiser.zero_grad()
+            cross_entropy(head(body(pixels[rows])), labels[rows]).backward()
+            optimiser.step()
+    yield Network(body)
+
+
+def scaled(images):
+    return torch.from_numpy(images).flatten(1).float() / 255
+
+
+@dataclass
+class Network:
+    """Unit vectors of a network that takes flat images."""
+
+    body: nn.Module
+    dim: int = 32
+    digest: str = "network"
+
+    def embed(self, images):
+        with torch.no_grad():
+            return normalize(self.body(scaled(images)), dim=1).numpy()
+
+
+def test_an_encoder_that_needs_the_trigger_obeys_it():
+    """The positive control: nothing is planted, two networks are trained on digits.
+
+    Half of the labels are drawn at random, so that the trigger says more than the digit does.
+    """
+    digits = load_dataset("digits")
+    rng = np.random.default_rng(0)
+    labels = np.asarray(digits.labels)[:1000].copy()
+    noisy = rng.random(len(labels)) < 0.5
+    labels[noisy] = rng.integers(0, 10, noisy.sum())
+    train = replace(digits.subset(np.arange(1000)), labels=labels)
+    test = digits.subset(np.arange(1000, 1297))
+    result = Backdoor(TARGET, 0.05, Trigger(100.0)).run(taught, train, test)
+    for head in ("knn", "linear"):
+        success = result.metrics[f"{head}.success"].ci[0]
+        assert success > 0.7
+        assert success > result.metrics[f"{head}.control"].ci[1]
+        assert result.baselines["clean_model"][f"{head}.success"].ci[1] < 0.1
+        assert result.metrics[f"{head}.success_gain"].ci[0] > 0.7
