@@ -45,7 +45,8 @@ def _fashion(entry: Entry, table: Mapping[str, Row]) -> str:
         f"# {entry.name} on 10,000 images of Fashion-MNIST, as in docs/leaderboard.md.",
         "#",
         *_command(path, "data.source=fashion_mnist.npz", entry, "fashion"),
-        f"#   make reproduce RECIPE={path}",
+        f"#   make reproduce RECIPE={path} \\",
+        "#     REPRODUCE_ARGS='--set data.source=fashion_mnist.npz'",
     ]
     head += [f"#\n# {entry.note[0].upper()}{entry.note[1:]}."] if entry.note else []
     expected, words = _expected(entry, table)
