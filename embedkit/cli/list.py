@@ -4,15 +4,14 @@ import json
 
 import click
 
+from embedkit.encoders import PARTS
 from embedkit.registry import Registry
 
 REGISTRIES = {
     "objectives": Registry[object]("embedkit.train.objectives", "objective"),
     "augmentations": Registry[object]("embedkit.perturb.augmentations", "augmentation"),
     "presets": Registry[object]("embedkit.perturb.presets", "preset"),
-    "encoders": Registry[object](
-        "embedkit.encoders", "encoder", exclude=("encoder", "heads", "description")
-    ),
+    "encoders": Registry[object]("embedkit.encoders", "encoder", exclude=PARTS),
     "detectors": Registry[object]("embedkit.detect.detectors", "detector"),
     "attacks": Registry[object]("embedkit.evaluate.attacks", "attack"),
     "corruptions": Registry[object]("embedkit.evaluate.corruptions", "corruption"),

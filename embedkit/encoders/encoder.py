@@ -13,6 +13,7 @@ from typing import Annotated, NamedTuple, Protocol
 import torch
 from torch import nn
 
+from embedkit.encoders import PARTS
 from embedkit.errors import InvalidInput
 from embedkit.preprocess import InputSpec
 from embedkit.registry import Registry, configure
@@ -97,11 +98,7 @@ class Architecture(Protocol):
         ...
 
 
-encoders: Registry[type[Architecture]] = Registry(
-    "embedkit.encoders",
-    "encoder",
-    exclude=("encoder", "heads", "description", "folding", "patches", "transformer", "weights"),
-)
+encoders: Registry[type[Architecture]] = Registry("embedkit.encoders", "encoder", exclude=PARTS)
 
 
 class Encoder(nn.Module):
