@@ -25,7 +25,7 @@ from embedkit.retrieve.store import ANSWER_BYTES, Answer, Page, Query, Row, Scan
 from embedkit.retrieve.truth.transaction import Position
 from embedkit.retrieve.truth.truth import Truth
 from embedkit.retrieve.truth.vectors import Vectors
-from embedkit.retrieve.write import REFUSALS, Write, check_model
+from embedkit.retrieve.write import Write, check_model
 from embedkit.types import Collection, Verification
 
 __all__ = ["OpenCollection"]
@@ -110,7 +110,7 @@ class OpenCollection:
                 return
             raise
         for write, answer in zip(batch, answers, strict=True):
-            if isinstance(answer, REFUSALS):
+            if isinstance(answer, Exception):
                 write.outcome.set_exception(answer)
             else:
                 write.outcome.set_result(answer)
@@ -247,10 +247,19 @@ class OpenCollection:
             break
         if count != state.position.collection.count:
             problems.append(f"{state.position.collection.count} vectors counted, {count} found")
-        problems += self._truth.check()
-        if digest := self._truth.snapshot():
-            problems += [text for text in [check_snapshot(self.folder, digest)] if text]
+        problems += self._truth.check() + self._snapshot_problems()
+        self._notice_damage(state.index)
         return Verification(sequence, count, tuple(problems))
+
+    def _snapshot_problems(self) -> list[str]:
+        """What is wrong with the snapshot that belongs to the truth, if there is one."""
+        while digest := self._truth.snapshot():
+            problem = check_snapshot(self.folder, digest)
+            if not problem:
+                break
+            if self._truth.snapshot() == digest:  # else another has taken its place meanwhile
+                return [problem]
+        return []
 
     def inspected(self) -> Collection:
         """The collection as of the last commit, and how its index stands."""

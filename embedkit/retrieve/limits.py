@@ -1,6 +1,7 @@
 """What a store accepts: one place for every check of a request's content."""
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -104,7 +105,9 @@ class Limits:
         self.check_count(len(ids))
         for i in ids:
             if not isinstance(i, str) or not i or "\0" in i:
-                raise InvalidInput(f"expected ids that are non-empty text, got {i!r}")
+                raise InvalidInput(f"expected ids of text without NUL, not empty, got {i!r}")
+            if not i.isascii() and any("\ud800" <= c <= "\udfff" for c in i):
+                raise InvalidInput(f"expected ids of whole characters, got {i!r}")
             if len(i) * 4 > self.id_bytes and len(i.encode()) > self.id_bytes:
                 raise InvalidInput(
                     f"expected ids of at most {self.id_bytes} bytes, got {i[:40]!r}... of "
@@ -154,8 +157,13 @@ class Limits:
         try:
             text = bytes(payload).decode()
             value = json.loads(
-                text, parse_constant=_refuse_constant, object_pairs_hook=_each_key_once
+                text,
+                parse_float=_finite,
+                parse_constant=_refuse_constant,
+                object_pairs_hook=_each_key_once,
             )
+            if "\\u" in text:  # half a character, which UTF-8 does not have
+                json.dumps(value, ensure_ascii=False).encode()
             _check_levels(text, value)
         except (ValueError, RecursionError) as error:
             raise InvalidInput(
@@ -232,6 +240,13 @@ def check_vectors(vectors: Embeddings, dim: int, metric: Metric) -> None:
 def _first(mask: npt.ArrayLike) -> int:
     """Index of the first true value."""
     return int(np.flatnonzero(mask)[0])
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is beyond what numbers are read as")
+    return value
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -1,5 +1,6 @@
 """One committed state of a collection in memory, and the answers made from it."""
 
+import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -16,12 +17,12 @@ from embedkit.retrieve.store import Answer, Hits, Query
 from embedkit.retrieve.truth.transaction import Position, Transaction
 from embedkit.retrieve.truth.truth import Truth
 from embedkit.retrieve.truth.view import Content, View
-from embedkit.retrieve.write import REFUSALS, Refusal, Write
+from embedkit.retrieve.write import Write
 from embedkit.types import Collection, IndexState
 
 __all__ = ["Answered", "State"]
 
-Answered = tuple[int, Collection] | Refusal
+Answered = tuple[int, Collection] | Exception
 """How many ids of a write existed before, and the collection after it; or why it is refused."""
 
 
@@ -56,7 +57,7 @@ class State:
     has_payloads: bool
 
     def after(self, batch: list[Write], transaction: Transaction, storage: Storage) -> After:
-        """Apply writes in order, in the truth and in memory; what is refused changes nothing.
+        """Apply writes in order, in the truth and in memory; one that fails changes nothing.
 
         Args:
             batch: Of the collection.
@@ -69,8 +70,11 @@ class State:
         gone: list[int] = []
         for write in batch:
             try:
-                moved, emptied = write.apply(transaction, position)
-            except REFUSALS as error:
+                with transaction.part():
+                    moved, emptied = write.apply(transaction, position)
+            except (sqlite3.Error, OSError):  # the disk refuses all of them
+                raise
+            except Exception as error:
                 answers.append(error)
                 continue
             if write.vectors is not None:

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 
 from embedkit.errors import (
-    Cancelled,
     CollectionFull,
-    DeadlineExceeded,
+    InvalidInput,
     ModelMismatch,
     SequenceConflict,
 )
@@ -15,12 +14,10 @@ from embedkit.retrieve.patience import FOREVER, Patience
 from embedkit.retrieve.truth.transaction import Position, Transaction, advanced
 from embedkit.types import Collection, Embeddings
 
-__all__ = ["REFUSALS", "Refusal", "Write", "check_model"]
+__all__ = ["Write", "check_model"]
 
-Refusal = ModelMismatch | SequenceConflict | CollectionFull | Cancelled | DeadlineExceeded
-"""What a write is refused for by itself, before it has changed anything."""
-
-REFUSALS = (ModelMismatch, SequenceConflict, CollectionFull, Cancelled, DeadlineExceeded)
+# "sha256:" and 64 digits are 71.
+_LONGEST_DIGEST = 256
 
 
 class Write:
@@ -107,8 +104,14 @@ def check_model(collection: Collection, model_digest: str) -> None:
     """Refuse vectors of another model than the collection's, where both are known.
 
     Raises:
+        InvalidInput: If a digest is too long to be kept with the collection.
         ModelMismatch: If they differ.
     """
+    if len(model_digest) > _LONGEST_DIGEST:
+        raise InvalidInput(
+            f"expected a model digest of at most {_LONGEST_DIGEST} characters, got "
+            f"{len(model_digest)}"
+        )
     if model_digest and collection.model_digest and model_digest != collection.model_digest:
         raise ModelMismatch(
             f"expected vectors of the model {collection.model_digest} that filled "

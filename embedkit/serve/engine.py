@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from embedkit.bundle import find_bundle, latest_bundles
+from embedkit.bundle import Bundle, find_bundle, latest_bundles
 from embedkit.errors import (
+    BundleDamaged,
     DeadlineExceeded,
     EmbedkitError,
     InvalidInput,
@@ -132,6 +133,7 @@ class Engine:
             threads=self.threads,
             allow_cpu_fallback=config.allow_cpu_fallback,
         )
+        _check_place(path, local.bundle)
         model = LoadedModel(
             local, self._decoder, config.limits, self._observe, sessions=config.sessions
         )
@@ -275,6 +277,20 @@ def _table(models: Mapping[tuple[str, str], LoadedModel]) -> _Table:
     ordered = {key: models[key] for key in order}
     # The last one of a name is its highest version.
     return _Table(ordered, {name: model for (name, _), model in ordered.items()})
+
+
+def _check_place(path: Path, bundle: Bundle) -> None:
+    """Refuse a bundle that lies where another one is looked for."""
+    place, is_really = (
+        path.absolute().parts[-2:],
+        (bundle.manifest.name, str(bundle.manifest.version)),
+    )
+    if place != is_really:
+        raise BundleDamaged(
+            f"expected the bundle {':'.join(place)} in {path}, got {':'.join(is_really)}; its "
+            f"folder has to be {'/'.join(is_really)}: move it there, or export it anew with "
+            "--name"
+        )
 
 
 def choose_bundles(models: Path, names: Sequence[str]) -> list[Path]:

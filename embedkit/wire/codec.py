@@ -119,7 +119,10 @@ def decode_tensor(
         raise InvalidInput(
             f"expected {expected} bytes for shape {shape} of {name}, got {len(data)}"
         )
-    array = np.frombuffer(data, dtype=dtype).reshape(shape)
+    try:
+        array = np.frombuffer(data, dtype=dtype).reshape(shape)
+    except ValueError as error:  # an axis of 0 beside one beyond what any array has
+        raise InvalidInput(f"expected a shape that an array can have, got {shape}") from error
     if code == tensor_pb2.INT8 and message.scale:
         return array.astype(np.float32) * np.float32(message.scale)
     return array

@@ -18,6 +18,7 @@ from embedkit.data.records.file import read_records
 from embedkit.errors import AlreadyExists, CollectionFull, InvalidInput, NotFound
 from embedkit.preprocess import InputSpec
 from embedkit.serve.server import running_server
+from embedkit.types import CollectionLimits
 
 SIDE = 4
 Run = Callable[..., Result]
@@ -199,7 +200,7 @@ def test_a_collection_goes_to_a_file_and_back(
 ) -> None:
     if suffix == ".parquet":
         pytest.importorskip("pyarrow", reason="needs embedkit[parquet]")
-    ok(run("create", "a", "--model", "pixels"))
+    ok(run("create", "a", "--model", "pixels", "--max-vectors", "50"))
     ok(run("add", "a", str(photos)))
     file = tmp_path / f"records{suffix}"
     assert "wrote 10 records" in ok(run("export", "a", str(file)))
@@ -207,8 +208,10 @@ def test_a_collection_goes_to_a_file_and_back(
     assert "a holds 10" in ok(run("import", "a", str(file)))
     again = tmp_path / f"again{suffix}"
     ok(run("export", "b", str(again)))
-    with read_records(file) as (made, first), read_records(again) as (_, second):
+    with read_records(file) as (made, first), read_records(again) as (again_made, second):
         assert (made.dim, made.metric, made.model) == (48, "cosine", "pixels")
+        assert made.limits == CollectionLimits(vectors=50)
+        assert (again_made.model, again_made.limits) == (made.model, made.limits)
         for one, other in zip(first, second, strict=True):
             assert one.vector is not None
             assert other.vector is not None
@@ -334,3 +337,12 @@ def test_limits_and_the_state_of_the_index_are_shown(run: Run, photos: Path) -> 
     assert (facts["count"], facts["limits"]) == (0, {"vectors": 9, "payload_bytes": 0})
     assert (facts["index"]["kind"], facts["index"]["is_building"]) == ("flat", False)
     assert run("create", "d", "--dim", "3", "--max-vectors", "0").exit_code == 2
+
+
+def test_a_refused_import_leaves_no_collection(run: Run, tmp_path: Path) -> None:
+    ok(run("create", "a", "--dim", "2"))
+    file = tmp_path / "a.jsonl"
+    ok(run("export", "a", str(file)))
+    file.write_text(file.read_text() + '{"id": "", "vector": [1, 2]}\n')
+    assert isinstance(run("import", "b", str(file)).exception, InvalidInput)
+    assert isinstance(run("stats", "b").exception, NotFound)

@@ -281,3 +281,32 @@ def test_a_dropped_collection_is_not_found(tmp_path: Path, rng: np.random.Genera
     ):
         with pytest.raises(NotFound, match="dropped"):
             act()
+
+
+def test_a_write_that_fails_leaves_the_others_of_its_commit_alone(
+    opened: OpenCollection, rng: np.random.Generator
+) -> None:
+    """Its statements run in part: the first id is written before SQLite refuses the second."""
+    rows = vectors(rng, 6)
+    good = Write(["a"], rows[:1], [None])
+    bad = Write(["a", "half \ud800"], rows[1:3], [None, None])
+    late = Write(["b"], rows[3:4], [None])
+    opened._commit([good, bad, late])
+    with pytest.raises(UnicodeEncodeError):
+        bad.outcome.result()
+    assert good.outcome.result()[1].sequence == 1
+    assert late.outcome.result()[1].sequence == 2
+    a, b = opened.get(["a", "b"], with_vectors=True)
+    assert a is not None
+    assert b is not None
+    assert np.array_equal(np.stack([a.vector, b.vector]), rows[[0, 3]])
+    assert opened.described.count == 2
+    assert opened.verify().problems == ()
+
+
+def test_a_sequence_beyond_those_of_sqlite_is_after_everything(
+    opened: OpenCollection, rng: np.random.Generator
+) -> None:
+    for number in (2**63 - 1, 2**63, 2**64 - 1):
+        opened.write(Write(["a"], vectors(rng, 1), [None], if_sequence=number))
+    assert opened.described.sequence == 3

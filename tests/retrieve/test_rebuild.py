@@ -331,3 +331,21 @@ def test_parameters_are_checked_against_the_kind(
         store.search("c", Query(vectors(rng, 1), k=1, params=SearchParams(nprobe=3)))
     with pytest.raises(InvalidInput, match="did you mean 'hnsw'"):
         store.create(Collection("d", DIM, "l2", "hnws"))
+
+
+def test_verification_names_a_file_of_vectors_that_is_damaged(
+    store: LocalStore, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    base = vectors(rng, 400)
+    store.create(Collection("c", DIM, "l2", "sq8"))
+    store.upsert("c", names(400), base)
+    store.wait_until_built("c", 60)
+    store.close()
+    (path,) = (tmp_path / "data/collections/c").glob("index-*.rows")
+    content = path.read_bytes()
+    path.write_bytes(content[:-100] + bytes([content[-100] ^ 1]) + content[-99:])
+    store.__init__(tmp_path / "data")  # type: ignore[misc]
+    assert "file of whole vectors is damaged" in store.verify("c").problems[0]
+    store.wait_until_built("c", 60)
+    assert stands(store, "c").builds == 1
+    assert store.verify("c").problems == ()

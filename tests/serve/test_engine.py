@@ -2,6 +2,7 @@
 
 import functools
 import io
+import shutil
 import threading
 import time
 
@@ -324,3 +325,14 @@ def test_a_bundle_with_other_golden_embeddings_is_not_served(tmp_path, write_tin
 def test_threads_out_of_range_are_refused():
     with pytest.raises(InvalidInput, match="at least 0"):
         EngineConfig(threads=-1)
+
+
+def test_a_bundle_in_the_place_of_another_is_refused(tmp_path, write_tiny):
+    write_tiny(tmp_path, name="one")
+    engine = Engine(EngineConfig(BatchLimits(4, 16), threads=1))
+    for place in ("other/1", "one/7"):
+        shutil.copytree(tmp_path / "one" / "1", tmp_path / place)
+        with pytest.raises(BundleDamaged, match="one/1: move it there"):
+            engine.load(tmp_path / place)
+    assert engine.models == ()
+    engine.close(10)

@@ -129,3 +129,10 @@ def test_vectors_default_to_float32_and_other_dtypes_are_refused(rng):
     assert half.data == vectors.astype(np.float16).tobytes()
     with pytest.raises(InvalidInput, match="FLOAT16"):
         vectors_in(vectors, tensor_pb2.INT64)
+
+
+@pytest.mark.parametrize("shape", [(2**62, 0), (0, 2**62), (0, 2**62, 2**62)])
+def test_no_bytes_of_an_impossible_shape_are_refused(shape):
+    message = tensor_pb2.Tensor(dtype=tensor_pb2.FLOAT32, shape=shape)
+    with pytest.raises(InvalidInput, match="shape that an array can have"):
+        decode_tensor(message, axes=" ".join("abc"[: len(shape)]), dtypes=("float32",))

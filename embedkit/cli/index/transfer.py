@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import click
 
 from embedkit.cli.connection import Target, connected
+from embedkit.errors import EmbedkitError
 
 if TYPE_CHECKING:
     from embedkit.client.items import Batch
-    from embedkit.types import Record
+    from embedkit.client.sync import Client
+    from embedkit.types import Collection, Record
 
 __all__ = ["export", "load"]
 
@@ -46,25 +48,42 @@ def export(target: Target, name: str, file: Path, query_filter: str) -> None:
 def load(target: Target, name: str, file: Path) -> None:
     """Store the records of FILE, which index export wrote, in the collection NAME.
 
-    The collection is made as it was if there is none of this name; else existing ids are
-    replaced. A model's vectors go only where that model's are.
+    The collection is made as it was if there is none of this name (without its model if the
+    server has none of that name); else existing ids are replaced. A model's vectors go only
+    where that model's are.
     """
     from embedkit.data.records.file import read_records
 
     with read_records(file) as (collection, records), target.connect() as client:
-        if name not in {c.name for c in client.collections()}:
-            client.create_collection(
-                name,
-                dim=collection.dim,
-                metric=collection.metric,
-                kind=collection.kind,
-                storage=collection.storage,
-            )
-        batches = _batches(records)
-        for _ in client.upsert_stream(name, batches, model_digest=collection.model_digest):
-            pass
+        is_new = name not in {c.name for c in client.collections()}
+        if is_new:
+            _make(client, name, collection)
+        try:
+            batches = _batches(records)
+            for _ in client.upsert_stream(name, batches, model_digest=collection.model_digest):
+                pass
+        except EmbedkitError:
+            if is_new and not client.describe(name).count:
+                client.drop_collection(name)
+            raise
         count = client.describe(name).count
     click.echo(f"stored {file}; {name} holds {count:,}")
+
+
+def _make(client: "Client", name: str, was: "Collection") -> None:
+    """Make a collection as another one was; without its model where that is not served."""
+    served = {model.name for model in client.models()}
+    if was.model and was.model not in served:
+        click.echo(f"no model {was.model} here: {name} is made without one", err=True)
+    client.create_collection(
+        name,
+        dim=was.dim,
+        metric=was.metric,
+        kind=was.kind,
+        storage=was.storage,
+        model=was.model if was.model in served else "",
+        limits=was.limits,
+    )
 
 
 def _batches(records: "Iterator[Record]") -> "Iterator[Batch]":

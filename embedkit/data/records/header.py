@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import get_args
 
 from embedkit.errors import InvalidInput
-from embedkit.types import Collection, Metric
+from embedkit.types import Collection, CollectionLimits, Metric
 
 __all__ = ["payload_of", "read_header", "written_header", "written_payload"]
 
@@ -18,11 +18,14 @@ _FIELDS: dict[str, type] = {
     "model": str,
     "model_digest": str,
 }
+# Files of earlier versions have none.
+_LIMITS = {"max_vectors": "vectors", "max_payload_bytes": "payload_bytes"}
 
 
 def written_header(collection: Collection) -> dict[str, str | int]:
     """The collection without what is counted anew."""
-    return {name: getattr(collection, name) for name in _FIELDS}
+    fields = {name: getattr(collection, name) for name in _FIELDS}
+    return {**fields, **{key: getattr(collection.limits, n) for key, n in _LIMITS.items()}}
 
 
 def read_header(value: object) -> Collection:
@@ -38,7 +41,12 @@ def read_header(value: object) -> Collection:
             f"expected a collection's {', '.join(_FIELDS)} before its records, got others "
             f"({', '.join(wrong) or fields['metric']}); is it a file of embedkit index export?"
         )
-    return Collection(**{name: fields[name] for name in _FIELDS})
+    limits = {name: fields.get(key, 0) for key, name in _LIMITS.items()}
+    if not all(isinstance(value, int) for value in limits.values()):
+        raise InvalidInput(f"expected {', '.join(_LIMITS)} as numbers, got {limits}")
+    return Collection(
+        **{name: fields[name] for name in _FIELDS}, limits=CollectionLimits(**limits)
+    )
 
 
 def written_payload(payload: dict[str, object] | None) -> str:

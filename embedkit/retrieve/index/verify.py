@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from embedkit.retrieve.index.blocks import Slots
+from embedkit.retrieve.index.engines.rows import RowsDamagedError
 from embedkit.retrieve.index.layered import LayeredIndex
 from embedkit.retrieve.index.scoring import prepared
 from embedkit.types import Embeddings
@@ -28,6 +29,7 @@ def differences(
         How many vectors the truth has, and what is wrong.
     """
     count, missing, other = 0, 0, 0
+    problems = []
     for slots, vectors in truth:
         count += len(slots)
         rows = prepared(vectors, index.tail.metric)
@@ -44,10 +46,12 @@ def differences(
             is_other = error > index.segment.largest_error + _ROUNDING
             kept = index.segment.rows
             if kept is not None and not kept.is_damaged:
-                is_other |= (kept.read(places[alive]) != rows[there][alive]).any(axis=1)
+                try:
+                    is_other |= (kept.read(places[alive]) != rows[there][alive]).any(axis=1)
+                except RowsDamagedError as error:
+                    problems.append(f"the file of whole vectors is damaged: {error}")
             other += int(is_other.sum())
         missing += len(slots) - found
-    problems = []
     if missing:
         problems.append(f"{missing} vectors of the truth are not in the index")
     if other:

@@ -2,7 +2,8 @@
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from embedkit.retrieve.filter.sql import Condition
@@ -12,6 +13,8 @@ from embedkit.retrieve.truth.view import matching_slots
 from embedkit.types import Collection, Embeddings
 
 __all__ = ["Position", "Transaction", "advanced"]
+
+_LARGEST = (1 << 63) - 1
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,19 @@ class Transaction:
     def __init__(self, connection: sqlite3.Connection, storage: Storage) -> None:
         self._connection = connection
         self._storage = storage
+
+    @contextmanager
+    def part(self) -> Iterator[None]:
+        """Undo the statements of a block that raises, and none of those before it."""
+        self._connection.execute("SAVEPOINT part")
+        try:
+            yield
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK TO part")
+                self._connection.execute("RELEASE part")
+            raise
+        self._connection.execute("RELEASE part")
 
     def remove(self, ids: Sequence[str]) -> list[int]:
         """Delete ids; returns the slots that they had."""
@@ -57,6 +73,8 @@ class Transaction:
 
     def written_after(self, sequence: int, ids: Sequence[str]) -> tuple[str, int] | None:
         """One of the ids that was written after a number, with its own, or None."""
+        if sequence > _LARGEST:  # as large as SQLite has
+            return None
         found: tuple[str, int] | None = self._connection.execute(
             "SELECT id, sequence FROM items WHERE sequence > ? "
             "AND id IN (SELECT value FROM json_each(?)) LIMIT 1",
