@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from embedkit.bundle import Bundle
 from embedkit.errors import InvalidInput, ModelMismatch, NotFound
-from embedkit.evaluate.attack import attacks
 from embedkit.evaluate.context import Context, Which
 from embedkit.evaluate.measurement.checks import class_problem
 from embedkit.evaluate.measurement.partial import attempt
@@ -31,6 +30,7 @@ from embedkit.evaluate.measurement.trial.results import (
 from embedkit.evaluate.measurement.trial.running import (
     attack_everywhere,
     check_runs,
+    known_threats,
     needs_gradient,
     threats_of,
 )
@@ -74,23 +74,29 @@ class Robustness:
     """
 
     def metric_names(self, context: Context) -> tuple[str, ...]:
-        """Every metric that it may give here."""
+        """Every metric that it may give here.
+
+        Raises:
+            InvalidInput: If no attack knows one of the norms, or a setting is impossible.
+        """
+        options = context.options
         names = []
         for head in heads_of(context):
-            names += [f"{_prefix(head)}accuracy", f"{_prefix(head)}checks_failed"]
-            for threat in threats_of(context.options):
-                names.append(f"{_prefix(head)}worst.{threat.name}.accuracy")
-                names += [
-                    f"{_prefix(head)}{attack}.{threat.name}.{kind}"
-                    for attack in context.options.attacks
-                    for kind in kinds_of(attack)
-                ]
+            prefix = _prefix(head)
+            names += [f"{prefix}accuracy", f"{prefix}checks_failed"]
+            if len(options.attacks) > 1:
+                names += [f"{prefix}worst.{t.name}.accuracy" for t in threats_of(context)]
+            names += [
+                f"{prefix}{attack}.{threat.name}.{kind}"
+                for attack in options.attacks
+                for threat in known_threats(attack, context)
+                for kind in kinds_of(attack)
+            ]
         return tuple(names)
 
     def run(self, context: Context) -> TaskResult:
         """Attack, verify, and check that the attacks deserve the name."""
-        for name in context.options.attacks:
-            attacks.get(name)
+        threats_of(context)
         heads, problem = heads_of(context), class_problem(context)
         warnings: list[str] = []
         if problem:
@@ -101,6 +107,8 @@ class Robustness:
         surrogate = None
         if any(map(needs_gradient, context.options.attacks)):
             surrogate = attempt("white-box attack", partial(_twin, context), warnings)
+        if surrogate is None and all(map(needs_gradient, context.options.attacks)):
+            return skipped("robustness", warnings[-1])
         parts = [_attack_head(context, head, surrogate, warnings) for head in heads]
         found = [part for part in parts if part is not None]
         if not found:
@@ -142,7 +150,12 @@ def _attack_prepared(
     prefix, options, names = _prefix(head), context.options, context.train.class_names
     warnings += _few_images(trial, context, prefix)
     wanted = [a for a in options.attacks if surrogate is not None or not needs_gradient(a)]
+    known = len(warnings)
     everything = attack_everywhere(trial, wanted, context, warnings)
+    if not everything.runs:
+        why = "; ".join(warnings[known:]) or f"{', '.join(options.attacks)} cannot run"
+        warnings.append(f"no attack on {head}: {why}")
+        return None
     extra = everything.extra
     if options.attack_checks:
         extra = check_runs(trial, everything, context)

@@ -163,3 +163,16 @@ def test_stages_are_a_row_of_shares_from_the_twin_to_the_server(trial):
     )
     # 100 of the 125 images examined are handled.
     assert figures["stages"]["rows"] == [["pgd, radius 8", "0.320", "", "0.400", "0.400", ""]]
+
+
+def test_a_check_that_nothing_exercised_is_not_among_them(trial):
+    names = [c.name for c in sanity_checks(trial, {}, NOISE, Extra(flips=0.0))]
+    assert names == ["the model decides alike when asked again"]
+    one = {"square": {"8": attacked(30, 8)}}
+    names = [c.name for c in sanity_checks(trial, one, NOISE, Extra())]
+    assert names == [
+        "attacked images are inside the threat",
+        "attacks fool more images than random noise",
+    ]
+    apart = {"pgd": {"4": attacked(30, 4)}, "square": {"8": attacked(30, 8)}}
+    assert [c.name for c in sanity_checks(trial, apart, NOISE, WHITE)] == names

@@ -13,7 +13,9 @@ from embedkit.data.dataset import Dataset
 from embedkit.encoders.encoder import build_encoder
 from embedkit.errors import InvalidInput, ModelChanged
 from embedkit.evaluate.context import Context, Options
+from embedkit.evaluate.gate import parse_gate
 from embedkit.evaluate.measurement.trial.prepare import prepare_trial
+from embedkit.evaluate.run import evaluate
 from embedkit.evaluate.surrogate import TorchEmbedder, twin
 from embedkit.evaluate.tasks.robustness import Robustness
 from embedkit.preprocess import InputSpec
@@ -346,3 +348,80 @@ def test_the_bundles_ood_decision_is_attacked_from_both_sides(source, exported):
     known = result.metrics["ood_known.apgd_decision.32.accuracy"]
     assert known.value <= result.metrics["ood_known.accuracy"].value
     assert known.n == 12
+
+
+def test_a_norm_that_no_attack_knows_is_refused_with_those_that_do(context):
+    options = replace(OPTIONS, norms=("patch",))
+    wrong = replace(context, options=options)
+    message = (
+        "expected an attack that knows the norm patch, got pgd, square; attacks that do: patch"
+    )
+    with pytest.raises(InvalidInput, match=message):
+        Robustness().run(wrong)
+    for gate in ("robustness.checks_failed<=0", "robustness.accuracy>=0.1"):
+        with pytest.raises(InvalidInput, match=message):
+            evaluate(wrong, ("robustness",), gates=[parse_gate(gate, ("robustness",))])
+
+
+def test_a_norm_beside_others_that_no_attack_knows_is_named(context):
+    options = replace(
+        OPTIONS,
+        attack_images=12,
+        attacks=("square",),
+        radii_255=(8.0,),
+        norms=("linf", "patch"),
+    )
+    beside = replace(context, bundle=None, options=replace(options, baselines=False))
+    result = Robustness().run(beside)
+    (warning,) = [w for w in result.warnings if w.startswith("no patch")]
+    assert warning == ("no patch: none of the attacks square knows it; attacks that do: patch")
+    names = Robustness().metric_names(beside)
+    assert not any("patch" in name or "worst" in name for name in names)
+    gate = parse_gate("robustness.square.patch_8.accuracy>=0", ("robustness",))
+    with pytest.raises(InvalidInput, match="unknown metric"):
+        evaluate(beside, ("robustness",), gates=[gate])
+    # One radius and no gradient: inside the threat, above noise, alike when asked again.
+    assert result.metrics["checks_failed"].n == 3
+
+
+def test_attacks_by_gradient_alone_need_a_bundle(context):
+    blind = replace(
+        context,
+        bundle=None,
+        without_bundle="none here",
+        options=replace(OPTIONS, attacks=("pgd",)),
+    )
+    result = Robustness().run(blind)
+    assert (result.status, result.metrics) == ("skipped", {})
+    assert "no white-box attack: expected the model's bundle" in result.warnings[0]
+
+
+def test_a_head_that_no_attack_could_be_run_on_is_no_result(context):
+    # A cosine has no scores of classes.
+    options = replace(OPTIONS, attack_images=6, attacks=("apgd_ce",), heads=("cosine",))
+    with pytest.raises(InvalidInput, match="no attack on cosine: no apgd_ce: expected"):
+        Robustness().run(replace(context, options=options))
+
+
+def test_the_ood_head_needs_a_detector(context):
+    options = replace(
+        OPTIONS, attack_images=6, attacks=("square",), radii_255=(8.0,), attack_checks=False
+    )
+    alone = replace(context, options=replace(options, heads=("ood",)))
+    with pytest.raises(InvalidInput, match="expected a bundle with a detector"):
+        Robustness().run(alone)
+    beside = replace(context, options=replace(options, heads=("knn", "ood")))
+    result = Robustness().run(beside)
+    assert result.status == "ok"
+    assert any(
+        w.startswith("no attack on ood_known: expected a bundle") for w in result.warnings
+    )
+
+
+def test_a_patch_larger_than_the_image_is_refused(context):
+    options = replace(OPTIONS, attacks=("patch",), norms=("patch",), patch_sides_px=(4, 9))
+    message = "a patch of at most 8 pixels, because the model takes images of 8 x 8, got 9"
+    large = replace(context, options=options)
+    for ask in (Robustness().run, Robustness().metric_names):
+        with pytest.raises(InvalidInput, match=message):
+            ask(large)

@@ -24,6 +24,7 @@ __all__ = [
     "Everything",
     "attack_everywhere",
     "check_runs",
+    "known_threats",
     "make_attack",
     "needs_gradient",
     "threats_of",
@@ -53,17 +54,20 @@ class Everything:
     extra: Extra
 
 
-def threats_of(options: Options) -> tuple[Threat, ...]:
-    """Every threat of a run: by norm, smallest first.
+def threats_of(context: Context) -> tuple[Threat, ...]:
+    """Every threat of a run that one of its attacks knows: by norm, smallest first.
 
     Raises:
-        InvalidInput: If there is none, or a norm is unknown.
+        InvalidInput: If there is none, a norm is unknown, or a patch is larger than an image.
     """
+    options = context.options
     found: list[Threat] = []
     limit = options.square_queries
     for norm in dict.fromkeys(options.norms):
         if norm == "patch":
-            found += [Threat.patch(side, limit) for side in sorted(set(options.patch_sides_px))]
+            sides = sorted(set(options.patch_sides_px))
+            _check_sides(sides, context)
+            found += [Threat.patch(side, limit) for side in sides]
         elif norm in NORMS:
             radii = options.radii_255 if norm == "linf" else options.l2_radii_255
             found += [Threat(norm, radius, limit) for radius in sorted(set(radii))]
@@ -71,7 +75,39 @@ def threats_of(options: Options) -> tuple[Threat, ...]:
             raise InvalidInput(f"expected a norm of {', '.join(NORMS)}, got {norm!r}")
     if not found:
         raise InvalidInput("expected at least one radius to attack at, got none")
-    return tuple(found)
+    known = {norm for name in options.attacks for norm in attacks.get(name).norms}
+    if not any(threat.norm in known for threat in found):
+        norms = tuple(dict.fromkeys(threat.norm for threat in found))
+        raise InvalidInput(
+            f"expected an attack that knows the norm {' or '.join(norms)}, got "
+            f"{', '.join(options.attacks)}; attacks that do: {_attacks_under(norms)}"
+        )
+    return tuple(threat for threat in found if threat.norm in known)
+
+
+def known_threats(name: str, context: Context) -> tuple[Threat, ...]:
+    """The threats of a run that an attack knows."""
+    norms = attacks.get(name).norms
+    return tuple(threat for threat in threats_of(context) if threat.norm in norms)
+
+
+def _check_sides(sides: Sequence[int], context: Context) -> None:
+    """A patch larger than the image would be a whole new image."""
+    spec = context.spec
+    shorter = min(spec.height, spec.width)
+    if sides and sides[-1] > shorter:
+        raise InvalidInput(
+            f"expected a side of a patch of at most {shorter} pixels, because the model takes "
+            f"images of {spec.height} x {spec.width}, got {sides[-1]}; give smaller ones "
+            "(--patch-side)"
+        )
+
+
+def _attacks_under(norms: Sequence[str]) -> str:
+    """The attacks that know one of the norms."""
+    return ", ".join(
+        name for name in attacks.names() if not attacks.get(name).norms.isdisjoint(norms)
+    )
 
 
 def needs_gradient(name: str) -> bool:
@@ -97,14 +133,23 @@ def attack_everywhere(
         trial: What is attacked.
         names: Attacks; those by gradient need the trial's twin.
         context: Settings, seed and progress.
-        warnings: Appended to where an attack cannot be run.
+        warnings: Appended to where an attack cannot be run, or no attack knows a norm.
+
+    Raises:
+        InvalidInput: If none of the run's attacks knows one of its norms.
     """
-    threats = threats_of(context.options)
+    threats = threats_of(context)
+    for norm in dict.fromkeys(context.options.norms):
+        if norm not in {threat.norm for threat in threats}:
+            warnings.append(
+                f"no {norm}: none of the attacks {', '.join(context.options.attacks)} knows "
+                f"it; attacks that do: {_attacks_under([norm])}"
+            )
     noise = _under(trial, [RandomNoise()], threats, context, "random noise")
     runs: dict[str, Runs] = {}
     for name in names:
         methods = make_attack(name, context.options)
-        known = [t for t in threats if all(t.norm in m.norms for m in methods)]
+        known = known_threats(name, context)
         if not known:
             norms = sorted({t.norm for t in threats})
             warnings.append(f"no {name}: it does not know {' or '.join(norms)}")

@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 from embedkit.evaluate.measurement.trial.attacking import Attacked, Runs, Trial
+from embedkit.types import Scores
 
 __all__ = ["Check", "Extra", "check_table", "sanity_checks"]
 
@@ -26,7 +27,7 @@ class Check:
     """One check.
 
     Attributes:
-        name: What should hold.
+        name: What should hold; something put it to the test.
         problems: A sentence for each place where it does not; none if it holds.
     """
 
@@ -58,7 +59,7 @@ class Extra:
 def sanity_checks(
     trial: Trial, runs: Mapping[str, Runs], noise: Runs, extra: Extra
 ) -> list[Check]:
-    """Return every check that can be made of these runs.
+    """Return every check that these runs put to the test.
 
     Args:
         trial: What was attacked.
@@ -68,36 +69,61 @@ def sanity_checks(
     """
     white = {name: runs[name] for name in runs if name in extra.white}
     black = {name: run for name, run in runs.items() if name not in extra.white}
-    checks = [
-        Check("attacked images are inside the threat", _outside({**runs, "noise": noise})),
-        Check("more freedom is not less successful", _weaker_with_more(runs)),
-        Check("attacks fool more images than random noise", _below_noise(runs, noise)),
+    one_step, unbounded, longer = extra.one_step, extra.unbounded, extra.longer
+    possible: list[tuple[str, bool, Callable[[], tuple[str, ...]]]] = [
+        (
+            "attacked images are inside the threat",
+            any(runs.values()),
+            lambda: _outside({**runs, "noise": noise}),
+        ),
+        (
+            "more freedom is not less successful",
+            any(map(_steps, runs.values())),
+            lambda: _weaker_with_more(runs),
+        ),
+        (
+            "attacks fool more images than random noise",
+            any(runs.values()),
+            lambda: _below_noise(runs, noise),
+        ),
+        (
+            "the model decides alike when asked again",
+            extra.flips is not None,
+            lambda: _random(extra.flips or 0.0),
+        ),
+        ("gradients are not zero", bool(_gradient_norms(white)), lambda: _masked(white)),
+        (
+            "success on the twin carries over to the server",
+            any("twin" in run.stages for found in white.values() for run in found.values()),
+            lambda: _lost(white),
+        ),
+        (
+            "attacks by gradient are not weaker than by queries",
+            bool(_threats(white) & _threats(black)),
+            lambda: _reversed(white, black),
+        ),
+        (
+            "the twin decides as the server does",
+            bool(white) and extra.disagreement is not None,
+            lambda: _other_model(extra.disagreement or 0.0),
+        ),
+        (
+            "many steps are not weaker than one",
+            bool(white) and bool(one_step),
+            lambda: _one_step(white, one_step or {}),
+        ),
+        (
+            "an unbounded attack fools every image",
+            bool(white) and unbounded is not None,
+            lambda: () if unbounded is None else _bounded(unbounded),
+        ),
+        (
+            "more steps and other starts find no more",
+            bool(white) and longer is not None,
+            lambda: () if longer is None else _short(*longer),
+        ),
     ]
-    if extra.flips is not None:
-        checks.append(Check("the model decides alike when asked again", _random(extra.flips)))
-    if not white:
-        return checks
-    checks += [
-        Check("gradients are not zero", _masked(white)),
-        Check("success on the twin carries over to the server", _lost(white)),
-    ]
-    if black:
-        checks.append(
-            Check("attacks by gradient are not weaker than by queries", _reversed(white, black))
-        )
-    if extra.disagreement is not None:
-        checks.append(
-            Check("the twin decides as the server does", _other_model(extra.disagreement))
-        )
-    if extra.one_step is not None:
-        checks.append(
-            Check("many steps are not weaker than one", _one_step(white, extra.one_step))
-        )
-    if extra.unbounded is not None:
-        checks.append(Check("an unbounded attack fools every image", _bounded(extra.unbounded)))
-    if extra.longer is not None:
-        checks.append(Check("more steps and other starts find no more", _short(*extra.longer)))
-    return checks
+    return [Check(name, problems()) for name, exercised, problems in possible if exercised]
 
 
 def check_table(checks: Sequence[Check]) -> dict[str, object]:
@@ -114,6 +140,19 @@ def _success(run: Attacked) -> float:
     return float(run.outcome.success.mean())
 
 
+def _threats(runs: Mapping[str, Runs]) -> set[str]:
+    return {threat for outcomes in runs.values() for threat in outcomes}
+
+
+def _steps(outcomes: Runs) -> list[tuple[Attacked, Attacked]]:
+    """Each run with the next larger one of its norm."""
+    return [
+        (smaller, larger)
+        for smaller, larger in pairwise(outcomes.values())
+        if smaller.threat.norm == larger.threat.norm
+    ]
+
+
 def _outside(runs: Mapping[str, Runs]) -> tuple[str, ...]:
     return tuple(
         f"{name} left the ball of {run.threat.norm} {run.threat.size:g}: its results do not "
@@ -127,9 +166,9 @@ def _outside(runs: Mapping[str, Runs]) -> tuple[str, ...]:
 def _weaker_with_more(runs: Mapping[str, Runs]) -> tuple[str, ...]:
     found = []
     for name, outcomes in runs.items():
-        for smaller, larger in pairwise(outcomes.values()):
+        for smaller, larger in _steps(outcomes):
             before, after = (int(r.outcome.success.sum()) for r in (smaller, larger))
-            if smaller.threat.norm == larger.threat.norm and after < before:
+            if after < before:
                 found.append(
                     f"{name} fooled fewer images at {larger.threat.norm} "
                     f"{larger.threat.size:g} than at {smaller.threat.size:g}, {after} and "
@@ -156,10 +195,14 @@ def _random(flips: float) -> tuple[str, ...]:
     )
 
 
+def _gradient_norms(white: Mapping[str, Runs]) -> list[Scores]:
+    norms = [r.outcome.gradient_norms for runs in white.values() for r in runs.values()]
+    return [n for n in norms if n is not None]
+
+
 def _masked(white: Mapping[str, Runs]) -> tuple[str, ...]:
     """White-box attacks on images without a gradient say nothing."""
-    norms = [r.outcome.gradient_norms for runs in white.values() for r in runs.values()]
-    flat = max((int(np.count_nonzero(n == 0)) for n in norms if n is not None), default=0)
+    flat = max((int(np.count_nonzero(n == 0)) for n in _gradient_norms(white)), default=0)
     if not flat:
         return ()
     return (
@@ -170,7 +213,7 @@ def _masked(white: Mapping[str, Runs]) -> tuple[str, ...]:
 
 def _reversed(white: Mapping[str, Runs], black: Mapping[str, Runs]) -> tuple[str, ...]:
     """An attack with gradients that finds less than one without them is not to be trusted."""
-    threats = sorted({threat for outcomes in black.values() for threat in outcomes})
+    threats = sorted(_threats(black))
     return _where(
         threats,
         lambda t: _best(white, t) + _SEARCH_LUCK < _best(black, t),
