@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from embedkit.errors import InvalidInput
+from embedkit.errors import EmbedkitError, InvalidInput
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from embedkit.evaluate.measurement.comparison import Comparison, Stored
     from embedkit.evaluate.statistics import Spread
 
@@ -40,12 +42,26 @@ def compare(
     McNemar's exact test, AUROC by the paired test of DeLong, means by sign flips; p values are
     adjusted for their number (Holm).
     """
-    from embedkit.evaluate.measurement.comparison import compare_reports, read_report
+    from embedkit.evaluate.measurement.comparison import (
+        are_the_same,
+        compare_reports,
+        read_report,
+    )
 
     if images is not None and page is None:
         raise InvalidInput("expected --html FILE with --images, got none")
     reports = read_report(first), read_report(second)
     found = compare_reports(*reports)
+    if not found.differences:
+        raise EmbedkitError(
+            f"expected two reports with something to compare, got {first} and {second} with "
+            f"nothing: {_reasons(found.skipped)}; evaluate both with a common --suite"
+        )
+    if are_the_same(*reports):
+        click.echo(
+            f"note: {first} and {second} are about the same model with the same results",
+            err=True,
+        )
     if page is not None:
         _write_page(page, reports, found, images)
     if as_json:
@@ -62,7 +78,14 @@ def _write_page(
     from embedkit.evaluate.html.flips import find_flips
 
     flips = [] if images is None else find_flips(*reports, load_dataset(images))
-    page.write_text(render_comparison(*reports, found, flips), encoding="utf-8")
+    text = render_comparison(*reports, found, flips)
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise EmbedkitError(
+            f"expected a place to write the page to (--html), got {page}: {error.strerror}"
+        ) from error
     click.echo(f"page: {page}", err=True)
 
 
@@ -75,13 +98,30 @@ def seeds(reports: tuple[Path, ...], as_json: bool) -> None:
     The spread over runs (sd) is kept apart from the error of sampling test images, which all
     runs share.
     """
-    from embedkit.evaluate.measurement.comparison import read_report, spread_of_reports
+    from embedkit.evaluate.measurement.comparison import (
+        missing_tasks,
+        read_report,
+        spread_of_reports,
+    )
 
-    found = spread_of_reports([read_report(path) for path in reports])
+    stored = [read_report(path) for path in reports]
+    found, missing = spread_of_reports(stored), missing_tasks(stored)
+    if not found:
+        raise EmbedkitError(
+            f"expected reports with a metric in common, got {len(stored)} without: "
+            f"{_reasons(missing)}; evaluate all with a common --suite"
+        )
+    for task, reason in missing.items():
+        click.echo(f"{task}: {reason}", err=True)
     if as_json:
         click.echo(json.dumps({name: asdict(s) for name, s in found.items()}, indent=1))
         return
     _print_spread(found, len(reports))
+
+
+def _reasons(by_task: "Mapping[str, str]") -> str:
+    found = "; ".join(f"{task}: {reason}" for task, reason in by_task.items())
+    return found or "they have no metrics"
 
 
 def _as_values(found: "Comparison") -> dict[str, object]:

@@ -9,7 +9,7 @@ an array (n,) whose mean is the metric of the same name      mean: sign flips
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,15 @@ from embedkit.evaluate.statistics import (
     paired_mean,
 )
 
-__all__ = ["Comparison", "Stored", "compare_reports", "read_report", "spread_of_reports"]
+__all__ = [
+    "Comparison",
+    "Stored",
+    "are_the_same",
+    "compare_reports",
+    "missing_tasks",
+    "read_report",
+    "spread_of_reports",
+]
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
@@ -117,16 +125,18 @@ def read_report(path: str | Path) -> Stored:
 
 
 def compare_reports(first: Stored, second: Stored) -> Comparison:
-    """Compare every task whose items both reports have.
+    """Compare every task whose items both reports have; the others are skipped.
 
     Raises:
         InvalidInput: If the reports are over other test images.
     """
     _check_same(first, second, "test")
     differences: dict[str, Difference] = {}
-    skipped: dict[str, str] = {}
+    skipped = missing_tasks([first, second])
     same_novel = first.digest("ood") == second.digest("ood")
     for task in first.results:
+        if task in skipped:
+            continue
         if task == "ood" and not same_novel:
             skipped[task] = "the reports have other OOD sets"
             continue
@@ -139,6 +149,25 @@ def compare_reports(first: Stored, second: Stored) -> Comparison:
             skipped[task] = "there are no items to compare in both reports"
         differences |= found
     return Comparison(differences, skipped)
+
+
+def missing_tasks(reports: Sequence[Stored]) -> dict[str, str]:
+    """Every task that some of the reports do not have, and which have it, in a sentence."""
+    tasks = dict.fromkeys(task for report in reports for task in report.results)
+    found = {}
+    for task in tasks:
+        having = [str(report.path) for report in reports if task in report.results]
+        if len(having) < len(reports):
+            found[task] = f"only {', '.join(having)} has it"
+    return found
+
+
+def are_the_same(first: Stored, second: Stored) -> bool:
+    """Whether both reports are about one model and found the same, so one may be the other."""
+    return first.path.resolve() == second.path.resolve() or (
+        first.values.get("model") == second.values.get("model")
+        and first.values["results"] == second.values["results"]
+    )
 
 
 def spread_of_reports(reports: list[Stored]) -> dict[str, Spread]:

@@ -5,7 +5,7 @@ import pytest
 from click.testing import CliRunner
 
 from embedkit.cli.eval import command
-from embedkit.errors import InvalidInput, NotFound
+from embedkit.errors import EmbedkitError, InvalidInput, NotFound
 from embedkit.evaluate.context import Options
 from embedkit.evaluate.measurement.comparison import (
     compare_reports,
@@ -134,3 +134,74 @@ def test_runs_of_several_seeds_and_both_commands(write):
         done = CliRunner().invoke(command, arguments)
         assert done.exit_code == 0, done.output
         assert "knn." in done.output
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """Write a report that has one task with one array and its mean."""
+
+    def bare(name, task, **changes):
+        folder = tmp_path / name
+        (folder / "items").mkdir(parents=True)
+        np.savez(folder / "items" / f"{task}.npz", ap=np.array([0.0, 1, 1]))
+        entry = {"task": task, "metrics": {"ap": {"value": 2 / 3, "ci": None}}}
+        report = {
+            "data": {"test": {"digest": "x"}, "ood": {}},
+            "model": {"digest": "sha256:m"},
+            "results": [entry],
+            "items": {task: f"items/{task}.npz"},
+        }
+        (folder / "report.json").write_text(json.dumps(report | changes))
+        return str(folder)
+
+    return bare
+
+
+@pytest.mark.parametrize("words", [["compare"], ["compare", "--json"], ["seeds"]])
+def test_reports_without_a_task_in_common_end_with_1(bare, words):
+    first, second = bare("a", "retrieval"), bare("b", "rmqm")
+    done = CliRunner().invoke(command, [*words, first, second])
+    assert isinstance(done.exception, EmbedkitError)
+    assert done.exception.exit_code == 1
+    message = str(done.exception)
+    assert f"retrieval: only {first}/report.json has it" in message
+    assert f"rmqm: only {second}/report.json has it" in message
+    assert done.stdout == ""
+
+
+def test_a_task_that_only_one_report_has_is_named(write, bare):
+    both = read_report(write(1)), read_report(write(2))
+    more = dict(both[1].values)
+    more["results"] = [*more["results"], {"task": "rmqm", "metrics": {}}]
+    (both[1].path).write_text(json.dumps(more))
+    paths = [str(report.path) for report in both]
+    done = CliRunner().invoke(command, ["compare", *paths])
+    assert done.exit_code == 0
+    assert f"rmqm: only {paths[1]} has it" in done.stdout
+    done = CliRunner().invoke(command, ["seeds", *paths])
+    assert done.exit_code == 0
+    assert f"rmqm: only {paths[1]} has it" in done.stderr
+
+
+def test_a_report_beside_itself_is_noted(bare):
+    first, copy = bare("a", "retrieval"), bare("copy", "retrieval")
+    other = bare("other", "retrieval", model={"digest": "sha256:other"})
+    for second, noted in ((first, True), (copy, True), (other, False)):
+        done = CliRunner().invoke(command, ["compare", "--json", first, second])
+        assert ("about the same model with the same results" in done.stderr) == noted
+        assert list(json.loads(done.stdout)["differences"]) == ["retrieval.ap"]
+
+
+def test_the_page_makes_its_folder_or_says_why_not(write, tmp_path):
+    pytest.importorskip("embedkit.evaluate.html")
+    paths = [str(write(1)), str(write(2))]
+    page = tmp_path / "new" / "folder" / "page.html"
+    assert CliRunner().invoke(command, ["compare", *paths, "--html", str(page)]).exit_code == 0
+    assert page.stat().st_size > 1000
+    within = page / "page.html"
+    done = CliRunner().invoke(command, ["compare", *paths, "--html", str(within)])
+    assert isinstance(done.exception, EmbedkitError)
+    assert done.exception.exit_code == 1
+    assert f"expected a place to write the page to (--html), got {within}" in str(
+        done.exception
+    )
