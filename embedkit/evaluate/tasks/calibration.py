@@ -174,11 +174,13 @@ def _metrics(prefix: str, shares: Shares, labels: Labels) -> Metrics:
             ci = recentred(value, drawn)
         method = "bootstrap_recentred" if ci else ""
         metrics[prefix + name] = Metric(value, ci, n, higher_is_better=False, ci_method=method)
-    for name, values, unit in (
-        ("brier", brier(shares, labels), ""),
-        ("nll", negative_log_likelihood(shares, labels), "nats"),
+    for name, values, unit, most in (
+        ("brier", brier(shares, labels), "", 2.0),
+        ("nll", negative_log_likelihood(shares, labels), "nats", np.inf),
     ):
-        metrics[prefix + name] = mean_metric(values, unit=unit, higher_is_better=False)
+        metrics[prefix + name] = mean_metric(
+            values, unit=unit, higher_is_better=False, least=0, most=most
+        )
     return metrics
 
 

@@ -167,15 +167,17 @@ def _metric(kind: str, values: npt.NDArray[np.float64]) -> Metric:
     """The mean over cases and images, (cases, n); the interval is over the images."""
     if kind == "error":
         return _error(values)
-    unit, better = ("cosine", False) if kind == "drift" else ("fraction", True)
-    return mean_metric(values.mean(axis=0), unit=unit, higher_is_better=better)
+    mean = values.mean(axis=0)
+    if kind == "drift":
+        return mean_metric(mean, unit="cosine", higher_is_better=False, least=0, most=2)
+    return mean_metric(mean, least=0, most=1)
 
 
 def _error(wrong: npt.NDArray[np.floating] | npt.NDArray[np.bool_]) -> Metric:
     if len(wrong) == 1:
         count, n = int(wrong.sum()), wrong.shape[1]
         return Metric(count / n, wilson(count, n), n, "fraction", False, "wilson")
-    return mean_metric(wrong.mean(axis=0), higher_is_better=False)
+    return mean_metric(wrong.mean(axis=0), higher_is_better=False, least=0, most=1)
 
 
 def _items(found: dict[Case, Shift]) -> dict[str, npt.NDArray[np.generic]]:

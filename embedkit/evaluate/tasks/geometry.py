@@ -133,7 +133,7 @@ class Geometry:
         ]
         z = np.stack([context.embeddings("served", data) for data in made], axis=1)
         squares = np.sum((z[:, 0] - z[:, 1]).astype(np.float64) ** 2, axis=1)
-        alignment = mean_metric(squares, unit="", higher_is_better=False)
+        alignment = mean_metric(squares, unit="", higher_is_better=False, least=0, most=4)
         groups, without = random_groups(keys_of(part.ids, context.seed)), None
         if len(part) >= FEW and z.shape[2] <= _MOST_DIMENSIONS:
             without = measure_without(lambda rows: lidar(z[rows]), groups)
@@ -184,7 +184,9 @@ def _metrics(context: Context, z: Embeddings, *, with_classes: bool) -> Metrics:
     if with_classes:
         labels = np.asarray(context.test.labels)
         metrics |= _class_metrics(z, labels, groups)
-        metrics["purity_k10"] = mean_metric(neighbour_purity(neighbours[:, :k], labels))
+        metrics["purity_k10"] = mean_metric(
+            neighbour_purity(neighbours[:, :k], labels), least=0, most=1
+        )
     return metrics
 
 

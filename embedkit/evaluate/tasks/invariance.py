@@ -64,15 +64,19 @@ class Invariance:
             cosines.append(np.sum(z.astype(np.float64) * clean, axis=1).clip(-1, 1))
             founds.append(_found(clean, z))
             items |= {f"{change}.cosine": cosines[-1], f"{change}.found": founds[-1]}
-            metrics[f"{change}.cosine"] = mean_metric(cosines[-1], unit="cosine")
+            metrics[f"{change}.cosine"] = mean_metric(
+                cosines[-1], unit="cosine", least=-1, most=1
+            )
             metrics[f"{change}.found"] = accuracy(founds[-1])
             if before is not None:
                 after = _decide(context, z)
                 items[f"{change}.predictions"] = after
                 metrics[f"{change}.top1"] = accuracy(after == part.labels)
                 metrics[f"{change}.kept"] = accuracy(after == before)
-        metrics["mean_cosine"] = mean_metric(np.mean(cosines, axis=0), unit="cosine")
-        metrics["mean_found"] = mean_metric(np.mean(founds, axis=0))
+        metrics["mean_cosine"] = mean_metric(
+            np.mean(cosines, axis=0), unit="cosine", least=-1, most=1
+        )
+        metrics["mean_found"] = mean_metric(np.mean(founds, axis=0), least=0, most=1)
         return TaskResult(
             "invariance",
             metrics,

@@ -117,8 +117,12 @@ def _sslmem(seen: Distances, unseen: Distances) -> Metrics:
     everything = np.concatenate([seen, unseen])
     span = float(np.abs(everything).max()) or 1.0
     metrics = {
-        "sslmem_train": mean_metric(seen / span, unit="", higher_is_better=False),
-        "sslmem_test": mean_metric(unseen / span, unit="", higher_is_better=False),
+        "sslmem_train": mean_metric(
+            seen / span, unit="", higher_is_better=False, least=-1, most=1
+        ),
+        "sslmem_test": mean_metric(
+            unseen / span, unit="", higher_is_better=False, least=-1, most=1
+        ),
     }
     gap = _difference(seen / span, unseen / span)
     return metrics | {"sslmem": Metric(gap.value, gap.ci, gap.n, "", False, gap.ci_method)}

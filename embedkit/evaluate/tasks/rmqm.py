@@ -120,8 +120,8 @@ def _metrics(steps: Steps) -> Metrics:
     moved = mean > 0
     variation = np.where(moved, spread / np.where(moved, mean, 1.0), 0.0)
     return {
-        "rmqm": mean_metric(mean / (1 + variation), unit="distance"),
-        "total": mean_metric(steps.sum(axis=1), unit="distance"),
-        "step": mean_metric(mean, unit="distance"),
-        "variation": mean_metric(variation, unit="", higher_is_better=False),
+        "rmqm": mean_metric(mean / (1 + variation), unit="distance", least=0),
+        "total": mean_metric(steps.sum(axis=1), unit="distance", least=0),
+        "step": mean_metric(mean, unit="distance", least=0, most=2),
+        "variation": mean_metric(variation, unit="", higher_is_better=False, least=0),
     }

@@ -108,3 +108,13 @@ def test_pictures_and_curves(make_context):
     assert set(figures) == {"noise", "weather", "examples"}
     assert figures["noise"]["x"] == [1, 5]
     assert [len(row["images"]) for row in figures["examples"]["rows"]] == [8, 8]
+
+
+def test_no_interval_holds_what_cannot_be(make_context, noisy):
+    few = replace(OPTIONS, corruption_images=6)
+    metrics = CorruptionRobustness().run(make_context(served=noisy, options=few)).metrics
+    for name, metric in metrics.items():
+        if metric.ci is None:
+            continue
+        most = {"error": 1, "overlap": 1, "drift": 2}[name.split(".")[-1].split("_")[-1]]
+        assert 0 <= metric.ci[0] <= metric.ci[1] <= most, name

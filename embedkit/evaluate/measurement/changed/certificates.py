@@ -118,7 +118,7 @@ def certificate_metrics(found: Certificates, options: Options) -> Metrics:
         )
         metrics[f"{name}.abstained"] = _share(predicted == ABSTAINED)
         metrics[f"{name}.mean_radius_255"] = mean_metric(
-            np.where(right, radius, 0.0), unit="1/255"
+            np.where(right, radius, 0.0), unit="1/255", least=0
         )
         for r in options.certified_radii_255:
             metrics[f"{name}.{r:g}.certified_accuracy"] = certified_accuracy(
@@ -135,7 +135,11 @@ def _shifts(name: str, bounds: Floats, radii_255: Sequence[float]) -> Metrics:
     valid = np.minimum(np.where(np.isnan(bounds), FARTHEST, bounds), FARTHEST)
     return {
         f"{name}.{radius:g}.output_shift": mean_metric(
-            valid[:, column], unit="distance", higher_is_better=False
+            valid[:, column],
+            unit="distance",
+            higher_is_better=False,
+            least=0,
+            most=FARTHEST,
         )
         for column, radius in enumerate(radii_255)
     }

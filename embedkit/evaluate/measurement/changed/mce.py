@@ -73,7 +73,11 @@ def relative_errors(
             without = None
             if len(clean) >= FEW:
                 without = measure_without(partial(_mean_ratio, pairs), groups)
-            found[name] = jackknife_metric(value, without, len(clean), higher_is_better=False)
+            # A rise over the clean error may be a fall; an error is never below 0.
+            least = 0.0 if name == "mce" else -np.inf
+            found[name] = jackknife_metric(
+                value, without, len(clean), higher_is_better=False, least=least
+            )
     return found
 
 

@@ -60,7 +60,7 @@ class Decisions:
         found = [nearest(self.bank, z, k) for z in (first, second)]
         one, other = (rows[:, :_OVERLAP] for rows, _ in found)
         shared = (one[:, :, np.newaxis] == other[:, np.newaxis, :]).any(axis=2).mean(axis=1)
-        metrics = {"neighbour_overlap": mean_metric(shared)}
+        metrics = {"neighbour_overlap": mean_metric(shared, least=0, most=1)}
         if self.labels is not None:
             votes = [
                 vote(self.labels[rows], cosines, temperature=_TEMPERATURE, classes=self.classes)

@@ -1,0 +1,45 @@
+"""Means over images: their interval holds the mean and nothing that cannot be."""
+
+import numpy as np
+import pytest
+from scipy.stats import t as student
+
+from embedkit.evaluate.measurement.means import mean_metric
+from embedkit.evaluate.tasks.calibration import Calibration
+
+
+def test_an_interval_is_that_of_student_cut_at_the_bounds():
+    values = np.array([0.0, 0.0, 0.0, 0.0, 1.0])
+    plain = student.interval(0.95, 4, values.mean(), values.std(ddof=1) / np.sqrt(5))
+    assert plain[0] < 0
+    assert mean_metric(values).ci == pytest.approx(plain)
+    cut = mean_metric(values, least=0, most=1)
+    assert cut.ci == (0, pytest.approx(plain[1]))
+    assert mean_metric(1 - values, least=0, most=1).ci == (pytest.approx(1 - plain[1]), 1)
+
+
+def test_a_cut_interval_still_holds_the_value():
+    above = np.full(5, 1 + 1e-12)
+    low, high = mean_metric(above, least=0, most=1).ci
+    assert low <= above.mean() <= high
+
+
+def test_cutting_costs_no_coverage(rng):
+    samples = rng.binomial(5, 0.05, (400, 30)) / 5
+    held = [[], []]
+    for sample in samples:
+        for kept, bounds in zip(held, ({}, {"least": 0, "most": 1}), strict=True):
+            low, high = mean_metric(sample, **bounds).ci
+            kept.append(low <= 0.05 <= high)
+    assert held[0] == held[1]
+
+
+def test_scores_of_probabilities_are_never_below_zero(make_context):
+    # A handful of images, so that the plain interval is wide.
+    context = make_context()
+    few = make_context(test=context.test.subset(range(8)))
+    metrics = Calibration().run(few).metrics
+    for name, metric in metrics.items():
+        if name.endswith(("brier", "nll")):
+            low, high = metric.ci
+            assert 0 <= low <= metric.value <= high, name
