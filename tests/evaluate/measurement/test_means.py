@@ -5,7 +5,6 @@ import pytest
 from scipy.stats import t as student
 
 from embedkit.evaluate.measurement.means import mean_metric
-from embedkit.evaluate.tasks.calibration import Calibration
 
 
 def test_an_interval_is_that_of_student_cut_at_the_bounds():
@@ -32,14 +31,3 @@ def test_cutting_costs_no_coverage(rng):
             low, high = mean_metric(sample, **bounds).ci
             kept.append(low <= 0.05 <= high)
     assert held[0] == held[1]
-
-
-def test_scores_of_probabilities_are_never_below_zero(make_context):
-    # A handful of images, so that the plain interval is wide.
-    context = make_context()
-    few = make_context(test=context.test.subset(range(8)))
-    metrics = Calibration().run(few).metrics
-    for name, metric in metrics.items():
-        if name.endswith(("brier", "nll")):
-            low, high = metric.ci
-            assert 0 <= low <= metric.value <= high, name

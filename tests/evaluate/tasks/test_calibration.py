@@ -64,3 +64,11 @@ def test_scaling_uses_the_other_half(make_context, noisy):
     np.testing.assert_allclose(after["linear.scaled"][half], before["linear.scaled"][half])
     other = np.setdiff1d(np.arange(80), half)
     assert np.abs(after["linear.scaled"][other] - before["linear.scaled"][other]).max() > 0.01
+
+
+def test_scores_of_a_handful_of_images_have_no_impossible_interval(make_context, source):
+    few = source.dataset(80, seed=1).subset([0, 1, 2, 3, 4, 6, 8])
+    metrics = Calibration().run(make_context(served=Boastful(source), test=few)).metrics
+    for kind in ("brier", "nll"):
+        metric = metrics[f"served.{kind}"]
+        assert metric.ci[0] == 0 < metric.value < metric.ci[1]
