@@ -78,6 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except EmbedkitError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        click.echo(f"error: expected files and folders that can be used, got {error}", err=True)
+        sys.exit(1)
     except ModuleNotFoundError as error:
         extra = _extra_for(error.name or "")
         if extra is None:

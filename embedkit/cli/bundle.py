@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from embedkit.cli.options.number import Number
+from embedkit.cli.options.number import SEED, Number
 
 if TYPE_CHECKING:
     from embedkit.bundle import Bundle
@@ -69,7 +69,7 @@ def verify(folder: Path, no_run: bool) -> None:
     default=0.95,
     help="Share of known images that the threshold accepts.",
 )
-@click.option("--seed", default=0, help="Of the images that choose the threshold.")
+@click.option("--seed", type=SEED, default=0, help="Of the images that choose the threshold.")
 def fit(folder: Path, detector: str, data: str, accepted: float, seed: int) -> None:
     """Write the next version of the bundle at DIR with another OOD detector.
 

@@ -100,6 +100,7 @@ def command(
         detectors,
         _dataset(options["detector_data"], strict),
     )
+    models.mkdir(parents=True, exist_ok=True)  # before the work, not after it
     source = _run_source(run) if run is not None else _imported(origin or "", options)
     if options["licence"] is not None:
         source = replace(source, licence=options["licence"])

@@ -2,12 +2,9 @@
 
 import json
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import click
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = ["command"]
 
@@ -53,6 +50,8 @@ def command(
     if strict:
         overrides = (*overrides, "data.strict=true")
     settings = Recipe.load(recipe, overrides)
+    if resume and not Path(out, "recipe.toml").exists():
+        click.echo(f"no run in {out} to go on with: a new one begins", err=True)
     with reporting(Console(stderr=True)) as report:
         result = train(
             settings, out, resume=resume, report=report, device=device, load_bundle=load
@@ -67,7 +66,7 @@ def command(
     )
 
 
-def _description(run: "Path") -> str:
+def _description(run: Path) -> str:
     """Size and cost of a run's encoder."""
     from embedkit.encoders.description import describe
     from embedkit.encoders.encoder import build_encoder

@@ -209,8 +209,11 @@ def build_encoder(config: Mapping[str, object], *, seed: int = 0) -> Encoder:
     spec = InputSpec.from_dict(block)
     mean = _per_channel(arguments.pop("mean", 0.5), spec.channels, "mean")
     std = _per_channel(arguments.pop("std", 0.25), spec.channels, "std")
-    if min(std) <= 0:
-        raise InvalidInput(f"expected std of encoder {name!r} above 0, got {std}")
+    if not 0 < min(std) <= max(std) <= 1 or not 0 <= min(mean) <= max(mean) <= 1:
+        raise InvalidInput(
+            f"expected mean in [0, 1] and std in (0, 1] of encoder {name!r}, got {mean} and "
+            f"{std}; divide those of pixels from 0 to 255 by 255"
+        )
     architecture = configure(encoders.get(name), arguments, noun=f"encoder {name!r}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

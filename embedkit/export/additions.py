@@ -6,7 +6,7 @@ import numpy as np
 
 from embedkit.bundle import Bundle, Head, derive_bundle, pack_arrays
 from embedkit.data.dataset import Dataset
-from embedkit.detect.detector import Observation, detectors
+from embedkit.detect.detector import Detector, Observation, detectors
 from embedkit.detect.threshold import Threshold, fit_calibrated
 from embedkit.errors import InvalidInput
 from embedkit.runtime.probe import fit_probe
@@ -45,7 +45,7 @@ class Additions:
                 "give --detector-data DATA"
             )
         for name in self.detectors:
-            detectors.get(name)
+            _servable(name)
 
 
 @dataclass(frozen=True)
@@ -121,16 +121,32 @@ def replace_detector(
         InvalidInput: If there are too few images, or the detector needs what the bundle or a
             server does not give.
     """
+    _servable(method)
     session = Session(bundle.graph(), bundle.model_digest(), bundle.manifest.input)
     head = bundle.head() if bundle.names("heads") else None
     observation = _observe(session, known, head)
     fitted, threshold = fit_calibrated(
-        detectors.get(method)(), observation, accepted=accepted, seed=seed
+        _servable(method), observation, accepted=accepted, seed=seed
     )
     arrays = {**fitted.state(), **threshold.to_arrays()}
     others = [f"detectors/{name}.npz" for name in bundle.names("detectors")]
     added = {f"detectors/{method}.npz": pack_arrays(arrays)}
     return derive_bundle(bundle, added, removed=others), threshold
+
+
+def _servable(name: str) -> Detector:
+    """The detector of that name.
+
+    Raises:
+        InvalidInput: If there is none, or it needs what no server makes.
+    """
+    detector = detectors.get(name)()
+    if "views" in detector.needs:
+        raise InvalidInput(
+            f"expected a detector that a server can run, got {name!r}, which looks at views of "
+            f"each image; use embedkit eval --detector {name}, or another detector"
+        )
+    return detector
 
 
 def _observe(session: Session, known: Dataset, head: Head | None) -> Observation:
@@ -149,7 +165,7 @@ def _fit_detectors(
     observation = _observe(session, known, head)
     for method in additions.detectors:
         detector, threshold = fit_calibrated(
-            detectors.get(method)(), observation, seed=additions.seed
+            _servable(method), observation, seed=additions.seed
         )
         name = f"detectors/{method}.npz"
         arrays = {key: np.asarray(value) for key, value in detector.state().items()}

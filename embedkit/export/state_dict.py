@@ -40,8 +40,8 @@ def read_state(path: str | Path) -> State:
         raise InvalidInput(f"expected weights in {file}, got {error}") from error
     except Exception as error:  # UnpicklingError, and whatever a damaged pickle leads to.
         raise InvalidInput(
-            f"expected plain tensors in {file}, got {error}; "
-            "save model.state_dict() as safetensors"
+            f"expected plain tensors in {file}, got what is no file of tensors alone "
+            f"({type(error).__name__}); save model.state_dict() as safetensors"
         ) from error
     for wrapper in _WRAPPERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):

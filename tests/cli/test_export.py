@@ -108,6 +108,7 @@ def test_verify_finds_a_flipped_byte_and_exits_with_1(exported, capsys) -> None:
         (["--from", "torch:x", "--encoder", "resnet20", "--mean", "a,b"], "numbers like"),
         (["--from", "torch:x", "--encoder", "resnet20", "--head-keys", "w"], "WEIGHT,BIAS"),
         (["--from", "torch:x", "--encoder", "resnet20"], "give --input"),
+        (["run", "--detector", "beyond", "--detector-data", "digits"], "a server can run"),
         (["run", "--head", "digitz"], "did you mean"),
         (["no-such-run"], "finished training run"),
     ],
@@ -145,3 +146,13 @@ def test_help_of_both_commands_imports_nothing_heavy() -> None:
     )
     for name in ("export", "bundle"):
         subprocess.run([sys.executable, "-c", code, name], check=True, capture_output=True)
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_the_work(tmp_path: Path, capsys) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as stop:
+        main(["export", "no-such-run", "--name", "m", "--models", str(tmp_path / "file" / "x")])
+    assert stop.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: expected files and folders that can be used")
+    assert "Traceback" not in said

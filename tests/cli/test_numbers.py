@@ -24,19 +24,27 @@ def test_a_number_is_in_its_range(text: str, code: int) -> None:
         assert f"{text} is not in the range 0<x<=2" in result.output
 
 
+def options(command: click.Command) -> list[click.Parameter]:
+    """Those of a command and of all below it."""
+    found = list(command.params)
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            part = command.get_command(context, name)
+            assert part is not None
+            found += options(part)
+    return found
+
+
 def test_no_option_takes_nan() -> None:
     """No command has click's own type, which does."""
-
-    def numbers(command: click.Command) -> list[click.ParamType]:
-        found = [option.type for option in command.params]
-        if isinstance(command, click.Group):
-            context = click.Context(command)
-            for name in command.list_commands(context):
-                part = command.get_command(context, name)
-                assert part is not None
-                found += numbers(part)
-        return [kind for kind in found if isinstance(kind, click.FloatRange)]
-
-    kinds = numbers(cli)
+    kinds = [p.type for p in options(cli) if isinstance(p.type, click.FloatRange)]
     assert len(kinds) >= 15
     assert all(isinstance(kind, Number) for kind in kinds)
+
+
+def test_every_seed_is_at_least_0() -> None:
+    """Numpy takes no other, and would say so in words of its own."""
+    kinds = [p.type for p in options(cli) if p.name == "seed"]
+    assert len(kinds) >= 6
+    assert all(isinstance(kind, click.IntRange) and kind.min == 0 for kind in kinds)

@@ -153,7 +153,9 @@ def test_weights_leave_out_what_the_config_says():
         ({"preset": "huge"}, "expected preset of encoder 'resnet'"),
         ({"mean": [0.5, 0.5]}, "expected mean as 3 numbers"),
         ({"mean": [0.5, 0.5, "x"]}, "expected mean as 3 numbers"),
-        ({"std": 0}, "expected std of encoder 'resnet' above 0"),
+        ({"std": 0}, r"std in \(0, 1\] of encoder 'resnet'"),
+        ({"std": [58, 57, 57]}, "from 0 to 255 by 255"),
+        ({"mean": float("nan")}, r"expected mean in \[0, 1\]"),
         ({"input": None}, "expected 'name' and 'input'"),
     ],
 )

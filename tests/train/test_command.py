@@ -95,6 +95,15 @@ def test_a_wrong_argument_does_not_spoil_the_folder_for_the_next_try(recipe, tmp
     assert isinstance(third.exception, AlreadyExists)
 
 
+def test_a_run_that_is_not_there_is_begun_and_that_is_said(recipe, tmp_path):
+    arguments = [str(recipe), "--out", str(tmp_path / "run"), "--set", "schedule.max_steps=1"]
+    result = CliRunner().invoke(command, [*arguments, "--resume"])
+    assert result.exit_code == 0, result.output
+    assert f"no run in {tmp_path / 'run'} to go on with" in result.output
+    again = CliRunner().invoke(command, [*arguments, "--resume"])
+    assert "to go on with" not in again.output
+
+
 def test_size_and_cost_of_the_encoder_are_printed(recipe, tmp_path):
     arguments = [str(recipe), "--out", str(tmp_path / "run"), "--set", "schedule.max_steps=1"]
     result = CliRunner().invoke(command, arguments)

@@ -227,6 +227,14 @@ def test_a_loss_that_is_not_finite_stops_with_its_batch(small, tmp_path, value):
         assert not np.isfinite(batch["loss_bang"])
 
 
+def test_the_batch_of_an_attempt_before_is_removed(small, tmp_path):
+    left = tmp_path / "run" / "diverged.npz"
+    left.parent.mkdir()
+    left.touch()
+    train(small(), tmp_path / "run")
+    assert not left.exists()
+
+
 def test_a_finite_loss_with_an_infinite_gradient_stops_too(small, tmp_path):
     recipe = small(optimiser={"name": "sgd", "lr": 1e30})
     with pytest.raises(TrainingDiverged):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
-from embedkit.cli.options.number import Number
+from embedkit.cli.options.number import SEED, Number
 from embedkit.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Options(TypedDict):
 @click.option("--rounds", type=click.IntRange(1), default=3, help="Bare, served, bare, ...")
 @click.option("--server-cores", default="0", metavar="CORES", help="Also the bare index's.")
 @click.option("--client-cores", default="1", metavar="CORES", help="0,2 or 4-7, or any.")
-@click.option("--seed", default=0, help="Of the vectors.")
+@click.option("--seed", type=SEED, default=0, help="Of the vectors.")
 @click.option("--out", type=_FILE, help="JSON file.")
 @click.option("--plot", type=_FILE, help="PNG, SVG or PDF file.")
 @click.argument("server_arguments", nargs=-1, type=click.UNPROCESSED)

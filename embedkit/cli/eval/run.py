@@ -16,7 +16,7 @@ from embedkit.cli.eval.certified import (
 )
 from embedkit.cli.eval.data import Data, Wanted, load
 from embedkit.cli.options.names import names_in
-from embedkit.cli.options.number import Number
+from embedkit.cli.options.number import SEED, Number
 from embedkit.errors import InvalidInput, ModelMismatch
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Options(Wanted, AttackOptions, CertifiedOptions):
     metavar="CONDITION",
     help="Exit with 1 unless it holds, e.g. 'knn.top1>=0.95'; repeat for more.",
 )
-@click.option("--seed", default=0, help="Root of every random choice.")
+@click.option("--seed", type=SEED, default=0, help="Root of every random choice.")
 @click.option(
     "--probe-images",
     type=click.IntRange(0),
@@ -150,6 +150,7 @@ def command(target: Target, ctx: click.Context, /, **options: Unpack[Options]) -
     suite = check_suite([name for name in names if name])
     gates = [parse_gate(text, suite) for text in options["gate"]]
     data = load(options, console)
+    options["out"].mkdir(parents=True, exist_ok=True)  # before the work, not after it
     with target.connect(retry_s=options["retry_s"]) as client:
         served = client.model(options["model"], options["version"])
         info = served.info

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypedDict, TypeVar, Unpack
 
 import click
 
-from embedkit.cli.options.number import Number
+from embedkit.cli.options.number import SEED, Number
 from embedkit.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -67,7 +67,9 @@ _COMMON = (
         required=True,
         help="Folder for the models and the report; an interrupted study goes on.",
     ),
-    click.option("--seed", default=0, help="Of every random choice beside the training."),
+    click.option(
+        "--seed", type=SEED, default=0, help="Of every random choice beside the training."
+    ),
     click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto"),
 )
 

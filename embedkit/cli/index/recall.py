@@ -8,6 +8,7 @@ import click
 
 from embedkit.cli.connection import Target, connected
 from embedkit.cli.index.effort import effort
+from embedkit.cli.options.number import SEED
 from embedkit.errors import NotFound
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ __all__ = ["recall"]
 @click.argument("name")
 @click.option("-k", type=click.IntRange(1), default=10, help="Neighbours per query.")
 @click.option("--queries", type=click.IntRange(1), default=100, help="Vectors to search for.")
-@click.option("--seed", default=0, help="Of their choice.")
+@click.option("--seed", type=SEED, default=0, help="Of their choice.")
 @effort
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @connected()

@@ -4,7 +4,7 @@ import math
 
 import click
 
-__all__ = ["Number"]
+__all__ = ["SEED", "Number"]
 
 
 class Number(click.FloatRange):
@@ -18,3 +18,7 @@ class Number(click.FloatRange):
         if math.isnan(number):
             self.fail(f"{value} is not in the range {self._describe_range()}.", param, ctx)
         return number
+
+
+SEED = click.IntRange(0)
+"""The root of random choices."""

@@ -93,6 +93,8 @@ class RunFolder:
                 f"use {stored} to continue it, or choose another --out"
             )
         folder.path.mkdir(parents=True, exist_ok=True)
+        # Of an attempt before this one; see ``divergence``.
+        (folder.path / "diverged.npz").unlink(missing_ok=True)
         write_file(stored, recipe.to_toml().encode())
         return folder
 
