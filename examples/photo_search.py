@@ -4,21 +4,25 @@
     python examples/photo_search.py PHOTOS --query PHOTOS/cat/3.jpg --filter "width >= 400"
 
 Photos may lie in class sub-folders; the sub-folder's name becomes the payload's ``album``. A
-second run sends only the photos that are new or have changed.
+second run sends only the photos that are new or have changed, and removes those whose files are
+gone.
 """
 
 import argparse
 import contextlib
 import hashlib
-from collections.abc import Iterator
+import itertools
+import os
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
 import embedkit
 from embedkit.client.sync import Client
-from embedkit.errors import AlreadyExists
+from embedkit.data.folder import read_regular_file
+from embedkit.errors import AlreadyExists, BadImage, InvalidInput, NotFound
+from embedkit.preprocess import decode
 from embedkit.types import Hit
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
@@ -32,49 +36,77 @@ class Photo:
     Attributes:
         id: Its path below the folder.
         data: Its bytes.
-        payload: What can be filtered by: ``album``, ``width``, ``height``, ``sha256``.
+        sha256: Of its bytes.
     """
 
     id: str
     data: bytes
-    payload: dict[str, object]
+    sha256: str
+
+    def payload(self) -> dict[str, object]:
+        """What can be filtered by: ``album``, ``width``, ``height``, ``sha256``.
+
+        Raises:
+            BadImage: If the bytes are no image, end early, or declare too many pixels.
+        """
+        height, width, _ = decode(self.data).shape
+        album = self.id.split("/")[0] if "/" in self.id else ""
+        return {"album": album, "width": width, "height": height, "sha256": self.sha256}
 
 
-def photos(folder: Path) -> Iterator[Photo]:
-    """Read every image file below a folder; files that are no images are left out."""
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in SUFFIXES or not path.is_file():
-            continue
+def list_files(folder: Path) -> dict[str, Path]:
+    """Every file below a folder that is named like an image, by its path in it.
+
+    Raises:
+        NotFound: If there is no such folder.
+        OSError: If a folder in it cannot be read: its photos are not gone.
+    """
+    if not folder.is_dir():
+        got = "a file" if folder.exists() else "nothing there"
+        raise NotFound(f"expected a folder of photos, {folder}, got {got}")
+    paths = sorted(
+        Path(home, name)
+        for home, _, names in os.walk(folder, onerror=_refuse)
+        for name in names
+        if Path(name).suffix.lower() in SUFFIXES
+    )
+    return {path.relative_to(folder).as_posix(): path for path in paths}
+
+
+def read(files: Iterable[tuple[str, Path]]) -> Iterator[Photo]:
+    """The files that can be read; the others are named and left out."""
+    for name, path in files:
         try:
-            with Image.open(path) as image:
-                width, height = image.size
-        except (UnidentifiedImageError, OSError):
-            continue
-        data = path.read_bytes()
-        name = path.relative_to(folder)
-        payload = {
-            "album": name.parts[0] if len(name.parts) > 1 else "",
-            "width": width,
-            "height": height,
-            "sha256": hashlib.sha256(data).hexdigest(),
-        }
-        yield Photo(name.as_posix(), data, payload)
+            data = read_regular_file(path)
+        except (BadImage, OSError) as error:
+            _leave_out(name, error)
+        else:
+            yield Photo(name, data, hashlib.sha256(data).hexdigest())
 
 
 def index(client: Client, collection: str, folder: Path, model: str = "") -> int:
-    """Store what is new or has changed, remove what is gone; returns how many were sent."""
+    """Store what is new or has changed, remove what is gone; returns how many were sent.
+
+    A file that is there and cannot be used is left out, and what was stored of it stays.
+
+    Raises:
+        NotFound: If there is no such folder.
+        InvalidInput: If nothing would be left.
+    """
+    files = list_files(folder)
     model = model or client.models()[0].name
     with contextlib.suppress(AlreadyExists):  # by an earlier run
         client.create_collection(collection, model=model)
-    sent, seen, waiting = 0, set(), []
-    for photo in photos(folder):
-        seen.add(photo.id)
-        waiting.append(photo)
-        if len(waiting) == _AT_ONCE:
-            sent += _send(client, collection, waiting)
-            waiting = []
-    sent += _send(client, collection, waiting)
-    gone = [record.id for record in client.scroll(collection) if record.id not in seen]
+    sent, waiting = 0, iter(files.items())
+    while some := list(itertools.islice(waiting, _AT_ONCE)):
+        sent += _send(client, collection, list(read(some)))
+    stored = [record.id for record in client.scroll(collection)]
+    gone = [name for name in stored if name not in files]
+    if gone and len(gone) == len(stored):
+        raise InvalidInput(
+            f"expected photos in {folder}, got none, and {collection} holds {len(stored)}: "
+            f"nothing was removed; to empty it, use: embedkit index drop {collection}"
+        )
     client.delete(collection, gone)
     return sent
 
@@ -104,16 +136,28 @@ def _send(client: Client, collection: str, chosen: list[Photo]) -> int:
     changed = [
         photo
         for photo, record in zip(chosen, known, strict=True)
-        if record is None or (record.payload or {}).get("sha256") != photo.payload["sha256"]
+        if record is None or (record.payload or {}).get("sha256") != photo.sha256
     ]
-    if changed:
-        client.upsert(
-            collection,
-            [photo.id for photo in changed],
-            images=[photo.data for photo in changed],
-            payloads=[photo.payload for photo in changed],
-        )
-    return len(changed)
+    ids, images, payloads = [], [], []
+    for photo in changed:
+        try:
+            payloads.append(photo.payload())
+        except BadImage as error:
+            _leave_out(photo.id, error)
+        else:
+            ids.append(photo.id)
+            images.append(photo.data)
+    if ids:
+        client.upsert(collection, ids, images=images, payloads=payloads)
+    return len(ids)
+
+
+def _leave_out(name: str, error: Exception) -> None:
+    print(f"left out {name}: {error}", file=sys.stderr)
+
+
+def _refuse(error: OSError) -> None:
+    raise error
 
 
 def main() -> None:
@@ -144,5 +188,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except embedkit.EmbedkitError as error:
+    except (embedkit.EmbedkitError, OSError) as error:
         raise SystemExit(f"photo_search.py: {error}") from None

@@ -1,7 +1,9 @@
 """The worked application, as a user runs it: real files, a real server, its own output."""
 
 import importlib.util
+import os
 import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -10,6 +12,7 @@ from PIL import Image
 
 import embedkit
 from embedkit.data.source import load_dataset
+from embedkit.errors import InvalidInput, NotFound
 from embedkit.serve.server import running_server
 
 
@@ -79,3 +82,61 @@ def test_as_a_command(example, folder, address, monkeypatch, capsys):
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "sent 36 photos; photos holds 36"
     assert said[1] == "1.0000  digit 0/1.png"
+
+
+def test_what_is_no_folder_of_photos_removes_nothing(
+    example, folder, address, tmp_path, repository
+):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "damaged").mkdir()
+    shutil.copy(folder / "broken.jpg", tmp_path / "damaged")
+    with embedkit.connect(address) as client:
+        example.index(client, "photos", folder)
+        with pytest.raises(NotFound, match=r"a folder of photos, .*/nope, got nothing there"):
+            example.index(client, "photos", tmp_path / "nope")
+        with pytest.raises(NotFound, match="got a file"):
+            example.index(client, "photos", folder / "notes.txt")
+        for name in ("empty", "damaged"):
+            with pytest.raises(InvalidInput, match=r"holds 36.*embedkit index drop photos"):
+                example.index(client, "photos", tmp_path / name)
+        script = str(repository / "examples" / "photo_search.py")
+        run = subprocess.run(
+            [sys.executable, script, str(tmp_path / "nope"), "--server", address],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.returncode == 1
+        assert run.stderr.startswith("photo_search.py: expected a folder of photos")
+        assert run.stderr.count("\n") == 1
+        assert client.describe("photos").count == 36
+        assert example.index(client, "new", tmp_path / "empty") == 0
+
+
+def test_files_that_are_no_images_are_named_and_the_others_sent(
+    example, folder, address, rng, capsys
+):
+    # Declares 225 million pixels in some bytes of nothing.
+    Image.new("1", (15_000, 15_000)).save(folder / "huge.png")
+    noise = Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    noise.save(folder / "digit 7" / "cut.jpg")
+    whole = (folder / "digit 7" / "cut.jpg").read_bytes()
+    (folder / "digit 7" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    os.mkfifo(folder / "pipe.png")
+    with embedkit.connect(address) as client:
+        assert example.index(client, "photos", folder) == 36
+        said = capsys.readouterr().err.splitlines()
+        assert sorted(line.split(":")[0] for line in said) == [
+            "left out broken.jpg",
+            "left out digit 7/cut.jpg",
+            "left out huge.png",
+            "left out pipe.png",
+        ]
+        assert any("15,000 x 15,000" in line for line in said)
+
+        # A photo that is there and damaged is not gone.
+        (folder / "digit 7" / "0.png").write_bytes(b"\x89PNG")
+        (folder / "digit 7" / "1.png").unlink()
+        assert example.index(client, "photos", folder) == 0
+        kept = client.get("photos", ["digit 7/0.png", "digit 7/1.png"])
+        assert [record is not None for record in kept] == [True, False]
