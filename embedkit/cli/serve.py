@@ -36,20 +36,21 @@ def command(access: AccessOptions, /, **options: Unpack[Options]) -> None:
     # Sockets are read and written by the thread that handles calls, not by three more that hand
     # over to it (docs/performance.md has what that saves). Read once, when gRPC is imported.
     os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
+    from embedkit.serve.engine import choose_bundles
     from embedkit.serve.observe.logs import configure_logging
     from embedkit.serve.server import Server
 
     configure_logging(options["log_format"])
     _allow_open_files()
-    server = Server(_config(options, access), _tracing(options["otlp"]))
-    asked = _watch_signals()
-    port = server.start()
-    if not server.engine.models:
-        server.stop(0)
+    config = _config(options, access)
+    if not choose_bundles(config.models, config.load):  # before anything is written
         raise NotFound(
             f"expected at least one bundle in {options['models']}, got none; "
             "make one with 'embedkit export'"
         )
+    server = Server(config, _tracing(options["otlp"]))
+    asked = _watch_signals()
+    port = server.start()
     # What is loaded now stays; a full collection would look at all of it during some call.
     gc.collect()
     gc.freeze()

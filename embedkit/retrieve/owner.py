@@ -2,11 +2,13 @@
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from embedkit.errors import Unavailable
+from embedkit.errors import InvalidInput, Unavailable
 
-__all__ = ["Owner"]
+__all__ = ["Owner", "usable"]
 
 
 class Owner:
@@ -16,12 +18,15 @@ class Owner:
         folder: Created if absent.
 
     Raises:
+        InvalidInput: If it cannot be made or written to.
         Unavailable: If another process, or another store of this one, holds it; names its pid.
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(folder / "owner.pid", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        with usable(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(folder / "owner.pid", flags, 0o644)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -39,3 +44,15 @@ class Owner:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+
+@contextmanager
+def usable(folder: Path) -> Iterator[None]:
+    """Say that a folder of the data directory cannot be used, in our words."""
+    try:
+        yield
+    except OSError as error:
+        raise InvalidInput(
+            f"expected a folder that can be made, read and written, got {folder} "
+            f"({error.strerror or error}); choose another data directory"
+        ) from error

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from embedkit.errors import Unavailable
+from embedkit.errors import InvalidInput, Unavailable
 from embedkit.retrieve.owner import Owner
 
 HOLD = """
@@ -41,3 +41,11 @@ def test_the_same_process_cannot_own_twice(tmp_path: Path) -> None:
     again = Owner(tmp_path)
     assert (tmp_path / "owner.pid").read_text() == f"{os.getpid()}\n"
     again.release()
+
+
+@pytest.mark.parametrize("name", ["file", "file/x", "pid is a folder"])
+def test_what_cannot_be_a_data_directory_is_said(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "pid is a folder" / "owner.pid").mkdir(parents=True)
+    with pytest.raises(InvalidInput, match=f"got .*/{name} \\(.*choose another data directory"):
+        Owner(tmp_path / name)

@@ -189,6 +189,20 @@ def test_a_bad_start_says_why(tiny_models, start, arguments, error, message):
 def test_a_folder_without_models_is_an_error(start, tmp_path):
     with pytest.raises(NotFound, match="embedkit export"):
         start(tmp_path / "none")
+    assert not (tmp_path / "var").exists()
+
+
+def test_what_cannot_be_the_data_folder_is_one_line(tiny_models, tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "var").mkdir()
+    (tmp_path / "var" / "collections").write_text("")
+    for name in ("file/x", "var"):
+        with process(tiny_models, tmp_path / name, "--metrics-bind", "off") as running:
+            assert running.wait(20) == 2
+            *logs, last = running.stderr.read().splitlines()
+        assert last.startswith("error: expected a folder that can be made"), last
+        assert "choose another data directory" in last
+        assert not any("Traceback" in line for line in logs)
 
 
 def test_the_cpu_takes_the_place_of_a_missing_provider_when_allowed(tiny_models, tmp_path):

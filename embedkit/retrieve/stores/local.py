@@ -9,18 +9,18 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from embedkit.errors import AlreadyExists, InvalidInput, NotFound
+from embedkit.errors import AlreadyExists, InvalidInput, NotFound, StoreDamaged
 from embedkit.retrieve.collection import OpenCollection
 from embedkit.retrieve.filter.sql import condition
 from embedkit.retrieve.index.device import IndexDevice, choose
 from embedkit.retrieve.index.rebuild import give_back, keep_little
 from embedkit.retrieve.index.storage import Storage
 from embedkit.retrieve.limits import Limits, check_vectors
-from embedkit.retrieve.owner import Owner
+from embedkit.retrieve.owner import Owner, usable
 from embedkit.retrieve.patience import FOREVER, Patience
 from embedkit.retrieve.store import ANSWER_BYTES, Answer, Page, Query, Row, Scan, stores
 from embedkit.retrieve.truth.connections import refusing_writes
-from embedkit.retrieve.truth.truth import create
+from embedkit.retrieve.truth.truth import FILE, create
 from embedkit.retrieve.write import Write, check_model
 from embedkit.types import Collection, Embeddings, Verification
 
@@ -40,7 +40,8 @@ class LocalStore:
     """Collections in a directory: SQLite holds them, FAISS finds in them.
 
     Acknowledged means committed: a write that returned survives the process being killed and
-    the machine losing power. Indexes are rebuilt from SQLite when the store opens.
+    the machine losing power. Indexes are rebuilt from SQLite when the store opens. What lies
+    beside the collections and has no truth is left alone, with a warning if it is a folder.
 
     Args:
         data_dir: Created if absent; belongs to this store until ``close``.
@@ -50,9 +51,10 @@ class LocalStore:
 
     Raises:
         MissingDependency: If FAISS was built without GPUs and one is asked for.
-        InvalidInput: If FAISS sees no GPU and one is asked for.
+        InvalidInput: If FAISS sees no GPU and one is asked for, or the directory cannot be
+            made, read and written.
         Unavailable: If another process owns the directory; the message has its pid.
-        StoreDamaged: If a collection's file cannot be read.
+        StoreDamaged: If a collection's file is there and cannot be read.
 
     Example:
         >>> import tempfile, numpy as np
@@ -89,12 +91,14 @@ class LocalStore:
         # Held to make, drop or close collections; looking one up takes no lock.
         self._changing = threading.Lock()
         try:
-            self._folder.mkdir(exist_ok=True)
-            for folder in sorted(self._folder.iterdir()):
-                if folder.name.startswith("."):  # made or dropped when the process ended
-                    shutil.rmtree(folder, ignore_errors=True)
-                elif folder.is_dir():
-                    self._open[folder.name] = OpenCollection(folder)
+            with usable(self._folder):
+                self._folder.mkdir(exist_ok=True)
+                entries = sorted(self._folder.iterdir())
+            for entry in entries:
+                if entry.name.startswith("."):  # made or dropped when the process ended
+                    shutil.rmtree(entry, ignore_errors=True)
+                elif not entry.is_file() and _has_truth(entry):
+                    self._open[entry.name] = _collection_in(entry)
         except BaseException:
             self.close()
             raise
@@ -107,6 +111,12 @@ class LocalStore:
         with self._changing:
             if collection.name in self._open:
                 raise AlreadyExists(f"expected a new collection name, got {collection.name!r}")
+            if os.path.lexists(self._folder / collection.name):
+                raise AlreadyExists(
+                    f"expected a new collection name, got {collection.name!r}: the data "
+                    f"directory has collections/{collection.name}, which is not served; move "
+                    "it away or choose another name"
+                )
             if len(self._open) >= self.limits.collections:
                 raise InvalidInput(
                     f"expected at most {self.limits.collections} collections; drop one first"
@@ -302,6 +312,42 @@ def _check_storage(vectors: Embeddings, collection: Collection) -> None:
             check_vectors(rounded, collection.dim, collection.metric)
         except InvalidInput as error:
             raise InvalidInput(f"{error}, as {collection.storage} holds them") from None
+
+
+def _has_truth(folder: Path) -> bool:
+    """Whether a folder is a collection; a warning says which one is not.
+
+    Raises:
+        StoreDamaged: If that cannot be found out.
+    """
+    try:
+        (folder / FILE).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        _LOG.warning(
+            "%s is not served: expected %s in it, got none. It is a stray folder, or a "
+            "collection that has lost that file: put the file back and start again, or move "
+            "the folder away",
+            folder,
+            FILE,
+        )
+        return False
+    except OSError as error:
+        raise _damaged(folder, f"expected to read {folder}, got {error}") from error
+    return True
+
+
+def _collection_in(folder: Path) -> OpenCollection:
+    try:
+        return OpenCollection(folder)
+    except StoreDamaged as error:
+        raise _damaged(folder, str(error)) from error
+
+
+def _damaged(folder: Path, what: str) -> StoreDamaged:
+    """The error of a collection that stops the start, and the way out."""
+    return StoreDamaged(
+        f"{what}; restore {folder} from a copy, or move it away to start without it"
+    )
 
 
 def _synchronise(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The local store on disk: reopening, damage, leftovers, a full disk, kills, speed."""
 
+import logging
 import os
 import random
 import signal
@@ -12,7 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedkit.errors import InvalidInput, MessageTooLarge, StoreDamaged, Unavailable
+from embedkit.errors import (
+    AlreadyExists,
+    InvalidInput,
+    MessageTooLarge,
+    StoreDamaged,
+    Unavailable,
+)
 from embedkit.retrieve.limits import Limits
 from embedkit.retrieve.store import Query
 from embedkit.retrieve.stores.local import LocalStore
@@ -85,7 +92,7 @@ def test_a_dropped_collection_leaves_no_file(tmp_path: Path, rng: np.random.Gene
     store.close()
 
 
-@pytest.mark.parametrize("damage", ["header", "missing", "empty", "schema", "short vector"])
+@pytest.mark.parametrize("damage", ["header", "empty", "schema", "short vector"])
 def test_a_damaged_collection_is_named_and_releases_the_directory(
     tmp_path: Path, rng: np.random.Generator, damage: str
 ) -> None:
@@ -94,8 +101,6 @@ def test_a_damaged_collection_is_named_and_releases_the_directory(
     content = file.read_bytes()
     if damage == "header":
         file.write_bytes(b"\0" * 100 + content[100:])
-    elif damage == "missing":
-        file.unlink()
     elif damage == "empty":
         file.write_bytes(b"")
     else:
@@ -106,7 +111,8 @@ def test_a_damaged_collection_is_named_and_releases_the_directory(
             connection.execute("UPDATE vectors SET data = x'00112233' WHERE slot = 120")
         connection.commit()
         connection.close()
-    with pytest.raises(StoreDamaged, match=r"collections/c"):
+    way_out = r"collections/c.*; restore \S+/collections/c from a copy, or move it away"
+    with pytest.raises(StoreDamaged, match=way_out):
         LocalStore(tmp_path)
     file.write_bytes(content)
     for suffix in ("-wal", "-shm"):
@@ -114,6 +120,75 @@ def test_a_damaged_collection_is_named_and_releases_the_directory(
     store = LocalStore(tmp_path)
     assert store.describe("c").count == 80
     store.close()
+
+
+@pytest.mark.parametrize("damage", ["a folder", "a dangling link", "behind a loop of links"])
+def test_a_truth_that_cannot_be_opened_stops_the_start(tmp_path: Path, damage: str) -> None:
+    home = tmp_path / "collections" / "c"
+    if damage == "a folder":
+        (home / "truth.sqlite").mkdir(parents=True)
+    elif damage == "a dangling link":
+        home.mkdir(parents=True)
+        (home / "truth.sqlite").symlink_to(tmp_path / "unmounted")
+    else:
+        home.parent.mkdir()
+        home.symlink_to(home)
+    with pytest.raises(StoreDamaged, match=f"restore {home} from a copy, or move it away"):
+        LocalStore(tmp_path)
+    home.rename(tmp_path / "away")
+    LocalStore(tmp_path).close()
+
+
+def test_a_folder_without_truth_is_no_collection_and_is_named(
+    tmp_path: Path, rng: np.random.Generator, caplog: pytest.LogCaptureFixture
+) -> None:
+    filled(tmp_path, rng)
+    home = tmp_path / "collections"
+    for name in ("bad name", "empty", "lost"):
+        (home / name).mkdir()
+    (home / "lost" / "index-1.snapshot").write_bytes(b"of a collection once")
+    (home / "unmounted").symlink_to(tmp_path / "absent")
+    (home / "file").write_text("")
+    logger = logging.getLogger("embedkit")
+    logger.addHandler(caplog.handler)
+    try:
+        store = LocalStore(tmp_path)
+    finally:
+        logger.removeHandler(caplog.handler)
+    warned = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    for name in ("bad name", "empty", "lost", "unmounted"):
+        assert any(f"{home / name} is not served" in line for line in warned), name
+    assert all("a collection that has lost that file" in line for line in warned)
+    assert [c.name for c in store.collections()] == ["c"]
+    for name in ("empty", "lost", "unmounted", "file"):
+        with pytest.raises(AlreadyExists, match=f"collections/{name}, which is not served"):
+            store.create(Collection(name, 8))
+    (home / "empty").rmdir()
+    assert store.create(Collection("empty", 8)).name == "empty"
+    store.close()
+
+
+def test_a_lost_truth_that_is_put_back_is_served(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    filled(tmp_path, rng)
+    file = tmp_path / "collections" / "c" / "truth.sqlite"
+    file.rename(tmp_path / "elsewhere")
+    store = LocalStore(tmp_path)
+    assert store.collections() == ()
+    store.close()
+    (tmp_path / "elsewhere").rename(file)
+    store = LocalStore(tmp_path)
+    assert store.describe("c").count == 80
+    store.close()
+
+
+def test_collections_that_are_no_folder_are_told(tmp_path: Path) -> None:
+    (tmp_path / "collections").write_text("")
+    with pytest.raises(InvalidInput, match=r"got \S+/collections \(File exists\); choose"):
+        LocalStore(tmp_path)
+    (tmp_path / "collections").unlink()
+    LocalStore(tmp_path).close()
 
 
 def test_a_second_store_on_the_directory_is_refused(tmp_path: Path) -> None:
@@ -396,3 +471,29 @@ def test_bulk_writes_and_reopening_are_fast(tmp_path: Path, rng: np.random.Gener
     store.close()
     assert rate > 20_000
     assert seconds < 2.0
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b'{"a": 1e999}', b'{"a": [-1e400]}', b'{"a": "\\ud800"}', b'{"\\udfff": 1}'],
+)
+def test_payloads_that_readers_cannot_hold_are_refused(tmp_path: Path, payload: bytes) -> None:
+    store = LocalStore(tmp_path)
+    store.create(Collection("c", 2))
+    row = np.ones((1, 2), np.float32)
+    with pytest.raises(InvalidInput, match="JSON object as payload 0"):
+        store.upsert("c", ["a"], row, [payload])
+    store.upsert("c", ["a"], row, [b'{"a": "\\ud83d\\ude00", "b": 1e308}'])
+    with pytest.raises(InvalidInput, match="whole characters"):
+        store.upsert("c", ["\ud800"], row)
+    store.close()
+
+
+def test_a_digest_that_is_too_long_is_not_kept(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.create(Collection("c", 2))
+    row = np.ones((1, 2), np.float32)
+    with pytest.raises(InvalidInput, match="at most 256 characters, got 257"):
+        store.upsert("c", ["a"], row, model_digest="x" * 257)
+    assert store.upsert("c", ["a"], row, model_digest="x" * 256).model_digest == "x" * 256
+    store.close()
