@@ -1,5 +1,6 @@
 """Read ``/metrics`` back: values, and histograms to subtract and to ask for quantiles."""
 
+import http.client
 import math
 import time
 import urllib.request
@@ -124,7 +125,7 @@ def fetch(address: str) -> Snapshot:
         address: ``HOST:PORT`` of its side port.
 
     Raises:
-        Unavailable: If nothing answers there.
+        Unavailable: If nothing answers there, or something that does not speak HTTP.
         InvalidInput: If what answers are not metrics.
     """
     # Never through a proxy: the side port listens on loopback.
@@ -135,6 +136,12 @@ def fetch(address: str) -> Snapshot:
     except (OSError, ValueError) as error:
         raise Unavailable(
             f"expected metrics at {address}, got: {error}; see --metrics-bind of the server"
+        ) from error
+    except http.client.HTTPException as error:
+        kind = type(error).__name__
+        raise Unavailable(
+            f"expected metrics at {address}, got what is no HTTP ({kind}: "
+            f"{str(error)[:80]!r}); see --metrics-bind of the server"
         ) from error
     return read(text)
 

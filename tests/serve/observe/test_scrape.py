@@ -1,6 +1,8 @@
 """Metrics read back: histograms subtracted, quantiles estimated, and the overview of both."""
 
 import math
+import socket
+import threading
 
 import numpy as np
 import pytest
@@ -92,3 +94,30 @@ def test_metrics_are_fetched_and_what_is_none_is_told():
         fetch(port.address)
     with pytest.raises(InvalidInput, match="Prometheus"):
         read("<html>{")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"\0\0\x12\x04\0 a binary protocol\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\ncut short",
+        b"HTTP/1.1 200 OK\r\n" + b"X: 1\r\n" * 200 + b"\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\n\xff\xfe",
+        b"",
+    ],
+)
+def test_a_port_that_speaks_otherwise_is_told(answer):
+    with socket.create_server(("127.0.0.1", 0)) as port:
+
+        def answer_once():
+            connection, _ = port.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=answer_once)
+        thread.start()
+        address = f"127.0.0.1:{port.getsockname()[1]}"
+        with pytest.raises(Unavailable, match=f"metrics at {address}.*--metrics-bind"):
+            fetch(address)
+        thread.join()
