@@ -162,6 +162,11 @@ class Context:
             raise NotFound("expected the model's input size, got a model that states none")
         return InputSpec(*shape)
 
+    @property
+    def baselines(self) -> tuple[Which, ...]:
+        """The baselines that the run wants."""
+        return BASELINES if self.options.baselines else ()
+
     def embeddings(self, which: Which, dataset: Dataset) -> Embeddings:
         """Return (n, d) unit vectors of a data set, computed once per model.
 

@@ -129,7 +129,7 @@ def expand(
     found: dict[str, tuple[int, ...]] = {}
     for entry in wanted:
         for name in SETS.get(entry, {entry: ()}):
-            known = len(corruptions.get(name).cifar)
+            known = len(_named(name).cifar)
             found[name] = tuple(s for s in sorted(set(severities)) if 1 <= s <= known)
     if not found or not all(found.values()):
         raise InvalidInput(
@@ -137,6 +137,14 @@ def expand(
             f"and {list(severities)}"
         )
     return found, None
+
+
+def _named(name: str) -> type[Corruption]:
+    """The corruption; the error for an unknown one lists the sets too."""
+    try:
+        return corruptions.get(name)
+    except InvalidInput as error:
+        raise InvalidInput(f"{error}; sets of them: {', '.join(SETS)}") from error
 
 
 def constants_for(height: int, width: int) -> Constants:

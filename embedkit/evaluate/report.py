@@ -168,9 +168,11 @@ def write_report(report: Report, folder: str | Path) -> None:
 
     Args:
         report: What to write.
-        folder: Created if absent; files of an earlier report are replaced.
+        folder: Created if absent; files of an earlier report are replaced, and the items of
+            tasks that it has and this one has not are removed.
     """
     root = Path(folder)
+    earlier = _items_of(root)
     items = root / ITEMS
     items.mkdir(parents=True, exist_ok=True)
     for result in report.results:
@@ -179,6 +181,9 @@ def write_report(report: Report, folder: str | Path) -> None:
     values = report.to_dict()
     text = json.dumps(values, indent=1, allow_nan=False) + "\n"
     _replace(root / "report.json", text)
+    # Only now: until the new report is there, the old one has its items.
+    for stale in earlier - _items_of(root):
+        stale.unlink(missing_ok=True)
     _replace(root / "junit.xml", to_junit(values))
     from embedkit.evaluate.html import render
 
@@ -206,6 +211,15 @@ def _describe(dataset: Dataset) -> dict[str, object]:
         "class_names": list(dataset.class_names) if dataset.labels is not None else [],
         "skipped": len(dataset.skipped),
     }
+
+
+def _items_of(root: Path) -> set[Path]:
+    """The files of items that the report in a folder names; none if there is no report."""
+    try:
+        named = json.loads((root / "report.json").read_text(encoding="utf-8"))["items"]
+        return {root / ITEMS / f"{task}.npz" for task in named if task == Path(task).name}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 def _version(package: str) -> str | None:

@@ -208,6 +208,11 @@ def test_unlabelled_test_images_leave_what_needs_no_labels(run, data):
         (("--suite", "knnn"), InvalidInput, "did you mean 'knn'"),
         (("--server", "nohost"), InvalidInput, "HOST:PORT"),
         (("--corruption", "fog,frogs"), InvalidInput, "frogs"),
+        (
+            ("--corruption", "frogs"),
+            InvalidInput,
+            "sets of them: common, validation, mnist_c, system",
+        ),
         (("--detector", "knn, voting"), InvalidInput, "voting"),
     ],
 )
@@ -227,6 +232,24 @@ def test_lists_of_names_take_commas_and_repetition(run):
     options = report["run"]["options"]
     assert options["corruptions"] == ["fog", "contrast", "jpeg_compression"]
     assert options["detectors"] == ["knn", "kde"]
+
+
+def test_a_run_without_baselines_does_not_miss_them(run):
+    suite = "knn,linear,centroid,clustering,ood,retrieval,rmqm,geometry,robustness"
+    few = ("--limit-attack", "4", "--radius", "8", "--square-queries", "5", "--pgd-steps", "2")
+    done, report = run("--no-baselines", "--no-attack-checks", *few, suite=suite)
+    assert done.exit_code == 0, done.output
+    for task, entry in results(report).items():
+        assert not any("without baselines" in warning for warning in entry["warnings"]), task
+        assert not set(entry["baselines"]) & {"raw_pixels", "random_encoder"}
+
+
+def test_an_attack_that_knows_no_norm_is_wrong_usage(run):
+    gates = ("--gate", "robustness.checks_failed<=0", "--gate", "robustness.accuracy>=0")
+    done, report = run("--norm", "patch", "--no-baselines", *gates, suite="robustness")
+    assert isinstance(done.exception, InvalidInput)
+    assert "got pgd, square; attacks that do: patch" in str(done.exception)
+    assert report == {}
 
 
 def test_two_sets_of_one_name_are_refused(run, data, tmp_path, source):

@@ -1,5 +1,6 @@
 import copy
 import json
+from dataclasses import replace
 from importlib.resources import files as resources
 
 import numpy as np
@@ -123,6 +124,25 @@ def test_writing_again_replaces(report, tmp_path):
         write_report(report, tmp_path)
     names = sorted(p.name for p in tmp_path.iterdir())
     assert names == ["items", "junit.xml", "report.html", "report.json"]
+
+
+def test_writing_a_smaller_report_removes_the_items_of_the_larger_one(report, tmp_path):
+    pytest.importorskip("embedkit.evaluate.html")
+    write_report(report, tmp_path)
+    items = tmp_path / "items"
+    assert sorted(p.stem for p in items.iterdir()) == ["classify", "knn", "ood"]
+    (items / "mine.npz").write_bytes(b"of somebody else")
+    write_report(replace(report, results=report.results[:2]), tmp_path)
+    assert sorted(p.stem for p in items.iterdir()) == ["classify", "knn", "mine"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"items": {"../mine": "x"}}', '{"items": [3]}'])
+def test_what_is_no_earlier_report_costs_nothing(report, tmp_path, text):
+    pytest.importorskip("embedkit.evaluate.html")
+    (tmp_path / "report.json").write_text(text)
+    (tmp_path / "mine.npz").write_bytes(b"of somebody else")
+    write_report(replace(report, results=report.results[:1]), tmp_path)
+    assert (tmp_path / "mine.npz").is_file()
 
 
 def test_values_that_are_not_finite_become_null(report):

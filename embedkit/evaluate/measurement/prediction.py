@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from embedkit.evaluate.context import BASELINES, Context, Which
+from embedkit.evaluate.context import Context, Which
 from embedkit.evaluate.measurement.checks import class_problem, leakage
 from embedkit.evaluate.measurement.partial import attempt
 from embedkit.evaluate.statistics import Metrics, accuracy
@@ -40,7 +40,7 @@ def report_predictions(
     served = predict("served")
     items |= _items(served, "")
     baselines: dict[str, Metrics] = {}
-    for name in BASELINES:
+    for name in context.baselines:
         found = attempt(f"baseline {name}", partial(predict, name), notes)
         if found is not None:
             items |= _items(found, f"_{name}")

@@ -92,8 +92,10 @@ class Certified:
         metrics = certificate_metrics(found, options)
         items: dict[str, npt.NDArray[np.generic]] = {"index": index, **found.items()}
         baselines: dict[str, Metrics] = {}
-        work = partial(self._raw_pixels, context, part)
-        beside = attempt("baseline raw_pixels", work, warnings) if heads else None
+        beside = None
+        if heads and "raw_pixels" in context.baselines:
+            work = partial(self._raw_pixels, context, part)
+            beside = attempt("baseline raw_pixels", work, warnings)
         if beside is not None:
             baselines["raw_pixels"] = certificate_metrics(beside, options)
             items |= {f"raw_pixels.{name}": values for name, values in beside.items().items()}

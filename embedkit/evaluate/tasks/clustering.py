@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from embedkit.evaluate.context import BASELINES, Context, Which
+from embedkit.evaluate.context import Context, Which
 from embedkit.evaluate.measurement.checks import class_problem
 from embedkit.evaluate.measurement.means import table_metric
 from embedkit.evaluate.measurement.partial import attempt
@@ -55,7 +55,7 @@ class Clustering:
         groups = self._groups(context, "served")
         items: dict[str, npt.NDArray[np.generic]] = {"labels": labels, "groups": groups[0]}
         baselines: dict[str, Metrics] = {}
-        for name in BASELINES:
+        for name in context.baselines:
             found = attempt(f"baseline {name}", partial(self._groups, context, name), notes)
             if found is not None:
                 items[f"groups_{name}"] = found[0]

@@ -58,7 +58,8 @@ class CorruptionRobustness:
     ``mce`` divides each corruption's error, summed over severities, by that of a reference
     before the mean; ``relative_mce`` does so with the rise over the clean error (Hendrycks and
     Dietterich 2019). The reference is AlexNet for the 1,000 classes of ImageNet at all five
-    severities, and otherwise the same vote on raw pixels (with at most 5,000 training images).
+    severities, and otherwise the same vote on raw pixels (with at most 5,000 training images),
+    whose errors are the baseline ``raw_pixels``.
     Their intervals are those of the jackknife that leaves out a twentieth of the images at a
     time, from the model's and from the reference's errors alike.
 
@@ -106,7 +107,9 @@ class CorruptionRobustness:
         if unspoilt.wrong is not None:
             metrics["clean_error"] = _error(unspoilt.wrong[np.newaxis])
             items |= {"labels": np.asarray(part.labels), "clean_wrong": unspoilt.wrong}
+        baselines: dict[str, Metrics] = {}
         if len(followers) > 1:
+            baselines["raw_pixels"] = _errors(followers[1].clean(), found[1], names)
             reference = _of_pixels(followers[1].clean(), found[1], names, items)
         if reference is not None:
             own = _mean_errors(found[0], names)
@@ -119,6 +122,7 @@ class CorruptionRobustness:
         return TaskResult(
             "corruption",
             metrics,
+            baselines,
             cost={"images": len(part) * (len(cases) + 1)},
             warnings=tuple(warnings),
             items=items,
@@ -155,6 +159,13 @@ def _metrics(found: dict[Case, Shift], names: Severities) -> Metrics:
             everything.setdefault(kind, []).append(np.mean(known, axis=0))
     summary = {kind: _metric(kind, np.stack(values)) for kind, values in everything.items()}
     return summary | metrics
+
+
+def _errors(clean: Shift, found: dict[Case, Shift], names: Severities) -> Metrics:
+    """Every error of a reference, under the names that those of the model have."""
+    metrics = _metrics(found, names)
+    errors = {name: m for name, m in metrics.items() if name.split(".")[-1] == "error"}
+    return errors | {"clean_error": _error(np.asarray(clean.wrong)[np.newaxis])}
 
 
 def _values(shift: Shift, kind: str) -> npt.NDArray[np.float64] | None:

@@ -8,7 +8,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from embedkit.evaluate.context import BASELINES, Context, Which
+from embedkit.evaluate.context import Context, Which
 from embedkit.evaluate.measurement.checks import class_problem, leakage
 from embedkit.evaluate.measurement.partial import attempt
 from embedkit.evaluate.statistics import LEVEL, Metric, Metrics
@@ -61,7 +61,7 @@ class FewShot:
             return skipped("few_shot", warnings[-1])
         served = self._correct(context, "served", draws, logistic=True)
         baselines: dict[str, Metrics] = {}
-        for name in BASELINES:
+        for name in context.baselines:
             work = partial(self._correct, context, name, draws, logistic=False)
             found = attempt(f"baseline {name}", work, warnings)
             if found is not None:

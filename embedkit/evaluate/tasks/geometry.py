@@ -48,7 +48,6 @@ __all__ = ["Geometry"]
 _NEIGHBOURS = 10
 _MOST_DIMENSIONS = 1024
 _DIRECTIONS = "directions"
-_OTHERS: tuple[Which, ...] = (*BASELINES, "twin")
 _CLASSES = ("tolerance", "nc1", "nc2_norms", "nc2_angles", "nc4_disagreement", "purity_k10")
 _LABEL_FREE = ("uniformity", "rankme", "participation_ratio", "spectrum_decay", "hubness_k10")
 
@@ -79,7 +78,7 @@ class Geometry:
 
     def metric_names(self, context: Context) -> tuple[str, ...]:
         """Every metric that it may give here."""
-        cka = tuple(f"cka.{which}" for which in _OTHERS)
+        cka = tuple(f"cka.{which}" for which in _others(context))
         return (*_LABEL_FREE, "alignment", "lidar", *_CLASSES, *cka)
 
     def run(self, context: Context) -> TaskResult:
@@ -101,7 +100,7 @@ class Geometry:
             metrics |= found[0]
             items["alignment"] = found[1]
         baselines: dict[str, Metrics] = {}
-        for which in _OTHERS:
+        for which in _others(context):
             work = partial(context.embeddings, which, context.test)
             other = attempt(f"cka.{which}", work, warnings)
             if other is None:
@@ -139,6 +138,11 @@ class Geometry:
             without = measure_without(lambda rows: lidar(z[rows]), groups)
         found = jackknife_metric(lidar(z), without, len(part), unit=_DIRECTIONS, least=0.0)
         return {"alignment": alignment, "lidar": found}, squares
+
+
+def _others(context: Context) -> tuple[Which, ...]:
+    """The models that the served one is compared with."""
+    return (*context.baselines, "twin")
 
 
 def _part(context: Context) -> Dataset:

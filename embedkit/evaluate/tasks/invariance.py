@@ -32,7 +32,8 @@ class Invariance:
     Metrics: ``<change>.cosine`` with the unchanged image; ``<change>.found``, the share of
     images whose nearest neighbour among all unchanged ones is themselves; with labels
     ``<change>.top1`` and ``<change>.kept``, the share whose kNN decision (k = 20) stays. And
-    ``none.top1`` for comparison, ``mean_cosine`` and ``mean_found``. Items:
+    ``none.top1`` for comparison, ``mean_cosine`` and ``mean_found``: means over the changes,
+    less those that leave every image as it was, such as ``grey`` of grey images. Items:
     ``<change>.cosine``, ``<change>.found``, ``<change>.predictions``, ``labels``, ``ids``.
     """
 
@@ -47,7 +48,7 @@ class Invariance:
         part = _part(context)
         images = part.arrays(context.spec)
         problem = class_problem(context)
-        warnings = (f"no top1 and kept: {problem}",) if problem else ()
+        warnings = [f"no top1 and kept: {problem}"] if problem else []
         clean = context.embeddings("served", Dataset("unchanged", images))
         metrics: Metrics = {}
         items: dict[str, npt.NDArray[np.generic]] = {"ids": np.array(part.ids)}
@@ -57,31 +58,41 @@ class Invariance:
             items["labels"] = np.asarray(part.labels)
             metrics["none.top1"] = accuracy(before == part.labels)
         cosines, founds = [], []
+        idle: list[str] = []
         for index, change in enumerate(VIEWS):
             context.progress(f"served: {change}", index / len(VIEWS))
             made = view(images, change, ids=part.ids, seed=context.seed)
             z = context.embeddings("served", Dataset(change, made))
-            cosines.append(np.sum(z.astype(np.float64) * clean, axis=1).clip(-1, 1))
-            founds.append(_found(clean, z))
-            items |= {f"{change}.cosine": cosines[-1], f"{change}.found": founds[-1]}
-            metrics[f"{change}.cosine"] = mean_metric(
-                cosines[-1], unit="cosine", least=-1, most=1
-            )
-            metrics[f"{change}.found"] = accuracy(founds[-1])
+            cosine = np.sum(z.astype(np.float64) * clean, axis=1).clip(-1, 1)
+            found = _found(clean, z)
+            if np.array_equal(made, images):
+                idle.append(change)
+            else:
+                cosines.append(cosine)
+                founds.append(found)
+            items |= {f"{change}.cosine": cosine, f"{change}.found": found}
+            metrics[f"{change}.cosine"] = mean_metric(cosine, unit="cosine", least=-1, most=1)
+            metrics[f"{change}.found"] = accuracy(found)
             if before is not None:
                 after = _decide(context, z)
                 items[f"{change}.predictions"] = after
                 metrics[f"{change}.top1"] = accuracy(after == part.labels)
                 metrics[f"{change}.kept"] = accuracy(after == before)
-        metrics["mean_cosine"] = mean_metric(
-            np.mean(cosines, axis=0), unit="cosine", least=-1, most=1
-        )
-        metrics["mean_found"] = mean_metric(np.mean(founds, axis=0), least=0, most=1)
+        if idle:
+            warnings.append(
+                f"mean_cosine and mean_found are without {', '.join(idle)}: these left every "
+                "image as it was"
+            )
+        if cosines:
+            metrics["mean_cosine"] = mean_metric(
+                np.mean(cosines, axis=0), unit="cosine", least=-1, most=1
+            )
+            metrics["mean_found"] = mean_metric(np.mean(founds, axis=0), least=0, most=1)
         return TaskResult(
             "invariance",
             metrics,
             cost={"images": len(part) * (len(VIEWS) + 1)},
-            warnings=warnings,
+            warnings=tuple(warnings),
             items=items,
         )
 

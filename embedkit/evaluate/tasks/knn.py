@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from embedkit.evaluate.context import BASELINES, Context, Which
+from embedkit.evaluate.context import Context, Which
 from embedkit.evaluate.measurement.checks import class_problem, leakage
 from embedkit.evaluate.measurement.figures import embedding_map, image_grid
 from embedkit.evaluate.measurement.partial import attempt
@@ -62,7 +62,7 @@ class NearestNeighbours:
         predictions = self._predict(context, "served")
         items |= {f"predictions_{name}": found for name, found in predictions.items()}
         baselines: dict[str, Metrics] = {}
-        for name in BASELINES:
+        for name in context.baselines:
             found = attempt(f"baseline {name}", partial(self._predict, context, name), warnings)
             if found is not None:
                 main = f"k{self.main}"

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from embedkit.evaluate.context import BASELINES, Context, Which
+from embedkit.evaluate.context import Context, Which
 from embedkit.evaluate.measurement.checks import class_problem, leakage
 from embedkit.evaluate.measurement.partial import attempt
 from embedkit.evaluate.measurement.rows import probe_rows
@@ -50,7 +50,7 @@ class Linear:
         served = _predict(context, "served", rows)
         items |= _items(served, "")
         baselines: dict[str, Metrics] = {}
-        for name in BASELINES:
+        for name in context.baselines:
             predicted = attempt(
                 f"baseline {name}", partial(_predict, context, name, rows), warnings
             )

@@ -10,7 +10,7 @@ from embedkit.data.dataset import Dataset
 from embedkit.detect.detector import detectors, load_detector
 from embedkit.detect.threshold import Threshold
 from embedkit.errors import InvalidInput, NotFound
-from embedkit.evaluate.context import BASELINES, CHUNK, Context, Which
+from embedkit.evaluate.context import CHUNK, Context, Which
 from embedkit.evaluate.measurement.checks import leakage, shared_images
 from embedkit.evaluate.measurement.figures import histogram
 from embedkit.evaluate.measurement.gallery import novelty_gallery
@@ -82,7 +82,7 @@ class OutOfDistribution:
         warnings = [*leakage(context), *_overlaps(context), *_small_sets(context)]
         scores = _fitted_scores(context, "served", warnings)
         baselines: dict[str, Metrics] = {}
-        for which in BASELINES:
+        for which in context.baselines:
             found = _fitted_scores(context, which, warnings)
             if found:
                 baselines[which] = self._metrics(context, found)

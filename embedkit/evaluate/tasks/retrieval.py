@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.data.dataset import Dataset
-from embedkit.evaluate.context import BASELINES, Context, Which
+from embedkit.evaluate.context import Context, Which
 from embedkit.evaluate.measurement.checks import class_problem, leakage
 from embedkit.evaluate.measurement.partial import attempt
 from embedkit.evaluate.statistics import (
@@ -98,7 +98,7 @@ class Retrieval:
             extra = {_AGREEMENT: self._mean(_agreement(context, sample, rows), _AGREEMENT)}
         values = self._values(sample.relevant(rows), sample.totals)
         baselines: dict[str, Metrics] = {}
-        for which in BASELINES:
+        for which in context.baselines:
             found = attempt(
                 f"baseline {which}", partial(_exact, context, sample, which), warnings
             )

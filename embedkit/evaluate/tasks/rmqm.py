@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.data.dataset import Dataset
-from embedkit.evaluate.context import BASELINES, Context, Which
+from embedkit.evaluate.context import Context, Which
 from embedkit.evaluate.measurement.means import mean_metric
 from embedkit.evaluate.measurement.partial import attempt
 from embedkit.evaluate.measurement.pixels.views import per_image_rngs
@@ -59,7 +59,7 @@ class ManifoldQuality:
         served = _follow(context, "served", path)
         items: dict[str, npt.NDArray[np.generic]] = {"steps": served}
         baselines: dict[str, Metrics] = {}
-        for which in BASELINES:
+        for which in context.baselines:
             work = partial(_follow, context, which, path)
             found = attempt(f"baseline {which}", work, warnings)
             if found is not None:

@@ -163,7 +163,7 @@ def _attack_prepared(
     metrics = trial_metrics(trial, everything.runs, context)
     metrics["checks_failed"] = _failed(checks)
     baselines = {"random_noise": noise_metrics(trial, everything)}
-    if head == "knn":
+    if head == "knn" and context.baselines:
         baselines |= _other_models(context, warnings, with_gradients=surrogate is not None)
     warnings += [f"{prefix}{text}" for check in checks for text in check.problems]
     warnings += censored_medians(everything.runs, prefix)

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.data.dataset import Dataset
-from embedkit.evaluate.context import BASELINES, Context, Which
+from embedkit.evaluate.context import Context, Which
 from embedkit.evaluate.measurement.partial import attempt
 from embedkit.evaluate.statistics import Metrics, accuracy
 from embedkit.evaluate.task import TaskResult, skipped, tasks
@@ -19,7 +19,6 @@ __all__ = ["Transfer"]
 
 Found = dict[str, tuple[Labels, Labels]]
 
-_MODELS: tuple[Which, ...] = ("served", *BASELINES)
 _FIT_SHARE = 0.5
 _NEIGHBOURS = 20
 
@@ -51,6 +50,7 @@ class Transfer:
         metrics: Metrics = {}
         baselines: dict[str, Metrics] = {}
         items: dict[str, npt.NDArray[np.generic]] = {}
+        models: tuple[Which, ...] = ("served", *context.baselines)
         scored = 0
         for name, data in context.ood.items():
             problem = _problem(data)
@@ -58,7 +58,7 @@ class Transfer:
                 warnings.append(f"no {name}: {problem}")
                 continue
             scored += len(data)
-            for which in _MODELS:
+            for which in models:
                 part = name if which == "served" else f"baseline {which}"
                 found = attempt(part, partial(_predict, context, which, data), warnings)
                 if found is None:

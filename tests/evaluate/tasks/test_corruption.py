@@ -118,3 +118,12 @@ def test_no_interval_holds_what_cannot_be(make_context, noisy):
             continue
         most = {"error": 1, "overlap": 1, "drift": 2}[name.split(".")[-1].split("_")[-1]]
         assert 0 <= metric.ci[0] <= metric.ci[1] <= most, name
+
+
+def test_mce_can_be_computed_again_from_the_report(make_context, noisy):
+    result = CorruptionRobustness().run(make_context(served=noisy, options=OPTIONS))
+    own, raw = result.metrics, result.baselines["raw_pixels"]
+    assert set(raw) <= set(own)
+    pairs = [(own[f"{c}.error"].value, raw[f"{c}.error"].value) for c in OPTIONS.corruptions]
+    assert own["mce"].value == pytest.approx(np.mean([a / b for a, b in pairs if b]))
+    assert raw["clean_error"].value == result.items["reference_clean_wrong"].mean()

@@ -52,3 +52,23 @@ def test_without_labels_decisions_are_left_out(make_context, source):
     assert "no top1 and kept" in result.warnings[0]
     assert "flip.cosine" in result.metrics
     assert "flip.top1" not in result.metrics
+
+
+def test_changes_that_change_nothing_are_no_part_of_the_means(make_context, noisy):
+    # Grey images are grey already, and a 64th of 8 pixels blurs nothing.
+    result = Invariance().run(make_context(served=noisy, options=OPTIONS))
+    assert result.warnings == (
+        "mean_cosine and mean_found are without grey, blur: these left every image as it was",
+    )
+    counted = [change for change in VIEWS if change not in ("grey", "blur")]
+    for kind in ("cosine", "found"):
+        each = [result.metrics[f"{change}.{kind}"].value for change in counted]
+        assert result.metrics[f"mean_{kind}"].value == pytest.approx(np.mean(each))
+    assert result.metrics["grey.cosine"].value == pytest.approx(1)
+
+
+def test_images_that_nothing_changes_have_no_means(make_context, monkeypatch):
+    monkeypatch.setattr("embedkit.evaluate.tasks.invariance.VIEWS", {"grey": VIEWS["grey"]})
+    result = Invariance().run(make_context(options=OPTIONS))
+    assert "mean_cosine" not in result.metrics
+    assert "without grey" in result.warnings[0]
