@@ -4,17 +4,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from embedkit.client.items import Batch
     from embedkit.client.sync import Client, connect
     from embedkit.client.tls import Tls
     from embedkit.errors import EmbedkitError
     from embedkit.runtime.local import load
     from embedkit.types import Embedder, Hit
 
-__all__ = ["Client", "Embedder", "EmbedkitError", "Hit", "Tls", "connect", "load"]
+__all__ = ["Batch", "Client", "Embedder", "EmbedkitError", "Hit", "Tls", "connect", "load"]
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Batch": "embedkit.client.items",
     "Client": "embedkit.client.sync",
     "EmbedkitError": "embedkit.errors",
     "Embedder": "embedkit.types",

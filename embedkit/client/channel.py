@@ -88,7 +88,9 @@ def check_address(address: str) -> str:
     """
     if isinstance(address, str):
         host, _, port = address.rpartition(":")
-        if address.startswith("unix:") or (host and port.isdigit() and int(port) < 1 << 16):
+        if address.startswith("unix:"):
+            return address
+        if host and "/" not in host and port.isdigit() and int(port) < 1 << 16:
             return address
     raise InvalidInput(f"expected an address HOST:PORT or unix:PATH, got {address!r}")
 

@@ -86,7 +86,10 @@ class Items:
 
 
 def _as_vectors(vectors: npt.ArrayLike) -> Embeddings:
-    array = np.asarray(vectors)
+    try:
+        array = np.asarray(vectors)
+    except ValueError as error:  # rows of several lengths
+        raise InvalidInput(f"expected vectors (n, d) or (d,) of numbers: {error}") from error
     if array.dtype.kind not in "fiu" or array.ndim not in (1, 2):
         raise InvalidInput(
             f"expected vectors (n, d) or (d,) of numbers, got {array.dtype} {array.shape}"

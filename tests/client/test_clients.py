@@ -254,7 +254,9 @@ def test_the_token_travels(connected, address: str, script) -> None:
     assert "authorization" not in script.metadata
 
 
-@pytest.mark.parametrize("wrong", ["localhost", "", "localhost:", ":50051", "localhost:http"])
+@pytest.mark.parametrize(
+    "wrong", ["localhost", "", "localhost:", ":50051", "localhost:http", "http://a:5"]
+)
 def test_an_address_without_a_port_is_refused(connected, wrong: str) -> None:
     with pytest.raises(InvalidInput, match="HOST:PORT"):
         connected(wrong)

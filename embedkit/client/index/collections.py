@@ -4,6 +4,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, fields
 
+import numpy as np
+
 from embedkit.client.messages import Call, Plan
 from embedkit.errors import DeadlineExceeded, InvalidInput
 from embedkit.types import Collection, CollectionLimits, IndexState, Metric, Verification
@@ -38,8 +40,11 @@ def create(
     """Make a collection.
 
     Raises:
-        InvalidInput: If the metric is unknown, or a limit is negative or beyond the message.
+        InvalidInput: If the metric is unknown, or the dimension or a limit is negative or
+            beyond the message.
     """
+    if not isinstance(dim, int | np.integer) or not 0 <= dim < 1 << 32:
+        raise InvalidInput(f"expected a dimension from 1 to {(1 << 32) - 1}, got {dim}")
     limits = limits or CollectionLimits()
     for noun, value, bits in (
         ("vectors", limits.vectors, 63),

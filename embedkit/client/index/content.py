@@ -66,6 +66,8 @@ def upserts(
 ) -> Iterator[Plan[int]]:
     """Store batches, one plan each."""
     for batch in batches:
+        if not isinstance(batch, Batch):
+            raise InvalidInput(f"expected an embedkit.Batch, got {type(batch).__name__}")
         items = Items(batch.vectors, batch.images, room)
         yield upsert(name, batch.ids, items, batch.payloads, model_digest)
 
@@ -116,7 +118,13 @@ class RecordPage(NamedTuple):
 def scroll(
     name: str, after: int, limit: int, query_filter: str, *, with_vectors: bool
 ) -> Plan[RecordPage]:
-    """Read a page of records."""
+    """Read a page of records.
+
+    Raises:
+        InvalidInput: If the number of records is none that fits.
+    """
+    if not 1 <= limit < 1 << 32:
+        raise InvalidInput(f"expected a page of 1 to {(1 << 32) - 1} records, got {limit}")
     request = index_pb2.ScrollRequest(
         collection=name,
         after=after,
@@ -190,5 +198,5 @@ def _payload_text(index: int, payload: Payload | None) -> bytes:
         return json.dumps(
             dict(payload), ensure_ascii=False, allow_nan=False, separators=(",", ":")
         ).encode()
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInput(f"expected payload {index} as a JSON object, got {error}") from error

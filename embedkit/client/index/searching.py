@@ -221,5 +221,5 @@ def _check_whole(name: str, value: int, least: int) -> None:
 
 
 def _check_threshold(threshold: float) -> None:
-    if math.isnan(threshold):
+    if not isinstance(threshold, int | float | np.number) or math.isnan(threshold):
         raise InvalidInput(f"expected a threshold that is a number, got {threshold}")

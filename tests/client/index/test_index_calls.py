@@ -306,3 +306,28 @@ def test_payloads_are_json_of_any_kind(ask: Ask) -> None:
     ask("upsert", "c", ["a"], vectors=[1, 2], payloads=[payload])
     (record,) = ask("scroll", "c")
     assert json.dumps(record.payload) == json.dumps(payload)
+
+
+def test_arguments_that_no_message_holds_are_refused_in_our_words(ask: Ask) -> None:
+    ask("create_collection", "c", dim=2)
+    deep: dict[str, object] = {}
+    for _ in range(100_000):
+        deep = {"a": deep}
+    one = {"vectors": [1, 2]}
+    for method, arguments, said in (
+        ("create_collection", {"dim": -1}, "dimension"),
+        ("create_collection", {"dim": 2**40}, "dimension"),
+        ("create_collection", {"dim": 3.5}, "dimension"),
+        ("scroll", {"page": -1}, "page of 1"),
+        ("search", {"vectors": [[1, 2], [3]]}, "vectors"),
+        ("search", {**one, "threshold": "x"}, "threshold"),
+        ("range_search", {**one, "threshold": None}, "threshold"),
+        ("duplicates", {"threshold": None}, "threshold"),
+        ("upsert", {"ids": ["a"], **one, "payloads": [deep]}, "payload 0"),
+        ("upsert_stream", {"batches": [(["a"], [[1, 2]])]}, "embedkit.Batch"),
+    ):
+        with pytest.raises(InvalidInput, match=said):
+            ask(method, "d" if method == "create_collection" else "c", **arguments)
+    while deep:  # taken apart by hand: Python would recurse as deep to free it
+        deep = deep["a"]  # type: ignore[assignment]
+    assert ask("describe", "c").count == 0
