@@ -299,6 +299,8 @@ def test_a_write_that_fails_leaves_the_others_of_its_commit_alone(
     a, b = opened.get(["a", "b"], with_vectors=True)
     assert a is not None
     assert b is not None
+    assert a.vector is not None
+    assert b.vector is not None
     assert np.array_equal(np.stack([a.vector, b.vector]), rows[[0, 3]])
     assert opened.described.count == 2
     assert opened.verify().problems == ()
