@@ -185,8 +185,9 @@ def _metric(kind: str, values: npt.NDArray[np.float64]) -> Metric:
 
 
 def _error(wrong: npt.NDArray[np.floating] | npt.NDArray[np.bool_]) -> Metric:
-    if len(wrong) == 1:
-        count, n = int(wrong.sum()), wrong.shape[1]
+    # All right or all wrong, at every severity: a share too, and no spread to go by.
+    if len(wrong) == 1 or wrong.max() == 0 or wrong.min() == 1:
+        count, n = int(wrong[0].sum()), wrong.shape[1]
         return Metric(count / n, wilson(count, n), n, "fraction", False, "wilson")
     return mean_metric(wrong.mean(axis=0), higher_is_better=False, least=0, most=1)
 

@@ -7,6 +7,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from embedkit.evaluate.context import Options
 from embedkit.evaluate.corruption import corrupt
 from embedkit.evaluate.measurement.changed.mce import relative_errors
+from embedkit.evaluate.statistics import wilson
 from embedkit.evaluate.tasks.corruption import CorruptionRobustness
 
 OPTIONS = Options(
@@ -127,3 +128,12 @@ def test_mce_can_be_computed_again_from_the_report(make_context, noisy):
     pairs = [(own[f"{c}.error"].value, raw[f"{c}.error"].value) for c in OPTIONS.corruptions]
     assert own["mce"].value == pytest.approx(np.mean([a / b for a, b in pairs if b]))
     assert raw["clean_error"].value == result.items["reference_clean_wrong"].mean()
+
+
+def test_no_error_at_all_is_not_certain(make_context):
+    # The perfect model reads the brightness, and noise leaves that about as it was.
+    options = replace(OPTIONS, corruptions=("gaussian_noise",), severities=(1, 2))
+    metrics = CorruptionRobustness().run(make_context(options=options)).metrics
+    for name in ("error", "gaussian_noise.error"):
+        assert metrics[name].value == 0
+        assert metrics[name].ci == wilson(0, 50)
