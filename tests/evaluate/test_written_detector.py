@@ -62,7 +62,7 @@ def test_the_served_score_is_the_fitted_one(fit, detector, bundle, make_context,
 def test_a_detector_that_a_server_cannot_feed_is_refused(fit):
     done = fit(1, "beyond")
     assert isinstance(done.exception, InvalidInput)
-    assert "with views, got none" in str(done.exception)
+    assert "a server can run" in str(done.exception)
 
 
 def test_the_share_to_accept_is_a_choice(fit, tmp_path):
