@@ -45,6 +45,7 @@ class Head:
         weight: (c, d) float32.
         bias: (c,) float32.
         class_names: One per row of ``weight``.
+        data_digest: Content digest of the images that it was fitted on; empty if unknown.
 
     Raises:
         InvalidInput: If the shapes do not fit together.
@@ -53,6 +54,7 @@ class Head:
     weight: npt.NDArray[np.float32]
     bias: npt.NDArray[np.float32]
     class_names: tuple[str, ...]
+    data_digest: str = ""
 
     def __post_init__(self) -> None:
         classes = len(self.class_names)
@@ -73,7 +75,10 @@ class Head:
     def to_bytes(self) -> bytes:
         """Content of ``heads/<name>.npz``."""
         names = np.asarray(self.class_names, dtype=np.str_)
-        return pack_arrays({"weight": self.weight, "bias": self.bias, "class_names": names})
+        arrays = {"weight": self.weight, "bias": self.bias, "class_names": names}
+        if self.data_digest:
+            arrays["data_digest"] = np.asarray(self.data_digest)
+        return pack_arrays(arrays)
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[np.generic]]) -> "Head":
@@ -91,6 +96,7 @@ class Head:
             np.asarray(arrays["weight"], np.float32),
             np.asarray(arrays["bias"], np.float32),
             tuple(str(c) for c in arrays["class_names"]),
+            str(arrays.get("data_digest", "")),
         )
 
 

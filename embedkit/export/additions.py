@@ -1,6 +1,6 @@
 """What is fitted on top of an exported graph: a head and OOD detectors."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -85,7 +85,7 @@ def fit_additions(session: Session, additions: Additions, own_head: Head | None)
             class_names=additions.head.class_names or None,
             seed=additions.seed,
         )
-        head = probe.head
+        head = replace(probe.head, data_digest=additions.head.digest)
         files["heads/default.npz"] = head.to_bytes()
         accuracy = probe.held_out_accuracy
         notes["heads/default.npz"] = (

@@ -3,6 +3,7 @@
 import io
 import pickle
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -97,6 +98,9 @@ def test_head_round_trip_and_its_logits(rng: np.random.Generator) -> None:
     )
     read = Head.from_arrays(unpack_arrays(head.to_bytes()))
     assert read.class_names == head.class_names
+    assert read.data_digest == ""
+    known = replace(head, data_digest="sha256:1")
+    assert Head.from_arrays(unpack_arrays(known.to_bytes())).data_digest == "sha256:1"
     features = rng.standard_normal((5, 4)).astype(np.float32)
     expected = [
         [w @ f + b for w, b in zip(head.weight, head.bias, strict=True)] for f in features

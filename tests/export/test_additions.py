@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from embedkit.bundle import Head
+from embedkit.bundle import Head, unpack_arrays
 from embedkit.data.source import Dataset
 from embedkit.errors import InvalidInput
 from embedkit.export.additions import Additions, fit_additions
@@ -46,6 +46,8 @@ def test_the_own_head_is_the_default_unless_one_is_fitted(dataset: Dataset) -> N
     assert set(both.files) == {"heads/default.npz", "heads/own.npz"}
     assert both.files["heads/own.npz"] == own_head().to_bytes()
     assert "accuracy on held-out images 1.0000" in both.notes["heads/default.npz"]
+    fitted = Head.from_arrays(unpack_arrays(both.files["heads/default.npz"]))
+    assert fitted.data_digest == dataset.digest
 
 
 def test_nothing_to_add_asks_the_graph_nothing() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from embedkit.data.dataset import Dataset
 from embedkit.evaluate.context import Context
 
-__all__ = ["class_problem", "leakage", "shared_images"]
+__all__ = ["class_problem", "head_leakage", "leakage", "shared_images"]
 
 
 def class_problem(context: Context) -> str | None:
@@ -34,6 +34,19 @@ def leakage(context: Context) -> tuple[str, ...]:
     return (
         f"{shared} of {len(context.test)} test images are also training images: "
         "the scores are too good",
+    )
+
+
+def head_leakage(context: Context) -> tuple[str, ...]:
+    """A warning if the bundle's head was fitted on the test images."""
+    bundle = context.bundle
+    if bundle is None or not bundle.names("heads"):
+        return ()
+    if bundle.head().data_digest != context.test.digest:
+        return ()
+    return (
+        "the bundle's head was fitted on these test images: the scores of its classes are too "
+        "good",
     )
 
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from embedkit.errors import NotFound
 from embedkit.evaluate.context import CHUNK, Context
-from embedkit.evaluate.measurement.checks import class_problem, leakage
+from embedkit.evaluate.measurement.checks import class_problem, head_leakage, leakage
 from embedkit.evaluate.measurement.means import mean_metric, recentred
 from embedkit.evaluate.measurement.rows import probe_rows
 from embedkit.evaluate.statistics import (
@@ -71,7 +71,7 @@ class Calibration:
         if problem:
             return skipped("calibration", problem)
         labels = np.asarray(context.test.labels)
-        warnings = list(leakage(context))
+        warnings = [*leakage(context), *head_leakage(context)]
         sources = {"linear": _linear(context)}
         try:
             sources = {"served": _served(context), **sources}

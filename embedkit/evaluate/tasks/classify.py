@@ -8,7 +8,7 @@ import numpy.typing as npt
 from embedkit.data.dataset import Dataset
 from embedkit.errors import NotFound
 from embedkit.evaluate.context import CHUNK, Context
-from embedkit.evaluate.measurement.checks import class_problem
+from embedkit.evaluate.measurement.checks import class_problem, head_leakage
 from embedkit.evaluate.statistics import accuracy
 from embedkit.evaluate.task import TaskResult, skipped, tasks
 from embedkit.types import ImageScores, Labels, Scorer
@@ -52,7 +52,7 @@ class Classify:
             "classify",
             {"top1": accuracy(predictions == labels)},
             cost={"images": len(context.test)},
-            warnings=warnings,
+            warnings=(*warnings, *head_leakage(context)),
             items=items,
         )
 

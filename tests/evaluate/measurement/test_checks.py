@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from embedkit.data.dataset import Dataset
-from embedkit.evaluate.measurement.checks import class_problem, leakage, shared_images
+from embedkit.evaluate.measurement.checks import (
+    class_problem,
+    head_leakage,
+    leakage,
+    shared_images,
+)
+from embedkit.evaluate.tasks.calibration import Calibration
+from embedkit.evaluate.tasks.classify import Classify
 
 
 def test_two_labelled_sets_are_no_problem(make_context):
@@ -25,6 +32,16 @@ def test_one_class_is_no_question(make_context, source, role):
     assert "got one: with one class every prediction is right" in str(
         class_problem(make_context(**{role: one}))
     )
+
+
+def test_a_head_that_was_fitted_on_the_test_images_is_noticed(make_context, source, bundle):
+    fitted_on = source.dataset(200, seed=5)
+    for result in (Classify(), Calibration()):
+        fair = result.run(make_context(bundle=bundle))
+        assert not any("head was fitted" in text for text in fair.warnings)
+        (said,) = head_leakage(make_context(bundle=bundle, test=fitted_on))
+        assert said in result.run(make_context(bundle=bundle, test=fitted_on)).warnings
+    assert head_leakage(make_context()) == ()
 
 
 def test_leakage_counts_images(make_context, source):
