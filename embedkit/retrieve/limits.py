@@ -105,7 +105,9 @@ class Limits:
         self.check_count(len(ids))
         for i in ids:
             if not isinstance(i, str) or not i or "\0" in i:
-                raise InvalidInput(f"expected ids that are non-empty text without NUL, got {i!r}")
+                raise InvalidInput(
+                    f"expected ids that are non-empty text without NUL, got {i!r}"
+                )
             if not i.isascii() and any("\ud800" <= c <= "\udfff" for c in i):
                 raise InvalidInput(f"expected ids of whole characters, got {i!r}")
             if len(i) * 4 > self.id_bytes and len(i.encode()) > self.id_bytes:
