@@ -1,6 +1,6 @@
 #!/bin/sh
 # Writes the reports of docs/results/cifar10_resnet20: a published CIFAR-10 ResNet-20 is imported,
-# served, and evaluated through gRPC by the commands that any user has. About 20 minutes on 2 cores.
+# served, and evaluated through gRPC by the commands that any user has. 16 to 20 minutes on 2 cores.
 #
 #   EMBEDKIT_TEST_DATA=DIR tools/report_cifar10.sh WORK [OUT]
 #
