@@ -123,7 +123,7 @@ class _ResNet(Backbone):
 
 
 def _relu(x: torch.Tensor) -> torch.Tensor:
-    """In place: no gradient needs what stood there, and a step takes 4 % less time."""
+    """In place: no gradient needs what stood there."""
     return functional.relu(x, inplace=True)
 
 

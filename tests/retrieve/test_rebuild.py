@@ -135,6 +135,11 @@ def test_vectors_that_a_storage_cannot_hold_are_refused(store: LocalStore) -> No
     assert store.describe("c").count == 0
 
 
+def flipped(content: bytes) -> bytes:
+    """The same bytes but for one bit."""
+    return content[:-100] + bytes([content[-100] ^ 1]) + content[-99:]
+
+
 @pytest.mark.parametrize("damage", ["bit", "missing", "short", "other"])
 @pytest.mark.parametrize("file", ["snapshot", "rows"])
 def test_a_snapshot_that_does_not_fit_is_built_anew(
@@ -150,7 +155,7 @@ def test_a_snapshot_that_does_not_fit_is_built_anew(
     (path,) = (tmp_path / "data/collections/c").glob(f"index-*.{file}")
     content = path.read_bytes()
     if damage == "bit":
-        path.write_bytes(content[:-100] + bytes([content[-100] ^ 1]) + content[-99:])
+        path.write_bytes(flipped(content))
     elif damage == "missing":
         path.unlink()
     elif damage == "short":
@@ -342,8 +347,7 @@ def test_verification_names_a_file_of_vectors_that_is_damaged(
     store.wait_until_built("c", 60)
     store.close()
     (path,) = (tmp_path / "data/collections/c").glob("index-*.rows")
-    content = path.read_bytes()
-    path.write_bytes(content[:-100] + bytes([content[-100] ^ 1]) + content[-99:])
+    path.write_bytes(flipped(path.read_bytes()))
     store.__init__(tmp_path / "data")  # type: ignore[misc]
     assert "file of whole vectors is damaged" in store.verify("c").problems[0]
     store.wait_until_built("c", 60)

@@ -58,20 +58,6 @@ def result(context):
     return Robustness().run(context)
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """An untrained encoder with a detector and its threshold."""
-    from embedkit.export.additions import Additions
-    from embedkit.export.bundling import Target, bundle_source
-    from embedkit.export.source import Source
-
-    source = SyntheticImages(classes=4)
-    config = {"name": "resnet", "input": source.spec.to_dict(), "width": 8, "blocks": [1, 1]}
-    additions = Additions(source.dataset(200, seed=5), ("knn",))
-    encoder = Source(build_encoder(config, seed=1))
-    return bundle_source(encoder, Target(tmp_path_factory.mktemp("ood"), "toy"), additions)
-
-
 def synthetic(served, source):
     options = replace(OPTIONS, attack_images=60, radii_255=(8.0,))
     return Context(served, source.dataset(80), source.dataset(60, seed=1), options=options)
@@ -333,21 +319,6 @@ def test_unknown_heads_and_attacks_are_named(context):
         wrong = replace(context, options=replace(OPTIONS, **changes))
         with pytest.raises(InvalidInput, match=message):
             Robustness().run(wrong)
-
-
-def test_the_bundles_ood_decision_is_attacked_from_both_sides(source, exported):
-    options = replace(
-        OPTIONS, attack_images=12, attacks=("apgd_decision",), heads=("ood",), pgd_steps=4
-    )
-    train, test = source.dataset(200, seed=5), source.dataset(40, seed=6)
-    sets = {"halves": source.novel(40)}
-    result = Robustness().run(
-        Context(twin(exported), train, test, sets, bundle=exported, options=options)
-    )
-    assert result.status == "ok"
-    known = result.metrics["ood_known.apgd_decision.32.accuracy"]
-    assert known.value <= result.metrics["ood_known.accuracy"].value
-    assert known.n == 12
 
 
 def test_a_norm_that_no_attack_knows_is_refused_with_those_that_do(context):
