@@ -12,13 +12,8 @@ its head around the same network, in several settings of which the best median c
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,17 +23,8 @@ import numpy as np
 from embedkit.bench.training.run import Plan, Side, our_sides, ratio, run, spread, take_turns
 from embedkit.bench.training.sides import loop_rate
 from embedkit.train.recipe import Recipe
+from tools.peer_lightly import FOLDER, Ask, environment, lightly, version_in
 
-_ROOT = Path(__file__).resolve().parent.parent
-_NEEDS = (
-    "hydra-core",
-    "lightly-utils",
-    "lightning-utilities",
-    "tqdm",
-    "requests",
-    "aenum",
-    "pydantic",
-)
 _PLAIN = {"workers": 2, "channels_last": 0, "bf16": 0, "compile": 0}
 _LAST = {**_PLAIN, "channels_last": 1}
 _SETTINGS: dict[str, dict[str, int]] = {
@@ -59,7 +45,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--images", type=int, default=5_120, help="of an epoch of ours")
     parser.add_argument("--steps", type=int, default=8, help="of lightly's loop in each turn")
-    parser.add_argument("--venv", type=Path, default=Path("/tmp/embedkit-lightly"))
+    parser.add_argument("--venv", type=Path, default=FOLDER)
     parser.add_argument("--without-lightly", action="store_true")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -95,12 +81,14 @@ def _plan(folder: Path, options: argparse.Namespace) -> Plan:
 
 
 def _beside_lightly(plan: Plan, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    python = _environment(options.venv)
-    with _lightly(python, folder / "noise.npy", options.steps) as theirs:
+    python = environment(options.venv)
+    with lightly(python, folder / "noise.npy") as ask:
+        length = {"warm": 4, "steps": options.steps}
+        theirs = {f"lightly, {n}": _bound(ask, {**s, **length}) for n, s in _SETTINGS.items()}
         rates = take_turns({**our_sides(plan), **_compiled(plan), **theirs}, plan.rounds, print)
     figures = run(replace(plan, rounds=1, precisions=())) | {
         "rounds": plan.rounds,
-        "lightly": _version(python),
+        "lightly": version_in(python),
         "images_per_s": {name: spread(values) for name, values in rates.items()},
     }
     best = max(theirs, key=lambda name: median(rates[name]))
@@ -129,58 +117,8 @@ def _compiled(plan: Plan) -> dict[str, Side]:
     return {f"loop {precision}, compiled": side(precision) for precision in plan.precisions}
 
 
-def _environment(folder: Path) -> str:
-    """The Python of lightly's environment, made where there is none."""
-    python = str(folder / "bin" / "python")
-    if (folder / "done").exists():
-        return python
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    pip = [python, "-m", "pip", "install", "-q", "-c", str(_ROOT / "constraints.txt")]
-    subprocess.run([*pip, "torch", "numpy", "pillow", *_NEEDS], check=True)
-    # Its wheels ask for a CUDA build of torch.
-    subprocess.run([*pip, "--no-deps", "torchvision", "lightly"], check=True)
-    (folder / "done").touch()
-    return python
-
-
-def _version(python: str) -> str:
-    code = "from importlib.metadata import version; print(version('lightly'))"
-    found = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True)
-    return found.stdout.strip()
-
-
-@contextmanager
-def _lightly(python: str, pixels: Path, steps: int) -> Iterator[dict[str, Side]]:
-    """The loop of lightly in each of its settings."""
-    command = [python, str(_ROOT / "tools" / "peers" / "lightly_loop.py"), str(pixels)]
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={"PYTHONPATH": str(_ROOT), "PYTHONWARNINGS": "ignore", "PATH": "/usr/bin:/bin"},
-    )
-    if process.stdin is None or process.stdout is None:
-        raise TypeError("expected pipes")
-    asked, answers = process.stdin, process.stdout
-    try:
-        ready = json.loads(answers.readline() or "{}")
-        if ready.get("torch", "").split("+")[0] != version("torch").split("+")[0]:
-            raise SystemExit(f"expected torch {version('torch')} beside lightly, got {ready}")
-
-        def turn(settings: dict[str, int]) -> float:
-            asked.write(json.dumps({**settings, "warm": 4, "steps": steps}) + "\n")
-            asked.flush()
-            return float(json.loads(answers.readline()))
-
-        yield {f"lightly, {name}": _bound(turn, s) for name, s in _SETTINGS.items()}
-    finally:
-        asked.close()
-        process.wait()
-
-
-def _bound(turn: Callable[[dict[str, int]], float], settings: dict[str, int]) -> Side:
-    return lambda: turn(settings)
+def _bound(ask: Ask, turn: dict[str, int]) -> Side:
+    return lambda: ask(turn)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,23 @@
 """lightly's own loop, one turn per line of standard input: ``lightly_loop.py PIXELS.npy``.
 
 Its loss, transforms, data set and DataLoader around the same network and optimiser as ours. A
-line is JSON with ``workers``, ``channels_last``, ``bf16``, ``compile``, ``warm`` and ``steps``;
-the answer is images per second over ``steps`` after ``warm`` ones.
+line is JSON. With ``workers``, ``channels_last``, ``bf16``, ``compile``, ``warm`` and ``steps``
+the answer is images per second over ``steps`` after ``warm`` ones. With ``objective``,
+``seed``, ``images``, ``epochs``, ``lr``, ``workers`` and ``out`` a network is trained on the
+first images, its features of all go to the file ``out``, and the answer is the mean loss of the
+last epoch.
 """
 
 import json
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import torch
+
+_BATCH = 256
+_FEATURES_AT_ONCE = 500
 
 
 def _stub_operators() -> object:
@@ -55,9 +62,8 @@ class _Network(torch.nn.Module):
         return self.head(self.net(x).features)
 
 
-def turn(pixels: np.ndarray, options: dict[str, int], batch_size: int = 256) -> float:
-    """Images per second of one stretch of lightly's loop."""
-    from lightly.loss import NTXentLoss
+def _loader(pixels: np.ndarray, workers: int) -> torch.utils.data.DataLoader:  # type: ignore[type-arg]
+    """Batches of two views, drawn as lightly's examples do."""
     from lightly.transforms import SimCLRTransform
 
     channels, px = pixels.shape[-1], pixels.shape[1]
@@ -68,21 +74,37 @@ def turn(pixels: np.ndarray, options: dict[str, int], batch_size: int = 256) -> 
         gaussian_blur=0.0,
         normalize={"mean": [0.5] * channels, "std": [0.25] * channels},
     )
-    loader = torch.utils.data.DataLoader(
+    return torch.utils.data.DataLoader(
         _Pictures(pixels, transform),
-        batch_size=batch_size,
+        batch_size=_BATCH,
         shuffle=True,
         drop_last=True,
-        num_workers=options["workers"],
+        num_workers=workers,
     )
+
+
+def _criterion(objective: str) -> torch.nn.Module:
+    """A loss of lightly: simclr at our temperature, the others as lightly sets them."""
+    from lightly import loss
+
+    losses = {
+        "simclr": lambda: loss.NTXentLoss(temperature=0.2),
+        "dcl": loss.DCLLoss,
+        "dclw": loss.DCLWLoss,
+    }
+    return losses[objective]()  # type: ignore[no-any-return,operator]
+
+
+def turn(pixels: np.ndarray, options: dict[str, Any]) -> float:
+    """Images per second of one stretch of lightly's loop."""
     form = torch.channels_last if options["channels_last"] else torch.contiguous_format
-    network = _Network(channels, px).to(memory_format=form)
+    network = _Network(pixels.shape[-1], pixels.shape[1]).to(memory_format=form)
     if options["compile"]:
         network.compile()
-    criterion = NTXentLoss(temperature=0.2)
+    criterion = _criterion("simclr")
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-4)
     total, began = torch.zeros(()), 0.0
-    for step, (x0, x1) in enumerate(loader):
+    for step, (x0, x1) in enumerate(_loader(pixels, options["workers"])):
         if step == options["warm"]:
             began = time.perf_counter()
         if step == options["warm"] + options["steps"]:
@@ -95,7 +117,44 @@ def turn(pixels: np.ndarray, options: dict[str, int], batch_size: int = 256) -> 
         loss.backward()
         optimiser.step()
         optimiser.zero_grad()
-    return options["steps"] * batch_size / (time.perf_counter() - began)
+    return options["steps"] * _BATCH / (time.perf_counter() - began)
+
+
+def trained(pixels: np.ndarray, options: dict[str, Any]) -> float:
+    """Train on the first pixels, write the features of all; the mean loss of the last epoch."""
+    torch.manual_seed(options["seed"])
+    np.random.seed(options["seed"])
+    form = torch.channels_last
+    network = _Network(pixels.shape[-1], pixels.shape[1]).to(memory_format=form)
+    criterion = _criterion(options["objective"])
+    rate = options["lr"]
+    optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-4)
+    loader = _loader(pixels[: options["images"]], options["workers"])
+    seen: list[float] = []
+    for _ in range(options["epochs"]):
+        seen = []
+        for x0, x1 in loader:
+            loss = criterion(
+                network(x0.to(memory_format=form)), network(x1.to(memory_format=form))
+            )
+            loss.backward()
+            optimiser.step()
+            optimiser.zero_grad()
+            seen.append(float(loss))
+    np.save(options["out"], _features(network.net, pixels), allow_pickle=False)
+    return sum(seen) / len(seen)
+
+
+def _features(net: torch.nn.Module, pixels: np.ndarray) -> np.ndarray:
+    """(n, d) float32, of images scaled as in training."""
+    net.eval()
+    found = []
+    with torch.inference_mode():
+        for start in range(0, len(pixels), _FEATURES_AT_ONCE):
+            part = torch.from_numpy(pixels[start : start + _FEATURES_AT_ONCE])
+            x = (part.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
+            found.append(net(x).features.float().numpy())
+    return np.concatenate(found)
 
 
 def main() -> None:
@@ -105,7 +164,9 @@ def main() -> None:
     pixels = np.load(sys.argv[1], allow_pickle=False)
     print(json.dumps({"ready": bool(operators), "torch": torch.__version__}), flush=True)
     for line in sys.stdin:
-        print(json.dumps(turn(pixels, json.loads(line))), flush=True)
+        options = json.loads(line)
+        answer = trained if "objective" in options else turn
+        print(json.dumps(answer(pixels, options)), flush=True)
 
 
 if __name__ == "__main__":
