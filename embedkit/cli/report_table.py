@@ -1,19 +1,28 @@
 """The table that ``embedkit eval`` ends with: each metric beside its baselines."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
+import click
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from embedkit.evaluate.context import BASELINES
-from embedkit.evaluate.report import Report
+from embedkit.evaluate.report import Report, write_report
 from embedkit.evaluate.task import Metric, TaskResult
 
-__all__ = ["print_report"]
+__all__ = ["deliver", "print_report"]
 
 _COLOUR = {"ok": "green", "skipped": "yellow", "failed": "red"}
+
+
+def deliver(report: Report, folder: Path) -> None:
+    """Write the report, then print its numbers: a reader that went away costs none of them."""
+    write_report(report, folder)
+    print_report(report, Console())
+    click.echo(f"report: {folder / 'report.html'}")
 
 
 def print_report(report: Report, console: Console) -> None:

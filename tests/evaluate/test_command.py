@@ -1,6 +1,9 @@
 """``embedkit eval`` against a real server, on real files."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +97,18 @@ def test_a_second_run_reads_its_embeddings_from_the_cache(run):
     _, second = run(suite="knn,linear,ood")
     assert second["results"] == first["results"]
     assert second["figures"] == first["figures"]
+
+
+def test_a_reader_that_went_away_costs_no_report(server, data, tmp_path):
+    end, stdout = os.pipe()
+    os.close(end)
+    words = ["--server", server, "--model", "toy", "--out", str(tmp_path / "out")]
+    words += ["--train", data["train"], "--test", data["test"], "--suite", "classify"]
+    command = [sys.executable, "-m", "embedkit", "eval", *words]
+    subprocess.run(command, stdout=stdout, stderr=subprocess.DEVNULL, check=False)
+    os.close(stdout)
+    assert (tmp_path / "out" / "report.json").is_file()
+    assert (tmp_path / "out" / "report.html").is_file()
 
 
 def test_strict_refuses_an_unreadable_file(run, data):

@@ -140,9 +140,9 @@ def command(target: Target, ctx: click.Context, /, **options: Unpack[Options]) -
     """
     from rich.console import Console
 
-    from embedkit.cli.report_table import print_report
+    from embedkit.cli.report_table import deliver
     from embedkit.evaluate.gate import parse_gate
-    from embedkit.evaluate.report import Subject, write_report
+    from embedkit.evaluate.report import Subject
     from embedkit.evaluate.run import check_suite, evaluate
 
     console = Console(stderr=True)
@@ -160,9 +160,7 @@ def command(target: Target, ctx: click.Context, /, **options: Unpack[Options]) -
         with _progress(console, suite) as progress:
             context = _context(options, served, data, subject, progress)
             report = evaluate(context, suite, subject=subject, gates=gates)
-    print_report(report, Console())
-    write_report(report, options["out"])
-    click.echo(f"report: {options['out'] / 'report.html'}")
+    deliver(report, options["out"])
     for gate in report.gates:
         if gate.is_unknown:
             raise InvalidInput(gate.reason)

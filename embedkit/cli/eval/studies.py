@@ -203,10 +203,8 @@ def _write(
     data: "tuple[Dataset, Dataset]",
 ) -> None:
     """Write the report of the study and print its numbers."""
-    from rich.console import Console
-
-    from embedkit.cli.report_table import print_report
-    from embedkit.evaluate.report import Subject, study_report, write_report
+    from embedkit.cli.report_table import deliver
+    from embedkit.evaluate.report import Subject, study_report
 
     (started, options), (result, settings) = run, found
     # What the metrics are about was trained last in one study and first in the other.
@@ -219,6 +217,4 @@ def _write(
         data,
         (started, options["seed"], settings),
     )
-    print_report(report, Console())
-    write_report(report, options["out"])
-    click.echo(f"report: {options['out'] / 'report.html'}")
+    deliver(report, options["out"])
