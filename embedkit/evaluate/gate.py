@@ -1,6 +1,7 @@
 """Gate: a limit that a metric must keep, for scripts and CI."""
 
 import difflib
+import math
 import operator
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -39,7 +40,9 @@ class Gate:
     limit: float
 
     def __str__(self) -> str:
-        return f"{self.task}.{self.metric}{self.comparison}{self.limit:g}"
+        # All digits: a limit of 0.9999995 is not 1.
+        limit = repr(self.limit).removesuffix(".0")
+        return f"{self.task}.{self.metric}{self.comparison}{limit}"
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class GateResult:
 
     Attributes:
         gate: The condition, as text.
-        value: The metric, or None where the task gave none.
+        value: The metric, or None where the task gave none or one that is not finite.
         passed: Whether the condition holds; False without a value.
         reason: Why there is no value, or empty.
     """
@@ -122,6 +125,9 @@ def _check(gate: Gate, result: TaskResult | None) -> GateResult:
     if result is None:
         return GateResult(str(gate), None, False, f"{gate.task} did not run")
     metric = result.metrics.get(gate.metric)
+    if metric is not None and not math.isfinite(metric.value):
+        reason = f"expected a finite {gate.task}.{gate.metric}, got {metric.value}"
+        return GateResult(str(gate), None, False, reason)
     if metric is not None:
         passed = _COMPARE[gate.comparison](metric.value, gate.limit)
         return GateResult(str(gate), metric.value, passed)

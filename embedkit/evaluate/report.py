@@ -164,7 +164,8 @@ def study_report(
 def write_report(report: Report, folder: str | Path) -> None:
     """Write ``report.json``, ``items/<task>.npz``, ``junit.xml`` and ``report.html``.
 
-    The JSON comes first, so that a failure to draw the page loses no number.
+    The JSON comes first, so that a failure to draw the page loses no number. A report that
+    cannot be written leaves the one before it as it is, with its items.
 
     Args:
         report: What to write.
@@ -173,13 +174,9 @@ def write_report(report: Report, folder: str | Path) -> None:
     """
     root = Path(folder)
     earlier = _items_of(root)
-    items = root / ITEMS
-    items.mkdir(parents=True, exist_ok=True)
-    for result in report.results:
-        if result.items:
-            np.savez_compressed(items / f"{result.task}.npz", **dict(result.items))  # type: ignore[arg-type]
     values = report.to_dict()
     text = json.dumps(values, indent=1, allow_nan=False) + "\n"
+    _write_items(report, root / ITEMS)
     _replace(root / "report.json", text)
     # Only now: until the new report is there, the old one has its items.
     for stale in earlier - _items_of(root):
@@ -222,6 +219,20 @@ def _items_of(root: Path) -> set[Path]:
         return set()
 
 
+def _write_items(report: Report, folder: Path) -> None:
+    """Write the arrays of every task, and replace none before all are written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for result in report.results:
+        if result.items:
+            path = folder / f"{result.task}.npz"
+            with _part(path).open("wb") as file:
+                np.savez_compressed(file, **dict(result.items))  # type: ignore[arg-type]
+            written.append(path)
+    for path in written:
+        _part(path).replace(path)
+
+
 def _version(package: str) -> str | None:
     try:
         return version(package)
@@ -235,6 +246,10 @@ def _versions() -> dict[str, str]:
 
 
 def _replace(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    _part(path).write_text(text, encoding="utf-8")
+    _part(path).replace(path)
+
+
+def _part(path: Path) -> Path:
+    """The name of a file until it is whole."""
+    return path.with_name(f".{path.name}.part")

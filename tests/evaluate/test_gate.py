@@ -58,13 +58,25 @@ def test_the_task_must_run():
         ("<", 0.8, True),
         ("==", 0.9, True),
         ("==", 0.91, False),
-        (">=", float("nan"), False),
     ],
 )
 def test_comparison_with_the_point_estimate(comparison, value, passed):
     (outcome,) = check_gates([Gate("knn", "top1", comparison, 0.9)], [result(value)])
     assert outcome.passed is passed
     assert outcome.gate == f"knn.top1{comparison}0.9"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("comparison", [">=", "<="])
+def test_a_metric_that_is_not_finite_passes_nothing_and_is_null(comparison, value):
+    (outcome,) = check_gates([Gate("knn", "top1", comparison, 0.9)], [result(value)])
+    assert (outcome.value, outcome.passed, outcome.is_unknown) == (None, False, False)
+    assert outcome.reason == f"expected a finite knn.top1, got {value}"
+
+
+@pytest.mark.parametrize("limit", ["0.9999995", "1e-05", "0", "0.1", "123456789"])
+def test_the_text_of_a_gate_has_every_digit_of_its_limit(limit):
+    assert str(parse_gate(f"knn.top1>={limit}", SUITE)) == f"knn.top1>={limit}"
 
 
 def test_an_unknown_metric_lists_near_names():

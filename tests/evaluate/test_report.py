@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
+from embedkit.errors import InvalidInput
 from embedkit.evaluate.context import Context
+from embedkit.evaluate.gate import Gate, check_gates
 from embedkit.evaluate.report import Report, Subject, write_report
 from embedkit.evaluate.run import evaluate
 from embedkit.evaluate.task import Metric, TaskResult
@@ -134,6 +136,38 @@ def test_writing_a_smaller_report_removes_the_items_of_the_larger_one(report, tm
     (items / "mine.npz").write_bytes(b"of somebody else")
     write_report(replace(report, results=report.results[:2]), tmp_path)
     assert sorted(p.stem for p in items.iterdir()) == ["classify", "knn", "mine"]
+
+
+def test_a_gate_on_a_metric_that_is_not_finite_can_be_written(report, schema, tmp_path):
+    pytest.importorskip("embedkit.evaluate.html")
+    results = (TaskResult("knn", {"top1": Metric(float("nan"), None, 3)}),)
+    gates = check_gates([Gate("knn", "top1", ">=", 0.9)], results)
+    write_report(replace(report, results=results, gates=gates), tmp_path)
+    values = json.loads((tmp_path / "report.json").read_text())
+    schema.validate(values)
+    assert values["gates"][0]["value"] is None
+
+
+def test_a_report_that_cannot_be_written_leaves_the_one_before_it(report, tmp_path):
+    pytest.importorskip("embedkit.evaluate.html")
+    write_report(report, tmp_path)
+    files = [path for path in sorted(tmp_path.rglob("*")) if path.is_file()]
+    before = {path: path.read_bytes() for path in files}
+    knn = replace(report.results[1], items={"labels": np.zeros(3)})
+    unwritable = replace(knn, cost={"images": float("nan")})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_report(replace(report, results=(unwritable,)), tmp_path)
+    objects = replace(report.results[2], items={"labels": np.zeros(3), "x": Unwritable()})
+    with pytest.raises(InvalidInput):
+        write_report(replace(report, results=(knn, objects)), tmp_path)
+    assert {path: path.read_bytes() for path in files} == before
+
+
+class Unwritable:
+    """No array, and nothing becomes one of it, as on a full disk."""
+
+    def __array__(self, dtype=None, copy=None):
+        raise InvalidInput("expected an array, got a full disk")
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"items": {"../mine": "x"}}', '{"items": [3]}'])
