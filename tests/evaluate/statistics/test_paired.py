@@ -70,6 +70,33 @@ def test_many_sign_flips_agree_with_scipy():
     assert sign_flip(differences, seed=2) == pytest.approx(expected, abs=0.01)
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("step", [0.05, 0.1, 1 / 3, 0.7, 0.9])
+@pytest.mark.parametrize(("n", "plus"), [(16, 12), (20, 14), (40, 26), (100, 60)])
+def test_sums_that_tie_with_the_observed_one_are_counted(step, n, plus, dtype):
+    """Equal steps up and down: the sums are binomial, and many equal the observed one."""
+    first = np.full(n, 0.3, dtype)
+    second = first + np.where(np.arange(n) < plus, step, -step).astype(dtype)
+    found = sign_flip(np.sort(second.astype(np.float64) - first), seed=1)
+    assert found == pytest.approx(stats.binomtest(plus, n).pvalue, abs=0.015)
+
+
+def test_unequal_steps_follow_their_exact_distribution():
+    rng = np.random.default_rng(0)
+    tenths = rng.choice([1, 2, 3], 25) * rng.choice([-1, 1], 25, p=[0.3, 0.7])
+    chances = np.ones(1)
+    for step in np.abs(tenths):
+        shifted = np.zeros(len(chances) + 2 * step)
+        shifted[: len(chances)] += chances / 2
+        shifted[2 * step :] += chances / 2
+        chances = shifted
+    sums = np.arange(len(chances)) - np.abs(tenths).sum()
+    exact = chances[np.abs(sums) >= abs(tenths.sum())].sum()
+    before = np.full(25, 0.6)
+    found = sign_flip(np.sort(before + tenths / 10 - before), seed=1)
+    assert found == pytest.approx(exact, abs=0.01)
+
+
 def test_the_paired_interval_is_narrower_than_that_of_two_samples():
     rng = np.random.default_rng(0)
     hardness = rng.normal(size=500)
