@@ -84,13 +84,13 @@ def train(
 
     Raises:
         AlreadyExists: If there is a run in ``out`` and ``resume`` is not set.
-        InvalidInput: If recipe and data do not fit; says what to change.
+        InvalidInput: If recipe and data do not fit, or the run has others; says what to change.
         TrainingDiverged: If the loss is not finite; names the step and the file of its batch.
         Cancelled: If interrupted by SIGINT or SIGTERM; a checkpoint was written.
     """
     with joined(device) as processes, kept_memory():
         run = _prepare(recipe, Path(out), resume, device, load_bundle, processes)
-        return run.folder.result() or _train(run, report)
+        return run.folder.result_on(run.images) or _train(run, report)
 
 
 def _train(run: _Run, report: Report | None) -> RunResult:
@@ -277,8 +277,7 @@ def _finish(run: _Run, state: State, monitor: Monitor) -> RunResult:
     """Write the weights and what the run says of itself."""
     # Read back, because a run that was killed right here has no step left to measure.
     last = run.folder.last_metrics()
-    seconds = round(state.seconds, 3)
-    schedule = run.recipe.schedule
+    schedule, seconds = run.recipe.schedule, round(state.seconds, 3)
     precision = used_precision(run.recipe.run.precision, run.device)
     images = state.step * schedule.batch_size * schedule.accumulate
     result = RunResult(
@@ -296,5 +295,6 @@ def _finish(run: _Run, state: State, monitor: Monitor) -> RunResult:
         warnings=tuple(monitor.warnings),
         device=f"{run.device.type}, {torch.get_num_threads()} threads, {precision}",
         versions=versions(),
+        embedder_digests=run.images.embedder_digests,
     )
     return run.folder.finish(state.final(), run.objective, run.images, result)

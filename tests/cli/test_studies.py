@@ -1,6 +1,7 @@
 """``embedkit eval backdoor`` and ``membership``: from a recipe to a report, with training."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,8 +9,11 @@ from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 
 from embedkit.cli.eval import command
+from embedkit.cli.eval.training import Trainer
+from embedkit.data.source import load_dataset
 from embedkit.errors import InvalidInput
 from embedkit.evaluate.html.words import ABOUT, term_of
+from embedkit.train.recipe import Recipe
 
 RECIPE = """
 seed = 0
@@ -94,6 +98,35 @@ def test_membership_trains_each_model_on_its_half(study):
     assert [len(arrays(out / f"model{m}" / "train.npz")["x_train"]) for m in range(4)] == [
         150
     ] * 4
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    """Trains in steps, not in epochs: a model takes a second."""
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    recipe = Recipe.load(tmp_path / "recipe.toml", ["schedule.max_steps=1"])
+    return Trainer(recipe, tmp_path / "study", "cpu")
+
+
+def test_a_model_of_other_images_is_not_measured_as_one_of_these(trainer):
+    digits = load_dataset("digits")
+    first, second = digits.subset(np.arange(64)), digits.subset(np.arange(64, 128))
+    with trainer(first, "model0") as served:
+        digest = served.digest
+    with trainer(first, "model0") as served:
+        assert served.digest == digest
+    with (
+        pytest.raises(InvalidInput, match=r"data that the run was started.*another --out"),
+        trainer(second, "model0"),
+    ):
+        pass
+    # Even where the run is gone and only its bundle is left.
+    shutil.rmtree(trainer.out / "model0" / "run")
+    with (
+        pytest.raises(InvalidInput, match=r"a model of the images of this.*another --out"),
+        trainer(second, "model0"),
+    ):
+        pass
 
 
 def test_a_class_that_is_not_there_is_refused_before_any_training(study):

@@ -1,7 +1,9 @@
 """Interrupted runs go on to the same weights, or say why not."""
 
+import json
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -89,6 +91,28 @@ def test_other_data_is_not_resumed(small, tmp_path):
     np.savez(tmp_path / "set.npz", images=images[::-1])
     with pytest.raises(InvalidInput, match="data that the run was started with"):
         train(recipe, tmp_path / "run", resume=True)
+
+
+def test_a_finished_run_on_other_data_is_not_passed_off_as_this_one(small, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), np.uint8)
+    np.savez(tmp_path / "set.npz", images=images)
+    recipe = small(data={"source": str(tmp_path / "set.npz")})
+    first = train(recipe, tmp_path / "run")
+    np.savez(tmp_path / "set.npz", images=images[::-1])
+    with pytest.raises(InvalidInput, match="data that the run was started with"):
+        train(recipe, tmp_path / "run", resume=True)
+    np.savez(tmp_path / "set.npz", images=images)
+    assert train(recipe, tmp_path / "run", resume=True) == first
+
+
+def test_a_run_finished_by_an_earlier_version_is_read(small, tmp_path):
+    first = train(small(), tmp_path / "run")
+    path = tmp_path / "run" / "run.json"
+    values = json.loads(path.read_text())
+    del values["embedder_digests"]
+    path.write_text(json.dumps(values))
+    again = train(small(), tmp_path / "run", resume=True)
+    assert again == replace(first, embedder_digests=None)
 
 
 def test_a_damaged_checkpoint_is_reported(small, tmp_path):

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embedkit.errors import InvalidInput
+
 if TYPE_CHECKING:
     from embedkit.client.served import ServedModel
     from embedkit.data.dataset import Dataset
@@ -20,7 +22,8 @@ __all__ = ["Trainer"]
 class Trainer:
     """Trains, exports and serves, each model in a folder of its own.
 
-    A study that was interrupted goes on: what is trained or exported already is used again.
+    A study that was interrupted goes on: what is trained or exported already is used again,
+    and refused where it learned from other images than those of the study now.
 
     Attributes:
         recipe: Everything but the images.
@@ -50,7 +53,12 @@ class Trainer:
             yield model
 
     def _bundle(self, images: "Dataset", name: str) -> Path:
-        """Train and export, as far as that is not done; return the folder of models."""
+        """Train and export, as far as that is not done; return the folder of models.
+
+        Raises:
+            InvalidInput: If the model that is there learned from other images.
+        """
+        from embedkit.bundle import Bundle
         from embedkit.export.run import export_run
         from embedkit.runtime.local import load
         from embedkit.train.loop import train
@@ -65,8 +73,15 @@ class Trainer:
             np.savez(data, x_train=pixels, y_train=images.labels)
         section = replace(self.recipe.data, source=str(data), limit=0)
         recipe = replace(self.recipe, data=section, expected={})
-        train(recipe, folder / "run", resume=True, device=self.device, load_bundle=load)
+        run = train(recipe, folder / "run", resume=True, device=self.device, load_bundle=load)
         models = folder / "models"
         if not (models / name / "1").is_dir():
             export_run(folder / "run", name=name, models=models)
+        learned_from = Bundle(models / name / "1", verify=False).manifest.data_digest
+        if learned_from != run.data_digest:
+            raise InvalidInput(
+                f"expected a model of the images of this study, {run.data_digest}, got "
+                f"{learned_from or 'one of unknown images'} in {models / name / '1'}; "
+                "choose another --out"
+            )
         return models

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -39,6 +40,8 @@ class RunResult:
         warnings: Everything that looked wrong.
         device: Where it ran, with the number of CPU threads.
         versions: Of the packages that the weights depend on.
+        embedder_digests: Of the finished models that it learned from; None where an earlier
+            version trained it, which wrote none.
         path: The run folder; not written.
     """
 
@@ -56,6 +59,7 @@ class RunResult:
     warnings: tuple[str, ...] = ()
     device: str = "cpu"
     versions: dict[str, str] = field(default_factory=dict)
+    embedder_digests: tuple[str, ...] | None = None
     path: Path = Path()
 
 
@@ -127,11 +131,25 @@ class RunFolder:
             values = json.loads(path.read_text(encoding="utf-8"))
             values["class_names"] = tuple(values["class_names"])
             values["warnings"] = tuple(values["warnings"])
+            if values.get("embedder_digests") is not None:
+                values["embedder_digests"] = tuple(values["embedder_digests"])
             return RunResult(**values, path=self.path)
         except (ValueError, KeyError, TypeError) as error:
             raise BundleDamaged(
                 f"expected the result of a run in {path}, got {error}"
             ) from error
+
+    def result_on(self, images: TrainingImages) -> RunResult | None:
+        """What the run says of itself if it is finished, and learned from these images.
+
+        Raises:
+            InvalidInput: If the data, or a model that is learned from, changed since.
+            BundleDamaged: If ``run.json`` is not what was written.
+        """
+        result = self.result()
+        if result is not None:
+            _check_same(images, result.data_digest, result.embedder_digests)
+        return result
 
     def finished(self) -> RunResult:
         """What the run says of itself.
@@ -175,18 +193,7 @@ class RunFolder:
             self.metrics.unlink(missing_ok=True)
             return []
         values = read_checkpoint(self.checkpoint)
-        trained_on = values.get("data_digest")
-        if trained_on != images.digest:
-            raise InvalidInput(
-                f"expected the data that the run was started with, {trained_on}, got "
-                f"{images.digest}; choose another --out to train on it"
-            )
-        learned_from = values.get("embedder_digests", [])
-        if learned_from != list(images.embedder_digests):
-            raise InvalidInput(
-                f"expected the models that the run was started with, {learned_from}, got "
-                f"{list(images.embedder_digests)}; choose another --out to learn from them"
-            )
+        _check_same(images, values.get("data_digest"), values.get("embedder_digests", []))
         try:
             state.load_dict(values)
             warnings = values["warnings"]
@@ -217,6 +224,22 @@ class RunFolder:
         values = {k: v for k, v in asdict(result).items() if k != "path"}
         write_file(self.path / "run.json", (json.dumps(values, indent=1) + "\n").encode())
         return replace(result, path=self.path)
+
+
+def _check_same(images: TrainingImages, trained_on: object, learned_from: object) -> None:
+    """Refuse to go on from other data or other models; None says nothing of the models."""
+    if trained_on != images.digest:
+        raise InvalidInput(
+            f"expected the data that the run was started with, {trained_on}, got "
+            f"{images.digest}; choose another --out to train on it"
+        )
+    learning = list(images.embedder_digests)
+    known = list(learned_from) if isinstance(learned_from, Sequence) else learned_from
+    if known is not None and known != learning:
+        raise InvalidInput(
+            f"expected the models that the run was started with, {known}, got "
+            f"{learning}; choose another --out to learn from them"
+        )
 
 
 def versions() -> dict[str, str]:

@@ -55,6 +55,14 @@ def test_without_anything_to_open_it_with_it_says_so(recipe, tmp_path):
         train(recipe, tmp_path / "run")
 
 
+def test_a_finished_run_that_learned_from_another_model_is_refused(recipe, tmp_path):
+    first = train(recipe, tmp_path / "run", load_bundle=Opened())
+    assert first.embedder_digests == ("sha256:a",)
+    assert train(recipe, tmp_path / "run", resume=True, load_bundle=Opened()) == first
+    with pytest.raises(InvalidInput, match=r"sha256:a.*sha256:b.*another --out"):
+        train(recipe, tmp_path / "run", resume=True, load_bundle=Opened("sha256:b"))
+
+
 def test_another_model_under_the_same_name_is_not_gone_on_with(recipe, tmp_path):
     class CrashError(Exception):
         pass
