@@ -59,7 +59,7 @@ class GroCo:
             batch: All views, (v, b, d), b >= 2.
 
         Returns:
-            At least 0.
+            At least 0; NaN of projections that are not finite.
 
         Raises:
             InvalidInput: If there is another number of views or fewer than two images.
@@ -83,7 +83,11 @@ class GroCo:
         belongs = torch.arange(ordered.shape[1], device=z.device) >= count
         wanted = belongs.float().expand_as(ordered)
         # Rounding takes a probability out of [0, 1] by a few units in the last place.
-        return functional.binary_cross_entropy(self._above(ordered, wanted).clamp(0, 1), wanted)
+        above = self._above(ordered, wanted).clamp(0, 1)
+        # The cross entropy raises an error of its own on NaN, and the run would not know why.
+        lost = above.isnan()
+        loss = functional.binary_cross_entropy(above.masked_fill(lost, 0.5), wanted)
+        return loss.masked_fill(lost.any(), torch.nan)
 
     def _above(self, values: torch.Tensor, positive_ranks: torch.Tensor) -> torch.Tensor:
         """Probability that each value ends at one of the positive ranks, as ``values``.

@@ -52,7 +52,7 @@ class Whitening:
             batch: Two views, (2, b, d), not normalised, b >= 2.
 
         Returns:
-            In [0, 4]; 2 when the views are unrelated.
+            In [0, 4]; 2 when the views are unrelated; NaN of projections that are not finite.
 
         Raises:
             InvalidInput: If there are not two views or fewer than two images.
@@ -71,13 +71,16 @@ class Whitening:
         return Loss.sum(distance=torch.stack(costs).mean())
 
     def _whiten(self, z: torch.Tensor) -> torch.Tensor:
-        """``W (z - mean)`` with ``W' W`` the inverse covariance, by Cholesky's triangle."""
+        """``W (z - mean)`` with ``W' W`` the inverse covariance, by Cholesky's triangle.
+
+        NaN where there is no such triangle: the run then stops with its batch.
+        """
         centred = z - z.mean(dim=0)
         identity = torch.eye(z.shape[1], device=z.device)
         with torch.autocast(z.device.type, enabled=False):
-            triangle = torch.linalg.cholesky(
-                torch.lerp(covariance(z), identity, self.shrinkage)
-            )
+            shrunk = torch.lerp(covariance(z), identity, self.shrinkage)
+            triangle, failed = torch.linalg.cholesky_ex(shrunk)
+            triangle = torch.where(failed == 0, triangle, torch.nan)
             solved: torch.Tensor = torch.linalg.solve_triangular(
                 triangle, centred.T, upper=False
             )

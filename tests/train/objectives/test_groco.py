@@ -75,6 +75,12 @@ def test_a_view_learns_as_the_compared_one_alone(rng):
     assert not torch.allclose(free.grad, held.grad)
 
 
+def test_projections_that_are_not_finite_give_nan_and_no_error(rng):
+    z = rng.normal(size=(2, 5, 4))
+    z[1, 2] = np.nan
+    assert GroCo()(_batch(z)).total.isnan()
+
+
 @pytest.mark.parametrize(
     "arguments", [{"views": 1}, {"nearest": 0}, {"steepness": 0.0}, {"replacement": 1.0}]
 )

@@ -52,6 +52,12 @@ def test_a_linear_map_of_all_projections_does_not_matter(rng):
     )
 
 
+def test_a_batch_without_a_covariance_gives_nan_and_no_error(rng):
+    z = rng.normal(size=(2, 12, 4))
+    z[1, 2] = np.nan
+    assert Whitening()(_batch(z)).total.isnan()
+
+
 @pytest.mark.parametrize("arguments", [{"slice_size": 1}, {"passes": 0}, {"shrinkage": 0.0}])
 def test_arguments_out_of_range_are_refused(arguments):
     with pytest.raises(InvalidInput, match=next(iter(arguments))):
