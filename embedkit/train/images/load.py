@@ -35,7 +35,7 @@ class TrainingImages:
         digest: Content digest of the data set.
         mean: Per channel, in [0, 1] units.
         std: Per channel, in [0, 1] units, above 0.
-        skipped: Number of files that could not be read.
+        left_out: Number of files that were left out because they could not be read.
         embeddings: By each bundle that the objective names, (n, d) float32 on that device.
         embedder_digests: Of the same bundles.
         classes: (n,) int64 wherever the data has labels, for measures alone, or None.
@@ -48,7 +48,7 @@ class TrainingImages:
     digest: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    skipped: int = 0
+    left_out: int = 0
     embeddings: tuple[torch.Tensor, ...] = ()
     embedder_digests: tuple[str, ...] = ()
     classes: Targets | None = None
@@ -59,13 +59,24 @@ class TrainingImages:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def skipped(self) -> int:
+        """Number of files that could not be read, of a stream so far."""
+        return self.left_out + len(self.unreadable)
+
+    @property
+    def unreadable(self) -> set[int]:
+        """Which images of a stream could not be read so far; more may be added."""
+        return self.images.unreadable if isinstance(self.images, Stream) else set()
+
     def indices(
         self, step: int, *, batch_size: int, seed: int, groups: Groups | None = None
     ) -> ImageIndices:
         """Which images make up the batch of one step.
 
         Every epoch is a new permutation of all images, cut into whole batches; it depends on
-        nothing but the arguments, so a resumed run sees the same batches.
+        nothing but the arguments, so a resumed run sees the same batches. An image of a stream
+        that cannot be read is there as another one of its batch.
 
         Args:
             step: 0-based over the whole run.
@@ -83,11 +94,15 @@ class TrainingImages:
                 if groups is None
                 else groups.order(batch_size, generator)
             )
-        rest = torch.split(self._order[key][position * batch_size :], batch_size)
+        order, start = self._order[key], position * batch_size
+        batch = order[start : start + batch_size]
         if isinstance(self.images, Stream):
-            # What is left of the epoch; the last, partial batch is never asked for.
-            self.images.expect([batch for batch in rest if len(batch) == batch_size])
-        return rest[0].to(self.images.device)
+            ahead = order[start : start + self.images.room(batch_size) * batch_size]
+            whole = len(ahead) // batch_size * batch_size
+            # The last, partial batch of an epoch is never asked for.
+            self.images.expect(torch.split(ahead[:whole], batch_size))
+            batch = self.images.readable(batch)
+        return batch.to(self.images.device)
 
     def part(self, rows: torch.Tensor, digest: str) -> "TrainingImages":
         """Some of the images.
@@ -131,7 +146,8 @@ def load_images(recipe: Recipe, objective: Objective, device: torch.device) -> T
     spec = _spec(dataset, recipe)
     images: torch.Tensor | Stream
     if isinstance(dataset, LazyDataset):
-        images = Stream(dataset, spec, device, megabytes=recipe.data.stream_mb)
+        megabytes, strict = recipe.data.stream_mb, recipe.data.strict
+        images = Stream(dataset, spec, device, megabytes=megabytes, strict=strict)
         some = torch.linspace(0, len(dataset) - 1, min(len(dataset), _MEASURED)).round().long()
         mean, std = _statistics(images[some].cpu().numpy())
     else:

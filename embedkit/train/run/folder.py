@@ -176,7 +176,8 @@ class RunFolder:
             "data_digest": images.digest,
             "embedder_digests": list(images.embedder_digests),
         }
-        values = {**digests, "warnings": list(warnings), **state.to_dict()}
+        seen = {"warnings": list(warnings), "unreadable": sorted(images.unreadable)}
+        values = {**digests, **seen, **state.to_dict()}
         write_checkpoint(self.checkpoint, values)
 
     def restore(self, state: State, images: TrainingImages) -> list[str]:
@@ -197,6 +198,8 @@ class RunFolder:
         try:
             state.load_dict(values)
             warnings = values["warnings"]
+            unreadable = values.get("unreadable")
+            images.unreadable.update(unreadable if isinstance(unreadable, list) else ())
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
             raise BundleDamaged(
                 f"expected a checkpoint of this recipe in {self.checkpoint}, got {error}; "

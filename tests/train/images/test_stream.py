@@ -103,11 +103,73 @@ def test_statistics_classes_and_size_come_with_the_stream(small, array):
     assert load_images(whole, build_objective("simclr", {}), CPU).digest != loaded.digest
 
 
-def test_an_unreadable_file_is_named_when_its_turn_comes(small, photos, tmp_path):
+def test_another_image_of_the_batch_takes_the_place_of_an_unreadable_one(photos, caplog):
+    for name in ("cat/7.png", "dog/3.png"):
+        (photos / name).write_bytes(b"no image")
+    data = open_lazily(str(photos))
+    stream = Stream(data, InputSpec(**SIZE), CPU, megabytes=1)
+    bad = [data.ids.index(name) for name in ("cat/7.png", "dog/3.png")]
+    good = [i for i in range(40) if i not in bad][:4]
+    batch = torch.tensor([good[0], bad[0], bad[1], good[1], good[2], bad[0]])
+    for _ in range(2):
+        stream.expect([batch])
+        taken = stream.readable(batch)
+        assert taken.tolist() == [good[i] for i in (0, 1, 1, 1, 2, 0)]
+        assert torch.equal(stream[taken], stream[batch])
+        assert torch.equal(stream[batch][1], stream[torch.tensor(good[1:2])][0])
+    assert stream.unreadable == set(bad)
+    assert [r.getMessage().count("takes the place") for r in caplog.records] == [1, 1]
+    assert not stream[torch.tensor(bad[:1])].any()
+    with pytest.raises(InvalidInput, match=r"among 2 of photos, got none \(.*--out"):
+        stream.readable(torch.tensor(bad))
+
+
+def test_a_run_over_unreadable_files_ends_and_goes_on_to_the_bit(small, photos, tmp_path):
+    for name in ("cat/7.png", "dog/3.png"):
+        data = (photos / name).read_bytes()
+        (photos / name).write_bytes(data[: len(data) // 2])
+    data = {"source": str(photos), "limit": 0, "stream": True}
+    recipe = small(data=data, input=SIZE, objective={"name": "supcon"})
+    whole = train(recipe, tmp_path / "whole")
+
+    def crash(progress):
+        if progress.step == 3:
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        train(recipe, tmp_path / "cut", report=crash)
+    cut = train(recipe, tmp_path / "cut", resume=True)
+    assert weights(tmp_path / "whole") == weights(tmp_path / "cut")
+    assert (whole.skipped, cut.skipped) == (2, 2)
+
+
+def test_the_label_is_that_of_the_image_which_took_the_place(small, photos):
+    for file in (photos / "cat").iterdir():
+        file.write_bytes(b"no image")
+    data = {"source": str(photos), "limit": 0, "stream": True}
+    images = load_images(small(data=data, input=SIZE), build_objective("supcon", {}), CPU)
+    for step in range(4):
+        taken = images.indices(step, batch_size=16, seed=0)
+        assert images.labels[taken].tolist() == [1] * 16
+    assert images.skipped == 20
+
+
+def test_under_strict_an_unreadable_file_is_named_when_its_turn_comes(small, photos, tmp_path):
     (photos / "cat" / "7.png").write_bytes(b"no image")
-    recipe = small(data={"source": str(photos), "limit": 0, "stream": True}, input=SIZE)
-    with pytest.raises(InvalidInput, match=r"cat/7\.png.*data\.stream=false"):
-        train(recipe, tmp_path / "run")
+    data = {"source": str(photos), "limit": 0, "stream": True, "strict": True}
+    with pytest.raises(InvalidInput, match=r"cat/7\.png.*--resume.*--out.*data\.strict=false"):
+        train(small(data=data, input=SIZE), tmp_path / "run")
+
+
+def test_no_more_is_asked_for_than_may_wait(small, array, monkeypatch):
+    recipe = small(data={"source": str(array / "x.npy"), "stream": True, "limit": 0})
+    images = load_images(recipe, build_objective("simclr", {}), CPU)
+    asked: list[list[torch.Tensor]] = []
+    monkeypatch.setattr(images.images, "expect", asked.append)
+    monkeypatch.setattr(images.images, "_megabytes", 0)
+    for step in range(4):
+        images.indices(step, batch_size=16, seed=0)
+    assert [[len(batch) for batch in batches] for batches in asked] == [[16, 16]] * 3 + [[16]]
 
 
 def test_what_cannot_be_streamed_is_refused(array):
