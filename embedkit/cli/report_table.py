@@ -43,6 +43,9 @@ def print_report(report: Report, console: Console) -> None:
         for warning in result.warnings:
             style = _COLOUR[result.status] if result.status != "ok" else "yellow"
             console.print(Text(f"{result.task}: {warning}", style))
+    stored = report.run.get("from_cache")
+    if isinstance(stored, list) and stored:
+        console.print(Text(f"from the cache, not asked again: {', '.join(stored)}"))
     for gate in report.gates:
         outcome = "passed" if gate.passed else f"failed {gate.reason}".rstrip()
         value = "none" if gate.value is None else f"{gate.value:.4g}"

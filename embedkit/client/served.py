@@ -62,6 +62,11 @@ class ServedModel:
         return self.info.digest
 
     @property
+    def provider(self) -> str:
+        """The onnxruntime execution provider that the server runs it on."""
+        return self.info.provider
+
+    @property
     def input(self) -> InputSpec:
         """What the model takes; other sizes and channels are converted by the server."""
         return self.info.input

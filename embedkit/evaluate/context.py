@@ -12,6 +12,7 @@ from embedkit.data.dataset import Dataset
 from embedkit.errors import InvalidInput, NotFound
 from embedkit.evaluate.threat import ThreatNorm
 from embedkit.preprocess import InputSpec
+from embedkit.runtime.environment import code_digest
 from embedkit.runtime.features import FeatureCache, Output, RawPixels
 from embedkit.types import Embedder, Embeddings, EncodedImages, FeatureEmbedder, Images
 
@@ -179,7 +180,7 @@ class Context:
             NotFound: If the model asked for is not there.
         """
         embedder = self.embedder(which)
-        return self._cached(which, embedder.digest, dataset, "embedding", embedder.embed)
+        return self._cached(which, embedder, dataset, "embedding", embedder.embed)
 
     def features(self, which: Which, dataset: Dataset) -> Embeddings:
         """Return (n, d) features before normalisation.
@@ -190,7 +191,7 @@ class Context:
         embedder = self.embedder(which)
         if not isinstance(embedder, FeatureEmbedder):
             raise NotFound(f"expected a model with features, got {which} without them")
-        return self._cached(which, embedder.digest, dataset, "features", embedder.features)
+        return self._cached(which, embedder, dataset, "features", embedder.features)
 
     def embedder(self, which: Which) -> Embedder:
         """Return one of the models.
@@ -235,7 +236,7 @@ class Context:
     def _cached(
         self,
         which: Which,
-        digest: str,
+        embedder: Embedder,
         dataset: Dataset,
         output: Output,
         embed: Callable[[Images | EncodedImages], Embeddings],
@@ -247,8 +248,16 @@ class Context:
                 parts.append(embed(dataset.images[start : start + CHUNK]))
             return np.concatenate(parts)
 
-        model = f"{which} {digest}"
+        # Another provider or another code may answer otherwise: neither stands in for this one.
+        how = (type(embedder).__name__, getattr(embedder, "provider", ""), code_digest())
         # Pixels are large, and made again in less time than they are read from a disk.
-        keep = which != "raw_pixels"
-        n = len(dataset)
-        return self.cache.get(model, dataset.digest, output, n, compute, on_disk=keep)
+        keep, n = which != "raw_pixels", len(dataset)
+        return self.cache.get(
+            " ".join((which, embedder.digest, *how)),
+            dataset.digest,
+            output,
+            n,
+            compute,
+            on_disk=keep,
+            label=f"{which} {output} of {dataset.name}",
+        )

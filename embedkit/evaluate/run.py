@@ -49,6 +49,7 @@ def evaluate(
     results, timing, problem = _run_all(names, context)
     problem = problem or _changed(context, str(model["digest"]))
     problems = (problem,) if problem else ()
+    run["from_cache"] = list(context.cache.from_disk)
     return Report(model, data, run, results, timing, problems, check_gates(gates, results))
 
 

@@ -4,6 +4,7 @@ import hashlib
 import os
 import platform
 from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -12,8 +13,12 @@ from embedkit.runtime.cores import usable_cores
 __all__ = ["code_digest", "machine", "package_versions"]
 
 
+@cache
 def code_digest() -> str:
-    """sha256 over the package's Python files: the same code, the same digest."""
+    """sha256 over the package's Python files: the same code, the same digest.
+
+    Read once: what runs in this process is what was there then.
+    """
     import embedkit
 
     digest = hashlib.sha256()

@@ -1,7 +1,7 @@
 """Each image is embedded once per model: results are kept in memory and on disk.
 
-A key is the digest of the model, of the data and of the output asked for, so a cached array can
-be used by every task of a run and by the next run over the same model and data.
+A key is the model, how it was reached and by which code, the data and the output asked for: a
+cached array is used by every task of a run, and by the next run in which all are the same.
 """
 
 import hashlib
@@ -30,10 +30,14 @@ class FeatureCache:
 
     Args:
         folder: Where arrays are kept between runs; None keeps them in memory only.
+
+    Attributes:
+        from_disk: What an earlier run asked the model, and this one did not, by its label.
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
         self.folder = None if folder is None else Path(folder)
+        self.from_disk: list[str] = []
         self._memory: dict[str, Embeddings] = {}
 
     def get(
@@ -45,16 +49,18 @@ class FeatureCache:
         compute: Callable[[], Embeddings],
         *,
         on_disk: bool = True,
+        label: str = "",
     ) -> Embeddings:
         """Return the cached (n, d) array, computing and storing it if needed.
 
         Args:
-            model: Digest of the model, and how it was reached.
+            model: Digest of the model, how it was reached and by which code.
             data: Digest of the data set, which fixes the order of its images.
             output: Which of the model's outputs.
             n: Rows that the array must have.
             compute: Called at most once.
             on_disk: Whether it is worth keeping for the next run.
+            label: What ``from_disk`` calls it.
 
         Raises:
             InvalidInput: If ``compute`` gives other than n rows, or values that are not finite.
@@ -63,6 +69,8 @@ class FeatureCache:
         found = self._memory.get(key)
         if found is None:
             found = self._load(key, n)
+            if found is not None and label not in self.from_disk:
+                self.from_disk.append(label)
         if found is None:
             found = _checked(compute(), n)
             if on_disk:

@@ -62,6 +62,11 @@ class LocalModel:
         return self.session.digest
 
     @property
+    def provider(self) -> str:
+        """The onnxruntime execution provider that it runs on."""
+        return self.session.provider
+
+    @property
     def input(self) -> InputSpec:
         """What the graph takes; images of any other size are converted."""
         return self.session.input

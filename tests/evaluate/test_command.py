@@ -94,7 +94,10 @@ def test_everything_through_the_wire(run, server, bundle, tmp_path):
 
 def test_a_second_run_reads_its_embeddings_from_the_cache(run):
     _, first = run(suite="knn,linear,ood")
-    _, second = run(suite="knn,linear,ood")
+    done, second = run(suite="knn,linear,ood")
+    assert first["run"]["from_cache"] == []
+    assert "served embedding of test" in second["run"]["from_cache"]
+    assert "from the cache, not asked again: served embedding of" in done.output
     assert second["results"] == first["results"]
     assert second["figures"] == first["figures"]
 

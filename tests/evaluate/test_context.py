@@ -9,6 +9,7 @@ from embedkit.errors import InvalidInput, NotFound
 from embedkit.evaluate.context import CHUNK, Context
 from embedkit.preprocess import InputSpec
 from embedkit.runtime.features import FeatureCache
+from embedkit.testing import PerfectEmbedder
 
 
 class Bare:
@@ -33,6 +34,58 @@ def test_the_next_run_does_not_ask_the_model(make_context, perfect, tmp_path):
         context = make_context(cache=FeatureCache(tmp_path))
         context.embeddings("served", context.test)
     assert perfect.usage.images == 80
+
+
+def test_another_provider_or_another_transport_is_asked_anew(make_context, source, tmp_path):
+    class OnDevice(PerfectEmbedder):
+        provider = "CPUExecutionProvider"
+
+    class Elsewhere(OnDevice):
+        pass
+
+    def images_asked(model):
+        context = make_context(served=model, cache=FeatureCache(tmp_path))
+        context.embeddings("served", context.test)
+        return model.usage.images
+
+    other = OnDevice(source)
+    other.provider = "CUDAExecutionProvider"
+    models = OnDevice(source), OnDevice(source), other, Elsewhere(source)
+    assert [images_asked(model) for model in models] == [80, 0, 80, 80]
+
+
+def test_another_code_asks_anew(tmp_path):
+    """In a process each, one of which has another file in the package."""
+    code = (
+        "import sys, pathlib, embedkit\n"
+        "embedkit.__path__.insert(0, sys.argv[1])\n"
+        "from embedkit.testing import PerfectEmbedder, SyntheticImages\n"
+        "from embedkit.evaluate.context import Context\n"
+        "from embedkit.runtime.features import FeatureCache\n"
+        "s = SyntheticImages()\n"
+        "m, t = PerfectEmbedder(s), s.dataset(20)\n"
+        "c = Context(m, t, t, cache=FeatureCache(sys.argv[2]))\n"
+        "c.embeddings('served', t)\n"
+        "print(m.usage.images)"
+    )
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "more.py").write_text(f"name = {name!r}\n")
+
+    def images_asked(name):
+        words = [sys.executable, "-c", code, str(tmp_path / name), str(tmp_path / "cache")]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    assert [images_asked(name) for name in ("one", "one", "two")] == [20, 0, 20]
+
+
+def test_what_came_from_disk_is_named_once(make_context, tmp_path):
+    for expected in ([], ["served embedding of test"]):
+        context = make_context(cache=FeatureCache(tmp_path))
+        for _ in range(2):
+            context.embeddings("served", context.test)
+        assert context.cache.from_disk == expected
 
 
 def test_one_digest_reached_in_two_ways_is_asked_twice(make_context, perfect, source):
