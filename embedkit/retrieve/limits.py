@@ -17,7 +17,7 @@ from embedkit.retrieve.index.kinds import check_kind, check_storage
 from embedkit.retrieve.store import Query, Scan, metric_names
 from embedkit.types import Collection, Embeddings, Metric
 
-__all__ = ["Limits", "check_vectors"]
+__all__ = ["Limits", "check_bytes", "check_vectors"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 # Squared distances of shorter vectors are finite in float32.
@@ -236,6 +236,19 @@ def check_vectors(vectors: Embeddings, dim: int, metric: Metric) -> None:
         raise InvalidInput(
             f"expected vectors shorter than {_LARGEST_SQUARE**0.5:.0e} under {metric}, got a "
             f"longer one in row {_first(squares > _LARGEST_SQUARE)}; scale them or use cosine"
+        )
+
+
+def check_bytes(size: int, most: int) -> None:
+    """Refuse what does not fit into one answer.
+
+    Raises:
+        MessageTooLarge: If it has more bytes than that.
+    """
+    if size > most:
+        raise MessageTooLarge(
+            f"expected payloads and vectors of at most {most} bytes in one answer, got more; "
+            "ask for fewer hits or ids at a time, or without payloads and vectors"
         )
 
 

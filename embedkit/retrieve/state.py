@@ -12,6 +12,7 @@ from embedkit.retrieve.index.layered import LayeredIndex
 from embedkit.retrieve.index.rebuild import Progress
 from embedkit.retrieve.index.scoring import Neighbours
 from embedkit.retrieve.index.storage import Storage, Stored
+from embedkit.retrieve.limits import check_bytes
 from embedkit.retrieve.names import HitTable, Names
 from embedkit.retrieve.store import Answer, Hits, Query
 from embedkit.retrieve.truth.transaction import Position, Transaction
@@ -117,25 +118,43 @@ class State:
             query: What was asked.
             reader: Has payloads and vectors.
         """
-        hits: Sequence[Hits] = ()
+        hits: Sequence[Hits] | None = ()
         if len(near.slots):
-            hits = HitTable(self.names, near.slots, near.scores.astype(np.float32))
-        with_payload = query.with_payload and self.has_payloads
-        if with_payload or query.with_vectors:
-            contents = reader.contents(
-                np.unique(near.slots),
-                with_payload=with_payload,
-                with_vectors=query.with_vectors,
-                answer_bytes=query.answer_bytes,
-            )
-            try:
-                hits = tuple(
-                    _filled(h, contents, reader.storage, with_payload=with_payload)
-                    for h in hits
-                )
-            except KeyError:
-                return None
-        return Answer(hits, near.exact, self.position.collection)
+            hits = table = HitTable(self.names, near.slots, near.scores.astype(np.float32))
+            with_payload = query.with_payload and self.has_payloads
+            if with_payload or query.with_vectors:
+                hits = _read(table, query, reader, with_payload=with_payload)
+        return None if hits is None else Answer(hits, near.exact, self.position.collection)
+
+
+def _read(
+    table: HitTable, query: Query, reader: Truth | View, *, with_payload: bool
+) -> tuple[Hits, ...] | None:
+    """Hits with what is asked for; None if one of them is gone.
+
+    Raises:
+        MessageTooLarge: If the answer has more bytes than the query allows, as each hit has
+            what is stored once for all of them; found out before it is made.
+    """
+    size = table.id_bytes
+    if query.with_vectors:
+        size += table.slots.size * query.vectors[0].nbytes
+    check_bytes(size, query.answer_bytes)
+    slots, counts = np.unique(table.slots, return_counts=True)
+    contents = reader.contents(
+        slots,
+        with_payload=with_payload,
+        with_vectors=query.with_vectors,
+        answer_bytes=query.answer_bytes,
+    )
+    if len(contents) < len(slots):
+        return None
+    if with_payload:
+        payloads = (contents[slot].payload or b"" for slot in slots.tolist())
+        size += int(counts @ np.fromiter(map(len, payloads), np.int64, len(slots)))
+        check_bytes(size, query.answer_bytes)
+    storage = reader.storage
+    return tuple(_filled(h, contents, storage, with_payload=with_payload) for h in table)
 
 
 def _filled(

@@ -65,7 +65,8 @@ class Query:
         with_payload: Whether rows carry their payload.
         with_vectors: Whether rows carry their vector.
         params: How hard the index tries.
-        answer_bytes: Payloads and vectors of more bytes are refused instead of read.
+        answer_bytes: Payloads and vectors of more bytes, with the ids of their hits, are
+            refused instead of read.
         patience: How long the answer is waited for.
     """
 
@@ -311,7 +312,8 @@ class VectorStore(Protocol):
 
         Raises:
             InvalidInput: If k, dimension, a value or the filter is not allowed.
-            MessageTooLarge: If payloads and vectors have more bytes than the query allows.
+            MessageTooLarge: If payloads and vectors have more bytes than the query allows,
+                each counted with every hit that has it.
             ModelMismatch: If the query's model is not the collection's.
             DeadlineExceeded, Cancelled: If the query's patience is over.
         """

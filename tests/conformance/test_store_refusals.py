@@ -5,6 +5,7 @@ import pytest
 
 from embedkit.errors import (
     InvalidInput,
+    MessageTooLarge,
     NotFound,
 )
 from embedkit.retrieve.store import Query, Scan, VectorStore
@@ -184,3 +185,20 @@ def test_strange_ids_survive(store: VectorStore, rng: np.random.Generator) -> No
         assert np.array_equal(row.vector, vector)
     assert store.delete("c", ids[:5])[0] == 5
     assert [row.id for row in store.get("c", ids) if row] == ids[5:]
+
+
+def test_an_answer_counts_what_each_hit_has(
+    store: VectorStore, rng: np.random.Generator
+) -> None:
+    """The same 20 items are found by each of 100 queries: 100 times their bytes."""
+    base = rng.standard_normal((20, 512)).astype(np.float32)
+    store.create(Collection("c", dim=512))
+    store.upsert("c", names(20), base, [b'{"a":"%s"}' % (b"x" * 1000)] * 20)
+    queries = np.tile(base, (5, 1))
+    for options in ({"with_payload": False, "with_vectors": True}, {"with_payload": True}):
+        few, many = (
+            Query(q, 20, answer_bytes=1 << 20, **options) for q in (queries[:1], queries)
+        )
+        assert len(store.search("c", few).hits[0]) == 20
+        with pytest.raises(MessageTooLarge, match="at most 1048576 bytes"):
+            store.search("c", many)

@@ -1,6 +1,7 @@
 """Ids in memory: what a slot is called, across parts, repetitions and packing."""
 
 import threading
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -73,3 +74,29 @@ def test_reading_beside_writing(rng):
     reader.join()
     assert not wrong
     assert names[0].of(np.array([1499, 6])) == ["1499", "6"]
+
+
+@pytest.mark.parametrize("room", [0, 2])
+def test_many_names_are_cut_out_in_parts(monkeypatch, rng, room):
+    texts = [f"ä{i}" for i in range(60)]
+    names = Names().added(np.arange(1, 61), texts)
+    slots = rng.integers(1, 61, 501)
+    whole, lengths = names.packed(slots, room)
+    assert len(whole) == names.size(slots) + room * len(slots) == int((lengths + room).sum())
+    monkeypatch.setattr(module, "_NAMES_AT_ONCE", 100)
+    ends = np.cumsum(lengths + room).tolist()
+    parts, again = names.packed(slots, room)
+    assert np.array_equal(lengths, again)
+    spans = zip([0, *ends], ends, slots.tolist(), strict=False)
+    assert all(bytes(parts[a + room : b]).decode() == texts[s - 1] for a, b, s in spans)
+    assert names.size(slots[:0]) == 0
+
+
+def test_making_long_names_takes_little_more_than_they_are():
+    names = Names().added(np.arange(1, 101), [f"{i:0500d}" for i in range(100)])
+    slots = np.resize(np.arange(1, 101), 40_000)
+    tracemalloc.start()
+    assert len(names.of(slots)) == 40_000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * names.size(slots)

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from embedkit.errors import MessageTooLarge
 from embedkit.retrieve.filter.sql import Condition
 from embedkit.retrieve.index.blocks import Slots
 from embedkit.retrieve.index.storage import Storage
+from embedkit.retrieve.limits import check_bytes
 from embedkit.retrieve.store import ANSWER_BYTES, Page, Row, Scan
 from embedkit.types import Embeddings
 
@@ -71,7 +71,7 @@ class View:
         found, size = {}, 0
         for slot, _, _, payload, data in rows:
             size += len(payload or b"") + len(data or b"")
-            _check_bytes(size, answer_bytes)
+            check_bytes(size, answer_bytes)
             found[slot] = Content(payload, data)
         return found
 
@@ -169,16 +169,8 @@ def _within(rows: Iterable[Row], answer_bytes: int) -> Iterator[Row]:
     for row in rows:
         if row.payload is not None or row.vector is not None:
             size += row.size
-        _check_bytes(size, answer_bytes)
+        check_bytes(size, answer_bytes)
         yield row
-
-
-def _check_bytes(size: int, most: int) -> None:
-    if size > most:
-        raise MessageTooLarge(
-            f"expected payloads and vectors of at most {most} bytes in one answer, got more; "
-            "ask for fewer hits or ids at a time, or without payloads and vectors"
-        )
 
 
 def matching_slots(connection: sqlite3.Connection, condition: Condition) -> Slots:

@@ -65,8 +65,10 @@ def check_hits(answers: Sequence[Hits], most: int) -> None:
     Raises:
         MessageTooLarge: If so.
     """
-    if isinstance(answers, HitTable) and answers.slots.size * (_ID_BYTES + _FRAME) <= most:
-        return  # whatever the ids are
+    if isinstance(answers, HitTable):  # its ids are no texts yet
+        if answers.slots.size * (_ID_BYTES + _FRAME) > most:
+            _check_size(answers.id_bytes + answers.slots.size * _FRAME, most)
+        return
     _check_size(
         sum(h.size + sum(map(len, h.ids)) + _FRAME * len(h) for h in answers),
         most,
