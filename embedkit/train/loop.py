@@ -254,15 +254,13 @@ def _step(run: _Run, gradient: Gradient) -> _Done:
 
 def _loss(run: _Run, state: State, number: int) -> Found:
     """Draw the views of one of the step's batches, run networks and objective."""
-    recipe = run.recipe
-    number += state.step * recipe.schedule.accumulate
-    indices = run.images.indices(
-        number,
-        batch_size=recipe.schedule.batch_size,
-        seed=recipe.seed,
-        groups=state.groups,
-    )
-    generator = torch.Generator(run.device).manual_seed(seed_of(recipe.seed, "step", number))
+    recipe, schedule = run.recipe, run.recipe.schedule
+    # An epoch's batches that make no whole step are left out, as its last partial batch is.
+    epoch, step = divmod(state.step, run.steps_per_epoch)
+    size, seed = schedule.batch_size, recipe.seed
+    number += epoch * (len(run.images) // size) + step * schedule.accumulate
+    indices = run.images.indices(number, batch_size=size, seed=seed, groups=state.groups)
+    generator = torch.Generator(run.device).manual_seed(seed_of(seed, "step", number))
     drawn = run.supply.draw(state.learner, indices, generator)
     with autocast(recipe.run.precision, run.device):
         progress = state.step / run.steps

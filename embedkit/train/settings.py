@@ -226,7 +226,8 @@ class ScheduleSection:
     """How long, and how the learning rate moves after a linear warm-up.
 
     Attributes:
-        epochs: Passes over the data; the last partial batch of each is left out.
+        epochs: Passes over the data; what is left of each is left out where it makes no whole
+            batch, or with ``accumulate`` no whole step.
         batch_size: Images per step, at least 2; each is seen in every view.
         warmup_epochs: Epochs of linear warm-up from 0; fractions count.
         final_lr: Learning rate at the end, as a fraction of the peak.

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import threading
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -207,11 +208,40 @@ class Exploding:
         return Loss.sum(bang=batch.projections.square().mean() * scale)
 
 
+@dataclass(frozen=True)
+class Seeing:
+    """Notes which images it is given."""
+
+    needs = frozenset({"projections", "indices"})
+    views = 1
+    seen: ClassVar[list[int]] = []
+
+    def build(self, sizes):
+        return None
+
+    def __call__(self, batch):
+        self.seen.extend(batch.indices.tolist())
+        return Loss.sum(size=batch.projections.square().mean())
+
+
 @pytest.fixture(scope="module", autouse=True)
-def _exploding():
-    objectives.register("exploding")(Exploding)
+def _registered():
+    kinds = {"exploding": Exploding, "seeing": Seeing}
+    for name, kind in kinds.items():
+        objectives.register(name)(kind)
     yield
-    del objectives._entries["exploding"]
+    for name in kinds:
+        del objectives._entries[name]
+
+
+def test_an_epoch_is_a_pass_whatever_a_step_accumulates(small, tmp_path):
+    """Of 7 batches 6 are two steps: no image comes twice in an epoch."""
+    schedule = {"epochs": 3, "batch_size": 10, "accumulate": 3}
+    Seeing.seen.clear()
+    train(small(objective={"name": "seeing"}, schedule=schedule), tmp_path / "run")
+    assert len(Seeing.seen) == 3 * 60
+    epochs = [Seeing.seen[first : first + 60] for first in (0, 60, 120)]
+    assert [len(set(epoch)) for epoch in epochs] == [60, 60, 60]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
