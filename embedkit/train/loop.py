@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from embedkit.errors import Cancelled, InvalidInput, MissingDependency
+from embedkit.errors import Cancelled, InvalidInput, MissingDependency, TrainingDiverged
 from embedkit.train.images import TrainingImages, load_images, seed_of
 from embedkit.train.learner import State, build_state
 from embedkit.train.monitor import Measures, Monitor, Report
@@ -235,8 +235,9 @@ def _step(run: _Run, gradient: Gradient) -> _Done:
     found = gradient.take(lambda number: _loss(run, state, number))
     limit = recipe.optimiser.clip_norm or math.inf
     grad_norm = float(torch.nn.utils.clip_grad_norm_(state.learner.parameters(), limit))
-    if not math.isfinite(float(found.loss.total.detach()) + grad_norm):
-        raise diverged(run.folder.path, run.images, found.indices, step, found.loss, grad_norm)
+    # All processes stop together: one that went on alone would wait for the others for ever.
+    if run.processes.any(not math.isfinite(float(found.loss.total.detach()) + grad_norm)):
+        raise _diverged(run, found, step, grad_norm)
 
     schedule, peak = recipe.schedule, recipe.optimiser.lr
     lr = rate_at(step, schedule, total=run.steps, warmup=_warmup(run), peak=peak)
@@ -250,6 +251,18 @@ def _step(run: _Run, gradient: Gradient) -> _Done:
         average(state.average, state.learner, min(recipe.run.ema, (1 + step) / (10 + step)))
     state.step += 1
     return _Done(found, grad_norm, lr)
+
+
+def _diverged(run: _Run, found: Found, step: int, grad_norm: float) -> TrainingDiverged:
+    """The error of every process; the others wait until the first has written the batch."""
+
+    def error(writes: bool) -> TrainingDiverged:
+        where, images = run.folder.path, run.images
+        return diverged(
+            where, images, found.indices, step, found.loss, grad_norm, writes=writes
+        )
+
+    return run.processes.first(lambda: error(True), lambda: error(False))
 
 
 def _loss(run: _Run, state: State, number: int) -> Found:

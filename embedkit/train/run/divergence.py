@@ -21,6 +21,8 @@ def diverged(
     step: int,
     loss: Loss,
     grad_norm: float,
+    *,
+    writes: bool,
 ) -> TrainingDiverged:
     """Write the batch to ``diverged.npz`` and return the error that names it.
 
@@ -31,7 +33,22 @@ def diverged(
         step: Steps done before it.
         loss: Its loss.
         grad_norm: Norm of its gradient.
+        writes: Whether this process writes files; else another one writes the batch.
     """
+    path = folder / "diverged.npz"
+    if writes:
+        write_file(path, pack_arrays(_arrays(images, indices, step, loss, grad_norm)))
+    return TrainingDiverged(
+        f"expected a finite loss and gradient, got loss {float(loss.total.detach())} and "
+        f"gradient norm {grad_norm} after {step} steps; the batch is in {path}; lower "
+        "optimiser.lr, set optimiser.clip_norm=1, lengthen schedule.warmup_epochs, or set "
+        "run.precision=fp32"
+    )
+
+
+def _arrays(
+    images: TrainingImages, indices: torch.Tensor, step: int, loss: Loss, grad_norm: float
+) -> dict[str, np.ndarray]:
     labels = images.labels
     arrays: dict[str, np.ndarray] = {
         "images": images.images[indices].cpu().numpy(),
@@ -43,11 +60,4 @@ def diverged(
         arrays["labels"] = labels[indices].cpu().numpy()
     for name, value in loss.parts.items():
         arrays[f"loss_{name}"] = np.asarray(float(value))
-    path = folder / "diverged.npz"
-    write_file(path, pack_arrays(arrays))
-    return TrainingDiverged(
-        f"expected a finite loss and gradient, got loss {float(loss.total.detach())} and "
-        f"gradient norm {grad_norm} after {step} steps; the batch is in {path}; lower "
-        "optimiser.lr, set optimiser.clip_norm=1, lengthen schedule.warmup_epochs, or set "
-        "run.precision=fp32"
-    )
+    return arrays

@@ -40,14 +40,19 @@ def pair(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pair")
     (folder / "recipe.toml").write_text(RECIPE)
     script = Path(__file__).with_name("one_step.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", str(script), str(folder), *objectives.names()]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=1200, check=False
-    )
+    done = torchrun(str(script), str(folder), *objectives.names())
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
+
+
+def torchrun(*arguments):
+    """Run something as two processes."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=1200, check=False
+    )
 
 
 def assert_same(found, expected, tolerance=2e-4):
@@ -115,6 +120,21 @@ def test_clusters_are_the_same_on_all_processes(pair, tmp_path):
         torch.testing.assert_close(together[key], value, rtol=1e-3, atol=1e-4)
     text = (pair / "grouped" / "metrics.jsonl").read_text()
     assert text.count('"knn"') == 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_loss_that_is_not_finite_stops_all_with_one_file_of_its_batch(tmp_path):
+    recipe, out = tmp_path / "recipe.toml", tmp_path / "run"
+    recipe.write_text(RECIPE.replace("lr = 0.05", "lr = 1e12"))
+    done = torchrun("-m", "embedkit", "train", str(recipe), "--out", str(out))
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert errors
+    assert all("expected a finite loss and gradient" in line for line in errors)
+    with np.load(out / "diverged.npz", allow_pickle=False) as batch:
+        assert batch["images"].shape == (16, 8, 8, 1)
+    assert not list(out.glob(".*.writing"))
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused():
