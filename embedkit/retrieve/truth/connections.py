@@ -27,14 +27,15 @@ class Readers:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._idle: deque[sqlite3.Connection] = deque()
-        self._closed = False
+        self._is_closed = False
 
     @contextmanager
     def one(self) -> Iterator[sqlite3.Connection]:
         """Lend a connection to one reader.
 
         Raises:
-            StoreDamaged: If the file cannot be read.
+            StoreDamaged: If the file cannot be read, or has been closed here: by its name
+                another one may be found, of a collection that was made since.
             Unavailable: If too many files are open.
         """
         try:
@@ -50,24 +51,41 @@ class Readers:
         except BaseException:
             connection.close()
             raise
-        if self._closed:
-            connection.close()
-        else:
-            self._idle.append(connection)
+        self._idle.append(connection)
+        if self._is_closed:
+            self._clear()
 
     def close(self) -> None:
         """Close every idle connection, and each of the others when it comes back."""
-        self._closed = True
-        while self._idle:
-            self._idle.pop().close()
+        self._is_closed = True
+        self._clear()
+
+    def _clear(self) -> None:
+        with suppress(IndexError):
+            while True:
+                self._idle.pop().close()
 
     def _new(self) -> sqlite3.Connection:
+        self._check_open()
         try:
             connection = connect(self._path, "rw")
-            connection.execute("PRAGMA query_only = ON")
+            try:
+                connection.execute("PRAGMA query_only = ON")
+                # Opens the log, which SQLite finds by its name too.
+                connection.execute("PRAGMA schema_version").fetchone()
+                self._check_open()
+            except BaseException:
+                connection.close()
+                raise
         except sqlite3.Error as error:
             raise unread(self._path, error) from error
         return connection
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise StoreDamaged(
+                f"expected {self._path} to be open, got it closed; open the store again"
+            )
 
 
 def unread(path: Path, error: sqlite3.Error) -> Unavailable | StoreDamaged:

@@ -17,9 +17,11 @@ from embedkit.errors import (
     AlreadyExists,
     InvalidInput,
     MessageTooLarge,
+    NotFound,
     StoreDamaged,
     Unavailable,
 )
+from embedkit.retrieve.index.layered import LayeredIndex
 from embedkit.retrieve.limits import Limits
 from embedkit.retrieve.store import Query
 from embedkit.retrieve.stores.local import LocalStore
@@ -335,4 +337,35 @@ def test_a_digest_that_is_too_long_is_not_kept(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="at most 256 characters, got 257"):
         store.upsert("c", ["a"], row, model_digest="x" * 257)
     assert store.upsert("c", ["a"], row, model_digest="x" * 256).model_digest == "x" * 256
+    store.close()
+
+
+def test_a_search_does_not_go_on_in_the_next_collection_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dropped and made again between the index's answer and the reading of its hits."""
+    store = LocalStore(tmp_path)
+
+    def fill(tag: str) -> None:
+        store.create(Collection("c", 4, "l2"))
+        payloads = [b'{"of":"%s"}' % tag.encode()] * 9
+        store.upsert("c", [f"{tag}{i}" for i in range(9)], np.eye(9, 4, dtype="f4"), payloads)
+
+    fill("old")
+    search = LayeredIndex.search
+
+    def overtaken(*arguments):
+        found = search(*arguments)
+        monkeypatch.setattr(LayeredIndex, "search", search)
+        store.drop("c")
+        fill("new")
+        return found
+
+    monkeypatch.setattr(LayeredIndex, "search", overtaken)
+    query = Query(np.ones((1, 4), np.float32), 3, with_vectors=True)
+    with pytest.raises(NotFound, match="'c', dropped"):
+        store.search("c", query)
+    hits = store.search("c", query).hits[0]
+    assert {i[:3] for i in hits.ids} == {"new"}
+    assert set(hits.payloads or ()) == {b'{"of":"new"}'}
     store.close()
