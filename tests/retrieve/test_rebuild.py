@@ -255,6 +255,42 @@ def test_a_failed_build_changes_nothing_and_is_told(
     assert stands(store, "c").kind == "hnsw"
 
 
+def test_a_failed_build_is_tried_again_without_a_write(
+    store: LocalStore, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(rebuild, "_RETRY_S", 0.05)
+    store.create(Collection("c", DIM, "l2", "ivf_flat"))
+    with monkeypatch.context() as patch:
+        patch.setattr(rebuild, "build_segment", fail)
+        store.upsert("c", names(300), vectors(rng, 300))
+        assert store.wait_until_built("c", 60)
+        assert stands(store, "c").error
+    most = time.monotonic() + 60
+    while stands(store, "c").kind != "ivf_flat":
+        assert time.monotonic() < most
+        time.sleep(0.01)
+    assert store.wait_until_built("c", 60)
+    assert stands(store, "c").error == ""
+
+
+def test_a_trickle_of_writes_holds_no_build_up_for_ever(
+    store: LocalStore, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither that of its own collection nor those of others."""
+    monkeypatch.setattr(rebuild, "_REST_S", 3600.0)
+    for name in ("written", "other"):
+        store.create(Collection(name, DIM, "l2", "ivf_flat"))
+    store.upsert("written", names(300), vectors(rng, 300))
+    assert not store.wait_until_built("written", 0.5), "it waits for a pause"
+    monkeypatch.setattr(rebuild, "_LONGEST_REST_S", 0.05)
+    store.upsert("other", names(300), vectors(rng, 300))
+    assert store.wait_until_built("other", 60)
+    assert stands(store, "other").kind == "ivf_flat"
+
+
 State = dict[str, np.ndarray]
 
 

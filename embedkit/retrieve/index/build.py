@@ -14,7 +14,8 @@ from embedkit.retrieve.index.engines.ivf import build_inverted_file, held_out
 from embedkit.retrieve.index.engines.rows import RowWriter
 from embedkit.retrieve.index.engines.source import ReplacedError, Source, Stopped
 from embedkit.retrieve.index.engines.spec import Spec
-from embedkit.retrieve.index.scoring import Neighbours, joined, nearest, prepared, rescored
+from embedkit.retrieve.index.neighbours import Neighbours, joined
+from embedkit.retrieve.index.scoring import nearest, prepared, rescored
 from embedkit.retrieve.index.segment import Segment
 from embedkit.retrieve.index.selection import Selection
 from embedkit.types import Embeddings, SearchParams

@@ -14,15 +14,19 @@ import numpy.typing as npt
 
 from embedkit.retrieve.index.blocks import Block, Slots, filled, packed, removed
 from embedkit.retrieve.index.device import all_compared
-from embedkit.retrieve.index.scoring import (
-    MARGIN,
-    Measured,
+from embedkit.retrieve.index.neighbours import (
+    Mask,
     Neighbours,
+    cut_ties,
+    settled,
+    stacked,
+)
+from embedkit.retrieve.index.scoring import (
+    Measured,
     nearest,
     nearest_stored,
     prepared,
     rescored,
-    stacked,
 )
 from embedkit.retrieve.index.storage import Storage, Stored
 from embedkit.types import Embeddings, Metric
@@ -48,7 +52,7 @@ class _Candidates:
     block: npt.NDArray[np.int64]
     position: npt.NDArray[np.int64]
     score: npt.NDArray[np.float32]
-    dead: npt.NDArray[np.bool_]
+    dead: Mask
 
     def take(self, columns: npt.NDArray[np.int64]) -> "_Candidates":
         def taken(values: npt.NDArray[_Value]) -> npt.NDArray[_Value]:
@@ -136,16 +140,20 @@ class FlatIndex:
         k = min(k, self.count if among is None else sum(len(r) for r in rows if r is not None))
         if not k:
             return Neighbours.none(len(queries))
-        return stacked(
-            [
-                self._search(prepared(queries[i : i + _QUERIES_AT_ONCE], self.metric), k, rows)
-                for i in range(0, len(queries), _QUERIES_AT_ONCE)
-            ]
-        )
 
-    def _search(self, queries: Embeddings, k: int, rows: list[Slots | None]) -> Neighbours:
-        found = self._candidates(queries, k, rows)
-        wide = min(k + MARGIN, found.score.shape[1])
+        def search(part: Embeddings, margin: int) -> tuple[Neighbours, Mask]:
+            return self._search(part, k, margin, rows)
+
+        ready = prepared(queries, self.metric)
+        starts = range(0, len(ready), _QUERIES_AT_ONCE)
+        return stacked([settled(search, ready[i : i + _QUERIES_AT_ONCE]) for i in starts])
+
+    def _search(
+        self, queries: Embeddings, k: int, margin: int, rows: list[Slots | None]
+    ) -> tuple[Neighbours, Mask]:
+        """See ``settled``."""
+        found = self._candidates(queries, k + margin, rows)
+        wide = min(k + margin, found.score.shape[1])
         if wide < found.score.shape[1]:
             order = np.argsort(
                 np.where(found.dead, np.inf, -found.score), axis=1, kind="stable"
@@ -154,16 +162,19 @@ class FlatIndex:
         packed_rows = found.block << _ROW_BITS | found.position
         scores = rescored(queries, packed_rows, self._vectors, self.metric)
         scores[found.dead] = -np.inf
-        return Neighbours.ranked(self._slots(found), scores, k)
+        return Neighbours.ranked(self._slots(found), scores, k), cut_ties(scores, k)
 
-    def _candidates(self, queries: Embeddings, k: int, rows: list[Slots | None]) -> _Candidates:
+    def _candidates(
+        self, queries: Embeddings, most: int, rows: list[Slots | None]
+    ) -> _Candidates:
+        """At least the best ``most`` of all blocks, as far as there are as many."""
         parts = []
         for number, (block, mine) in enumerate(zip(self._blocks, rows, strict=True)):
             if mine is None:
-                wide = min(block.count, k + MARGIN + len(block.dead))
+                wide = min(block.count, most + len(block.dead))
                 score, position = self._nearest(queries, block.rows[: block.count], wide)
             elif len(mine):
-                wide = min(len(mine), k + MARGIN)
+                wide = min(len(mine), most)
                 score, position = self._nearest_among(queries, block, mine, wide)
             else:
                 continue

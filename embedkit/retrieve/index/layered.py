@@ -7,7 +7,8 @@ import numpy as np
 from embedkit.retrieve.index.blocks import Slots
 from embedkit.retrieve.index.engines.source import Source
 from embedkit.retrieve.index.flat import FlatIndex
-from embedkit.retrieve.index.scoring import Neighbours, joined, prepared, stacked
+from embedkit.retrieve.index.neighbours import Neighbours, joined, stacked
+from embedkit.retrieve.index.scoring import prepared
 from embedkit.retrieve.index.segment import Segment
 from embedkit.retrieve.index.selection import Selection
 from embedkit.retrieve.index.storage import Stored

@@ -30,8 +30,10 @@ _LOG = logging.getLogger(__name__)
 LEAST = 4096
 _TAIL_SHARE = 0.1
 _REMOVED_SHARE = 0.25
-# A build sees what is there when it begins: better to let a stream of writes end first.
+# A build sees what is there when it begins: better to let a stream of writes end first, if it
+# does so soon.
 _REST_S = 0.25
+_LONGEST_REST_S = 5.0
 _RETRY_S = 60.0
 # Of malloc.h; what is larger is a mapping of its own and gone when it is freed.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _KEPT_BYTES = -1, -3, 4 << 20
@@ -111,6 +113,7 @@ class Rebuilder:
         self._host = host
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._retry: threading.Timer | None = None
         self._idle = threading.Event()
         self._idle.set()
         self._stopped = threading.Event()
@@ -156,6 +159,8 @@ class Rebuilder:
             thread = self._thread
         if thread is not None:
             thread.join()
+        if self._retry is not None:
+            self._retry.cancel()
 
     def resume(self) -> None:
         """Build again after ``stop``."""
@@ -185,16 +190,23 @@ class Rebuilder:
                 # The index stays as it was, and the truth is not concerned.
                 _LOG.exception("the index was not built anew")
                 self._error = f"{type(error).__name__}: {error}"
-                self._retry_at = time.monotonic() + _RETRY_S
+                self._retry_later()
             with self._lock:
                 self._gone = None
                 if self._stopped.is_set() or not self._has_work():
                     self._idle.set()
                     return
 
+    def _retry_later(self) -> None:
+        """Have it tried again in a while, whether or not somebody writes until then."""
+        self._retry_at = time.monotonic() + _RETRY_S
+        self._retry = threading.Timer(_RETRY_S, self.consider)
+        self._retry.daemon = True
+        self._retry.start()
+
     def _build(self) -> None:
+        self._rest()
         with self._turn():
-            self._rest()
             with self._host.holding():
                 spec = self._wanted()
                 self._is_forced = False
@@ -228,12 +240,13 @@ class Rebuilder:
             _BUILDING.release()
 
     def _rest(self) -> None:
-        """Wait until writes pause, unless so much has come that a build cannot wait."""
+        """Wait until writes pause, but not for long, nor where much has come already."""
+        end = time.monotonic() + _LONGEST_REST_S
         while True:
             self._check()
             _, index = self._host.standing()
             below = 0 if index.segment is None else len(index.segment.slots)
-            rest = self._last_write + _REST_S - time.monotonic()
+            rest = min(self._last_write + _REST_S, end) - time.monotonic()
             if rest <= 0 or index.tail.count > max(16 * LEAST, below):
                 return
             self._stopped.wait(min(rest, _REST_S))

@@ -1,39 +1,30 @@
-"""Scores that depend on nothing but the two vectors, and lists of the best of them.
+"""Scores that depend on nothing but the two vectors.
 
 FAISS rounds a batch and a single query differently, so what it finds are candidates; the final
 order is made from scores computed here in float64.
 """
 
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cached_property
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 
-from embedkit.retrieve.index.blocks import Slots
 from embedkit.retrieve.index.device import all_compared, chosen
 from embedkit.retrieve.index.storage import Storage, Stored
 from embedkit.types import Embeddings, Metric
 
 __all__ = [
-    "MARGIN",
     "Measured",
-    "Neighbours",
     "compared",
-    "joined",
     "nearest",
     "nearest_stored",
     "prepared",
     "rescored",
     "scored",
-    "stacked",
 ]
-
-MARGIN = 8
-"""More candidates than asked for, so that rounding in FAISS does not cost the last place."""
 
 # Vectors are widened to float64 in parts that stay in the processor's cache.
 _VALUES_AT_ONCE = 1 << 15
@@ -48,66 +39,6 @@ Measured = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
 """FAISS's scores, higher is better, and positions, (n, k)."""
 
 Gather = Callable[[npt.NDArray[np.int64]], Embeddings]
-
-
-@dataclass(frozen=True, eq=False)
-class Neighbours:
-    """The nearest vectors of each query, best first; ties by slot.
-
-    Attributes:
-        slots: (n, k) int64.
-        scores: (n, k) float64, higher is better.
-        exact: Whether no neighbour can have been missed.
-    """
-
-    slots: Slots
-    scores: FloatScores
-    exact: bool = True
-
-    @classmethod
-    def none(cls, queries: int) -> "Neighbours":
-        """No neighbours for some queries."""
-        return cls(np.empty((queries, 0), np.int64), np.empty((queries, 0), np.float64))
-
-    @classmethod
-    def ranked(
-        cls, slots: Slots, scores: FloatScores, k: int, *, exact: bool = True
-    ) -> "Neighbours":
-        """The best ``k`` of each row of candidates in any order; -inf stands for none."""
-        if (scores[:, 1:] < scores[:, :-1]).all():  # as FAISS's order mostly is for one query
-            return cls(slots[:, :k], scores[:, :k], exact)
-        row = np.arange(len(scores))[:, None]
-        order = np.argsort(-scores, axis=1)
-        best = scores[row, order]
-        if (best[:, 1:] == best[:, :-1]).any():  # slots decide; which takes twice as long
-            order = np.lexsort((slots, -scores), axis=1)
-            best = scores[row, order]
-        return cls(slots[row, order[:, :k]], best[:, :k], exact)
-
-
-def joined(parts: Sequence[Neighbours], k: int) -> Neighbours:
-    """The best ``k`` of several lists for the same queries."""
-    filled = [part for part in parts if part.slots.shape[1]]
-    if len(filled) <= 1:
-        only = (filled or parts)[0]
-        return Neighbours(only.slots[:, :k], only.scores[:, :k], only.exact)
-    return Neighbours.ranked(
-        np.concatenate([part.slots for part in filled], axis=1),
-        np.concatenate([part.scores for part in filled], axis=1),
-        k,
-        exact=all(part.exact for part in filled),
-    )
-
-
-def stacked(parts: Sequence[Neighbours]) -> Neighbours:
-    """The answers to some queries and those to others, one below the other."""
-    if len(parts) <= 1:
-        return parts[0] if parts else Neighbours.none(0)
-    return Neighbours(
-        np.concatenate([part.slots for part in parts]),
-        np.concatenate([part.scores for part in parts]),
-        all(part.exact for part in parts),
-    )
 
 
 def prepared(vectors: Embeddings, metric: Metric) -> Embeddings:

@@ -12,10 +12,15 @@ from embedkit.retrieve.index.engines.curve import Curve
 from embedkit.retrieve.index.engines.rows import Rows, RowsDamagedError
 from embedkit.retrieve.index.engines.source import ReplacedError, Source
 from embedkit.retrieve.index.engines.spec import Engine, Spec
-from embedkit.retrieve.index.scoring import (
+from embedkit.retrieve.index.neighbours import (
     MARGIN,
+    Mask,
     Neighbours,
+    cut_ties,
     joined,
+    settled,
+)
+from embedkit.retrieve.index.scoring import (
     nearest,
     prepared,
     rescored,
@@ -138,7 +143,7 @@ class Segment:
 
     def _approximate(
         self, queries: Embeddings, k: int, chosen: Selection, effort: int, source: Source
-    ) -> tuple[Neighbours, npt.NDArray[np.bool_] | None]:
+    ) -> tuple[Neighbours, Mask | None]:
         """The best of what FAISS finds, and for which queries that is k; None for all."""
         effort = min(effort, self.engine.most)
         is_exact = (
@@ -152,8 +157,11 @@ class Segment:
         positions = found.position
         if (positions[:, -1] >= 0).all():
             scores = self._scores(queries, positions, found.vectors, source)
-            return Neighbours.ranked(self.slots[positions], scores, k, exact=is_exact), None
+            near = Neighbours.ranked(self.slots[positions], scores, k, exact=is_exact)
+            return near, ~cut_ties(scores, k) if is_exact else None
         missing = positions < 0
+        if missing.all():
+            return Neighbours.unknown(len(queries), k), ~missing[:, 0]
         # What stands in for a missing one must be there; -inf keeps it out.
         positions = np.where(missing, positions.max(), positions)
         scores = self._scores(queries, positions, found.vectors, source)
@@ -208,10 +216,19 @@ class Segment:
         best, seen = Neighbours.none(len(queries)), 0
         for positions, vectors in self._chosen(chosen, source):
             seen += len(positions)
-            wide = min(k + MARGIN, len(positions))
-            _, rows = nearest(queries, vectors, wide, self.spec.metric)
-            scores = rescored(queries, rows, vectors.__getitem__, self.spec.metric)
-            best = joined([best, Neighbours.ranked(self.slots[positions[rows]], scores, k)], k)
+
+            def search(
+                part: Embeddings,
+                margin: int,
+                at: Slots = positions,
+                among: Embeddings = vectors,
+            ) -> tuple[Neighbours, Mask]:
+                wide = min(k + margin, len(at))
+                _, rows = nearest(part, among, wide, self.spec.metric)
+                scores = rescored(part, rows, among.__getitem__, self.spec.metric)
+                return Neighbours.ranked(self.slots[at[rows]], scores, k), cut_ties(scores, k)
+
+            best = joined([best, settled(search, queries)], k)
         if seen < chosen.count:
             raise ReplacedError
         return best

@@ -107,6 +107,29 @@ def test_products_and_differences_find_the_same(
         np.testing.assert_allclose(near.scores, scores, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_of_equal_vectors_the_first_written_come_first(
+    rng: np.random.Generator, metric: Metric
+) -> None:
+    """As many as a page or more, so that pages neither repeat nor miss one."""
+    choose("cpu")
+    same = rng.standard_normal(64).astype(np.float32)
+    base = np.concatenate([rng.standard_normal((50, 64)), np.tile(same, (3000, 1))])
+    index = FlatIndex(64, metric).changed(np.arange(3050), base.astype(np.float32), NONE)
+    index = index.changed(NONE, np.empty((0, 64), np.float32), np.arange(50, 60))
+    queries = np.concatenate([np.tile(same, (30, 1)), rng.standard_normal((34, 64))])
+    queries = queries.astype(np.float32)
+    held = {i: v for i, v in enumerate(base.astype(np.float32)) if not 50 <= i < 60}
+    expected, _ = brute_force(held, queries, 20, metric)
+    assert index.search(queries, 20).slots.tolist() == expected
+    among = np.arange(0, 3050, 3)
+    assert index.search(queries[:1], 7, among).slots.tolist() == [
+        [slot for slot in brute_force(held, queries[:1], 3050, metric)[0][0] if slot % 3 == 0][
+            :7
+        ]
+    ]
+
+
 @pytest.mark.parametrize("k", [1, 99, 100, 450, 1000])
 def test_any_k(rng: np.random.Generator, k: int) -> None:
     base = rng.standard_normal((500, 4)).astype(np.float32)

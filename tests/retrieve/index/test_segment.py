@@ -172,6 +172,33 @@ def test_recall_with_a_filter(
     assert recall(near.slots, true) >= (1.0 if near.exact else 0.93)
 
 
+def test_clusters_without_anything_that_may_be_found_are_passed_over(
+    segment: Segment, held: Held
+) -> None:
+    """The clusters that are looked through first have none of the vectors of a filter."""
+    metric, index = segment.spec.metric, layered(segment)
+    params = SearchParams(ef=1) if segment.spec.kind == "hnsw" else SearchParams(nprobe=1)
+    for query in QUERIES[:20]:
+        ranked, _ = brute_force(held, query[None], COUNT, metric)
+        far = np.sort(ranked[0, COUNT // 2 :])
+        near = index.search(query[None], 10, held, far, params)
+        assert near.slots.shape == (1, 10)
+        assert np.isin(near.slots, far).all()
+        assert len(set(near.slots[0].tolist())) == 10
+    assert not index.is_damaged
+
+
+@pytest.mark.parametrize("params", [SearchParams(exact=True), SearchParams(nprobe=10_000)])
+def test_equal_scores_come_in_the_order_of_slots(tmp_path: Path, params: SearchParams) -> None:
+    """More of them than candidates beyond k."""
+    held = Held(np.tile(clustered(0, 30), (50, 1)))
+    spec = Spec("ivf_flat", "float32", "l2", DIM)
+    segment = build_segment(spec, held, held.last, lambda: None, tmp_path)
+    near = layered(segment).search(QUERIES, 20, held, None, params)
+    assert near.exact
+    assert np.array_equal(near.slots, brute_force(held, QUERIES, 20, "l2")[0])
+
+
 def test_removed_vectors_are_not_found_and_new_ones_are(segment: Segment, held: Held) -> None:
     """k reaches beyond what a cluster holds: every vector that is there comes back."""
     index, metric = layered(segment), segment.spec.metric
