@@ -23,7 +23,8 @@ class Flip:
     Attributes:
         image: PNG in base64.
         label: Its class.
-        wrong: The class that the model which is wrong gives it.
+        wrong: The class that the model which is wrong gives it; ``another class`` where the
+            test set has none of the kind.
         id: Its path or position in the data set.
     """
 
@@ -122,6 +123,11 @@ def _pictures(
     for row in rows:
         image = test.images[row]
         pixels = decode(image) if isinstance(image, bytes) else image
-        label, given = names[int(labels[row])], names[int(wrong[row])]
+        label, given = (_class_name(names, int(of[row])) for of in (labels, wrong))
         found.append(Flip(png(pixels), label, given, test.ids[row]))
     return tuple(found)
+
+
+def _class_name(names: tuple[str, ...], index: int) -> str:
+    """The name of a class; models may also answer with one that the test set does not have."""
+    return names[index] if 0 <= index < len(names) else "another class"

@@ -79,6 +79,20 @@ def test_flips_are_the_images_that_one_model_alone_has_right(reports, make_conte
     assert shown.wrong == test.class_names[items[0][name][only_second[0]]]
 
 
+@pytest.mark.parametrize("index", [-1, 4])
+def test_a_class_that_the_test_set_does_not_have_is_another_class(reports, make_context, index):
+    test = make_context().test
+    assert len(test.class_names) == 4
+    path = reports[0].path.parent / "items" / "knn.npz"
+    with np.load(path) as archive:
+        items = dict(archive)
+    items["predictions_k20"][:] = index
+    np.savez_compressed(path, **items)
+    (flips,) = find_flips(*(read_report(report.path) for report in reports), test=test)
+    assert {flip.wrong for flip in flips.only_second} == {"another class"}
+    assert {flip.label for flip in flips.only_second} <= {*test.class_names}
+
+
 def test_classes_in_another_order_are_the_same_images(reports, make_context):
     test = make_context().test
     turned = Dataset(
