@@ -156,10 +156,9 @@ def _attack_prepared(
         why = "; ".join(warnings[known:]) or f"{', '.join(options.attacks)} cannot run"
         warnings.append(f"no attack on {head}: {why}")
         return None
-    extra = everything.extra
     if options.attack_checks:
-        extra = check_runs(trial, everything, context)
-    checks = sanity_checks(trial, everything.runs, everything.noise, extra)
+        everything = replace(everything, extra=check_runs(trial, everything, context))
+    checks = sanity_checks(trial, everything.runs, everything.noise, everything.extra)
     metrics = trial_metrics(trial, everything.runs, context)
     metrics["checks_failed"] = _failed(checks)
     baselines = {"random_noise": noise_metrics(trial, everything)}
@@ -179,7 +178,7 @@ def _attack_prepared(
     return _Part(
         _named(metrics, prefix),
         {name: _named(each, prefix) for name, each in baselines.items()},
-        trial_cost(trial, [everything.noise, *everything.runs.values()]),
+        trial_cost(trial, everything),
         {prefix + name: values for name, values in trial_items(trial, everything.runs).items()},
         {
             prefix + name: figure | {"title": f"{prefix}{figure['title']}"}

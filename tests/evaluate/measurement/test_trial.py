@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 
 from embedkit.evaluate.attack import Target
-from embedkit.evaluate.measurement.trial.attacking import Attacked, Trial
+from embedkit.evaluate.context import Context, Options
+from embedkit.evaluate.measurement.trial.attacking import Attacked, Trial, mean_shift
 from embedkit.evaluate.measurement.trial.figures import attack_figures
 from embedkit.evaluate.measurement.trial.sanity import Extra, check_table, sanity_checks
 from embedkit.evaluate.measurement.victim.vote import KnnHead
 from embedkit.evaluate.outcome import Outcome
+from embedkit.evaluate.surrogate import TorchEmbedder, twin
+from embedkit.evaluate.tasks.robustness import Robustness
 from embedkit.evaluate.threat import Threat
 from embedkit.testing import ConstantEmbedder
 from embedkit.types import Usage
@@ -176,3 +179,42 @@ def test_a_check_that_nothing_exercised_is_not_among_them(trial):
     ]
     apart = {"pgd": {"4": attacked(30, 4)}, "square": {"8": attacked(30, 8)}}
     assert [c.name for c in sanity_checks(trial, apart, NOISE, WHITE)] == names
+
+
+@pytest.mark.parametrize("attack", ["pgd", "square"])
+@pytest.mark.parametrize("checked", [True, False])
+def test_the_cost_is_what_was_really_sent(source, bundle, attack, checked):
+    sent = 0
+
+    class Counting(TorchEmbedder):
+        def embed(self, images):
+            nonlocal sent
+            sent += len(images)
+            return super().embed(images)
+
+    options = Options(
+        attack_images=20,
+        attacks=(attack,),
+        pgd_steps=3,
+        square_queries=5,
+        radii_255=(8.0, 32.0),
+        attack_checks=checked,
+        baselines=False,
+    )
+    model = Counting(twin(bundle).encoder, bundle.model_digest())
+    train, test = source.dataset(80), source.dataset(40, seed=1)
+    context = Context(model, train, test, bundle=bundle, options=options)
+    cost = Robustness().run(context).cost
+    assert cost["images"] + cost["queries"] == sent - len(train)
+
+
+def test_a_mean_shift_of_few_images_has_no_interval():
+    shifts = np.linspace(0.1, 0.5, 30)
+    for n in (1, 19):
+        assert (mean_shift(shifts[:n]).ci, mean_shift(shifts[:n]).ci_method) == (None, "")
+    found = mean_shift(shifts)
+    assert found.ci[0] < found.value < found.ci[1]
+    assert found.ci_method == "bootstrap"
+    unmoved = mean_shift(np.zeros(30))
+    assert unmoved.ci == (0, pytest.approx(2 * 0.1157, abs=1e-4))
+    assert unmoved.ci_method == "clopper_pearson"

@@ -1,6 +1,6 @@
 """What a trial of attacks comes to: metrics, costs, and the items they are made of."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -87,12 +87,18 @@ def censored_medians(runs: Mapping[str, Runs], prefix: str) -> list[str]:
     return found
 
 
-def trial_cost(trial: Trial, everything: Sequence[Runs]) -> dict[str, float]:
-    """Return images and calls of the served model; the attacks' own queries apart."""
-    attacked: list[Attacked] = [run for runs in everything for run in runs.values()]
+def trial_cost(trial: Trial, everything: Everything) -> dict[str, float]:
+    """Return images and calls of the served model; the attacks' own queries apart.
+
+    What the checks ask is part of it: the clean images once more, and runs of their own.
+    """
+    extra = everything.extra
+    attacked: list[Attacked] = [*everything.noise.values(), *extra.runs]
+    attacked += [run for runs in everything.runs.values() for run in runs.values()]
     outcomes = [run.outcome for run in attacked]
+    asked = len(trial.positions) + (0 if extra.flips is None else len(trial.clean))
     return {
-        "images": len(trial.positions) + sum(run.verified for run in attacked),
+        "images": asked + sum(run.verified for run in attacked),
         "queries": sum(outcome.usage.images for outcome in outcomes),
         "query_calls": sum(outcome.usage.calls for outcome in outcomes),
         "query_bytes": sum(outcome.usage.bytes_sent for outcome in outcomes),

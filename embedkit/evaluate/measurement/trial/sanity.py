@@ -55,6 +55,13 @@ class Extra:
     longer: tuple[str, Attacked, Attacked] | None = None
     disagreement: float | None = None
 
+    @property
+    def runs(self) -> tuple[Attacked, ...]:
+        """Every run that was made for the checks alone."""
+        longer = () if self.longer is None else (self.longer[2],)
+        unbounded = () if self.unbounded is None else (self.unbounded,)
+        return (*(self.one_step or {}).values(), *unbounded, *longer)
+
 
 def sanity_checks(
     trial: Trial, runs: Mapping[str, Runs], noise: Runs, extra: Extra
