@@ -9,8 +9,8 @@ import numpy as np
 
 from embedkit.retrieve.index.blocks import Slots
 from embedkit.retrieve.index.layered import LayeredIndex
+from embedkit.retrieve.index.neighbours import Neighbours
 from embedkit.retrieve.index.rebuild import Progress
-from embedkit.retrieve.index.scoring import Neighbours
 from embedkit.retrieve.index.storage import Storage, Stored
 from embedkit.retrieve.limits import check_bytes
 from embedkit.retrieve.names import HitTable, Names

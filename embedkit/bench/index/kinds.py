@@ -13,7 +13,8 @@ __all__ = ["KINDS", "Kind", "kind_named"]
 
 Knob = Literal["", "nprobe", "ef"]
 # As a collection does it; more change little.
-_TRAIN_PER_CLUSTER = 64
+_TRAIN_PER_CLUSTER, _LEAST_PER_CLUSTER = 64, 32
+_BUILD_EF = 100
 _SEED = 7
 
 
@@ -48,9 +49,11 @@ class Kind:
             stored: (n, d) unit vectors.
         """
         n, dim = stored.shape
-        nlist = max(1, min(int(2 * n**0.5), n // 4))
+        nlist = max(1, min(int(2 * n**0.5), n // _LEAST_PER_CLUSTER))
         text = self.factory.format(nlist=nlist, pq=_subquantisers(dim))
         index = faiss.index_factory(dim, text, faiss.METRIC_INNER_PRODUCT)
+        if self.knob == "ef":
+            index.hnsw.efConstruction = _BUILD_EF
         if not index.is_trained:
             count = min(n, max(_TRAIN_PER_CLUSTER * nlist, 65_536))
             chosen = np.random.default_rng(_SEED).choice(n, count, replace=False)
@@ -82,7 +85,7 @@ _PROBES = (1, 2, 4, 8, 16, 32, 64)
 KINDS = (
     Kind("flat", "", (0,), "Flat"),
     Kind("ivf_flat", "nprobe", _PROBES, "IVF{nlist},Flat"),
-    Kind("hnsw", "ef", (16, 32, 64, 128, 256), "HNSW32"),
+    Kind("hnsw", "ef", (16, 32, 64, 128, 256), "HNSW16"),
     Kind("sq8", "nprobe", _PROBES, "IVF{nlist},SQ8"),
     Kind("pq", "nprobe", _PROBES, "IVF{nlist},PQ{pq}x8", rerank=10),
 )
