@@ -15,6 +15,8 @@ __all__ = ["Readers", "connect", "refusing_writes", "unread"]
 
 # What opening a collection takes; two more for every further reader at a time.
 _DESCRIPTORS = 5
+# Connections that wait for their next reader.
+_IDLE = 8
 
 
 class Readers:
@@ -52,18 +54,18 @@ class Readers:
             connection.close()
             raise
         self._idle.append(connection)
-        if self._is_closed:
-            self._clear()
+        self._clear(0 if self._is_closed else _IDLE)
 
     def close(self) -> None:
         """Close every idle connection, and each of the others when it comes back."""
         self._is_closed = True
-        self._clear()
+        self._clear(0)
 
-    def _clear(self) -> None:
-        with suppress(IndexError):
-            while True:
-                self._idle.pop().close()
+    def _clear(self, kept: int) -> None:
+        """Close all idle connections but some."""
+        with suppress(IndexError):  # another thread may close them too
+            while len(self._idle) > kept:
+                self._idle.popleft().close()
 
     def _new(self) -> sqlite3.Connection:
         self._check_open()
