@@ -1,11 +1,14 @@
 """The training loop: one run, from recipe to weights, in the order in which it happens."""
 
+import copy
 import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from embedkit.errors import Cancelled, InvalidInput, MissingDependency, TrainingDiverged
@@ -26,6 +29,7 @@ from embedkit.train.scale.gradient import Found, Gradient
 from embedkit.train.scale.precision import autocast, emulation_warning, used_precision
 from embedkit.train.scale.processes import Processes, joined
 from embedkit.train.supply import Supply, augment_of
+from embedkit.train.supply.features import embed_some
 from embedkit.train.supply.groups import regroup
 
 __all__ = ["train"]
@@ -85,7 +89,8 @@ def train(
     Raises:
         AlreadyExists: If there is a run in ``out`` and ``resume`` is not set.
         InvalidInput: If recipe and data do not fit, or the run has others; says what to change.
-        TrainingDiverged: If the loss is not finite; names the step and the file of its batch.
+        TrainingDiverged: If the loss, or what the network makes of its last batch, is not
+            finite; names the step and the file of the batch.
         Cancelled: If interrupted by SIGINT or SIGTERM; a checkpoint was written.
     """
     with joined(device) as processes, kept_memory():
@@ -199,6 +204,8 @@ def _steps(
         _group(run, state)
         done = _step(run, gradient)
         is_last = state.step == run.steps
+        if is_last or watch.is_due(state.step):
+            _check_network(run, state, done)
         if state.step % settings.log_steps == 0 or is_last or watch.is_due(state.step):
             monitor.record(
                 state.step,
@@ -253,16 +260,27 @@ def _step(run: _Run, gradient: Gradient) -> _Done:
     return _Done(found, grad_norm, lr)
 
 
-def _diverged(run: _Run, found: Found, step: int, grad_norm: float) -> TrainingDiverged:
+def _check_network(run: _Run, state: State, done: _Done) -> None:
+    """Raise TrainingDiverged if the step that was just taken made the weights useless.
+
+    The next step's loss would tell; the last step has none, and a probe needs them now.
+    """
+    # A copy is never a compiled network, which would be compiled anew for evaluation.
+    encoder = copy.deepcopy(state.final().encoder)
+    features = embed_some(encoder, run.images, done.found.indices)
+    if run.processes.any(not np.isfinite(features).all()):
+        raise _diverged(run, done.found, state.step, done.grad_norm, stepped=True)
+
+
+def _diverged(
+    run: _Run, found: Found, step: int, grad_norm: float, *, stepped: bool = False
+) -> TrainingDiverged:
     """The error of every process; the others wait until the first has written the batch."""
-
-    def error(writes: bool) -> TrainingDiverged:
-        where, images = run.folder.path, run.images
-        return diverged(
-            where, images, found.indices, step, found.loss, grad_norm, writes=writes
-        )
-
-    return run.processes.first(lambda: error(True), lambda: error(False))
+    where, images, indices = run.folder.path, run.images, found.indices
+    error = partial(
+        diverged, where, images, indices, step, found.loss, grad_norm, stepped=stepped
+    )
+    return run.processes.first(partial(error, writes=True), partial(error, writes=False))
 
 
 def _loss(run: _Run, state: State, number: int) -> Found:

@@ -271,6 +271,20 @@ def test_a_finite_loss_with_an_infinite_gradient_stops_too(small, tmp_path):
         train(recipe, tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    "sections",
+    [{"schedule": {"max_steps": 1, "warmup_epochs": 0}}, {"run": {"probe_steps": 1}}],
+    ids=["last step", "probe"],
+)
+def test_a_step_that_makes_the_weights_useless_does_not_pass(small, tmp_path, sections):
+    recipe = small(optimiser={"name": "sgd", "lr": 1e30}, **sections)
+    with pytest.raises(TrainingDiverged, match=r"finite features after 1 steps.*\.npz"):
+        train(recipe, tmp_path / "run")
+    with np.load(tmp_path / "run" / "diverged.npz", allow_pickle=False) as batch:
+        assert np.isfinite(batch["loss_contrast"])
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
 def test_labels_in_the_message_when_they_are_missing(small, tmp_path):
     np.savez(tmp_path / "set.npz", images=np.zeros((20, 8, 8, 1), np.uint8))
     for name in ("supcon", "cross_entropy"):

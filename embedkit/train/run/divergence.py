@@ -23,6 +23,7 @@ def diverged(
     grad_norm: float,
     *,
     writes: bool,
+    stepped: bool = False,
 ) -> TrainingDiverged:
     """Write the batch to ``diverged.npz`` and return the error that names it.
 
@@ -30,17 +31,22 @@ def diverged(
         folder: The run folder.
         images: All training images.
         indices: Which of them made up the batch.
-        step: Steps done before it.
+        step: Steps done.
         loss: Its loss.
         grad_norm: Norm of its gradient.
         writes: Whether this process writes files; else another one writes the batch.
+        stepped: Whether the step was taken, and only its weights give features of the batch
+            that are not finite.
     """
     path = folder / "diverged.npz"
     if writes:
         write_file(path, pack_arrays(_arrays(images, indices, step, loss, grad_norm)))
+    got = f"loss {float(loss.total.detach())} and gradient norm {grad_norm}"
+    what = f"a finite loss and gradient, got {got} after {step} steps"
+    if stepped:
+        what = f"finite features after {step} steps, got some that are not (from {got})"
     return TrainingDiverged(
-        f"expected a finite loss and gradient, got loss {float(loss.total.detach())} and "
-        f"gradient norm {grad_norm} after {step} steps; the batch is in {path}; lower "
+        f"expected {what}; the batch is in {path}; lower "
         "optimiser.lr, set optimiser.clip_norm=1, lengthen schedule.warmup_epochs, or set "
         "run.precision=fp32"
     )
