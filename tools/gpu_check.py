@@ -2,11 +2,13 @@
 
 Runs every ``gpu`` test, serves a network with the CUDA provider beside the bare session, trains
 a short run and searches a collection. On a machine without a CUDA device it says why it did
-nothing and exits with 0; on one with a device it exits with 1 if a step failed.
+nothing and exits with 0; on one with a device it exits with 1 if a step failed, a test skipped
+for want of a device, or nothing ran because torch or onnxruntime cannot use it.
 """
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -33,6 +35,11 @@ PACKAGES = (
     "faiss-gpu",
     "faiss-cpu",
 )
+_LACKS_DEVICE = re.compile(r"\b(CUDA|GPUs?|device)\b", re.IGNORECASE)
+
+NODES = Path("/dev")
+"""Where the driver shows its devices, also to a torch that is built without CUDA."""
+
 Step = Callable[[Path], dict[str, Any]]
 
 
@@ -44,7 +51,7 @@ def main() -> int:
     devices, missing = find_devices()
     if missing:
         print(f"gpu-check did nothing: {missing}")
-        return 0
+        return int(bool(devices))
     steps = {name: attempt(name, step) for name, step in STEPS.items()}
     report = {
         "schema": "embedkit.gpu-check/1",
@@ -68,7 +75,11 @@ def find_devices() -> tuple[list[str], str]:
 
     if not torch.cuda.is_available():
         build = torch.version.cuda or "none: a CPU build"
-        return [], f"torch {torch.__version__} sees no CUDA device (its CUDA: {build})"
+        why = f"torch {torch.__version__} sees no CUDA device (its CUDA: {build})"
+        nodes = [node.name for node in sorted(NODES.glob("nvidia[0-9]*"))]
+        if nodes:
+            why += f", though there is {nodes[0]}; install torch with CUDA"
+        return nodes, why
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     providers = onnxruntime.get_available_providers()
     if "CUDAExecutionProvider" not in providers:
@@ -96,10 +107,28 @@ def run_tests(folder: Path) -> dict[str, Any]:
     xml = folder / "junit.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", f"--junitxml={xml}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    suite = ET.parse(xml).getroot().find("testsuite")
-    if suite is None or done.returncode:
+    if done.returncode:
         raise RuntimeError(f"pytest ended with {done.returncode}: {done.stdout[-2000:]}")
-    return {key: int(suite.get(key, 0)) for key in ("tests", "failures", "errors", "skipped")}
+    return read_tests(xml)
+
+
+def read_tests(xml: Path) -> dict[str, Any]:
+    """How many tests of a JUnit file ran and how many skipped.
+
+    Raises:
+        RuntimeError: If all of them skipped, or one for want of a device.
+    """
+    suite = ET.parse(xml).getroot().find("testsuite")
+    if suite is None:
+        raise RuntimeError(f"expected a testsuite in {xml.name}, got none")
+    counts = {key: int(suite.get(key, 0)) for key in ("tests", "failures", "errors", "skipped")}
+    reasons = sorted({skip.get("message", "") for skip in suite.iter("skipped")})
+    if counts["skipped"] == counts["tests"] or any(map(_LACKS_DEVICE.search, reasons)):
+        raise RuntimeError(
+            f"expected every gpu test to run on the device, got {counts['skipped']} of "
+            f"{counts['tests']} skipped: {'; '.join(reasons)}"
+        )
+    return counts
 
 
 def run_serving(folder: Path) -> dict[str, Any]:
