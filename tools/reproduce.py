@@ -14,13 +14,14 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 
 import embedkit
 from embedkit.data.dataset import Dataset
 from embedkit.data.source import load_dataset
-from embedkit.errors import EmbedkitError
+from embedkit.errors import EmbedkitError, InvalidInput
 from embedkit.evaluate.run import evaluate
 from embedkit.evaluate.statistics import Metric
 from embedkit.export.run import export_run
@@ -30,7 +31,7 @@ from embedkit.train.loop import train
 from embedkit.train.recipe import Recipe
 from tools.board.work import Alone
 
-_NAME = "reproduced"
+_NAME, _INTERVAL = "reproduced", ".interval"
 
 
 @dataclass(frozen=True)
@@ -89,17 +90,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def claims(expected: Mapping[str, object]) -> list[Claim]:
-    """The metrics of an ``[expected]`` section; other entries are for readers."""
+    """The metrics of an ``[expected]`` section; names without a dot are for readers.
+
+    Raises:
+        InvalidInput: If an entry is neither a metric's value nor the interval of one.
+    """
     found = []
     for name, value in expected.items():
-        if "." not in name or not isinstance(value, int | float):
+        metric = name.removesuffix(_INTERVAL)
+        if isinstance(value, Mapping):
+            raise InvalidInput(
+                f'expected names in quotes in [expected], like "knn.top1" = 0.9, got a table '
+                f"{name}"
+            )
+        if name != metric and metric not in expected:
+            raise InvalidInput(f"expected {metric} beside {name} in [expected], got none")
+        if "." not in name or name != metric:
             continue
-        ends = expected.get(f"{name}.interval")
-        interval = None
-        if isinstance(ends, list | tuple) and len(ends) == 2:
-            interval = (float(ends[0]), float(ends[1]))
-        found.append(Claim(name, float(value), interval))
+        if not _is_number(value):
+            raise InvalidInput(
+                f"expected a number as {name} in [expected], got {value!r}; an interval is "
+                f"called <metric>{_INTERVAL}"
+            )
+        found.append(Claim(name, float(value), _ends(name, expected)))
     return found
+
+
+def _ends(name: str, expected: Mapping[str, object]) -> tuple[float, float] | None:
+    """The interval of a metric as two numbers, the lower one first; None where it has none."""
+    key = f"{name}{_INTERVAL}"
+    if key not in expected:
+        return None
+    ends = expected[key]
+    if isinstance(ends, list | tuple) and len(ends) == 2 and all(map(_is_number, ends)):
+        low, high = map(float, ends)
+        if low <= high:
+            return low, high
+    raise InvalidInput(f"expected [low, high] as {key} in [expected], got {ends!r}")
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _measure(

@@ -2,7 +2,9 @@
 
 import pytest
 
+from embedkit.errors import InvalidInput
 from embedkit.evaluate.statistics import Metric
+from embedkit.train.recipe import Recipe
 from tools.reproduce import Claim, claims, main
 
 RECIPE = """
@@ -33,6 +35,33 @@ def test_claims_are_metrics_and_their_intervals():
         {"knn.top1": 0.8, "knn.top1.interval": [0.7, 0.9], "linear.top1": 0.9, "mb": 1}
     )
     assert found == [Claim("knn.top1", 0.8, (0.7, 0.9)), Claim("linear.top1", 0.9)]
+
+
+@pytest.mark.parametrize(
+    ("expected", "message"),
+    [
+        ({"knn.top1": 0.5, "knn.top1.interval": [0.4]}, r"expected \[low, high\].*got \[0.4\]"),
+        ({"knn.top1": 0.5, "knn.top1.interval": [0.6, 0.4]}, r"got \[0.6, 0.4\]"),
+        ({"knn.top1": 0.5, "knn.top1.interval": ["0.4", 0.6]}, r"expected \[low, high\]"),
+        ({"knn.top1": 0.5, "knn.top1.interval": 0.4}, "got 0.4"),
+        ({"knn.top1": 0.5, "knn.top1.intervall": [0.4, 0.6]}, "called <metric>.interval"),
+        ({"knn.top1": 0.5, "knn.topp1.interval": [0.4, 0.6]}, "expected knn.topp1 beside"),
+        ({"knn.top1": "0.5"}, "expected a number as knn.top1"),
+        ({"knn.top1": True}, "expected a number as knn.top1"),
+        ({"knn": {"top1": 0.5}}, "got a table knn"),
+    ],
+)
+def test_a_claim_that_cannot_be_read_is_refused(expected, message):
+    with pytest.raises(InvalidInput, match=message):
+        claims(expected)
+
+
+def test_the_claims_of_our_own_recipes_are_read(repository):
+    for path in (repository / "recipes").rglob("*.toml"):
+        stated = Recipe.load(path).expected
+        assert len(claims(stated)) == sum("top1" in name for name in stated) - sum(
+            name.endswith(".interval") for name in stated
+        )
 
 
 @pytest.mark.parametrize(
