@@ -44,6 +44,9 @@ test: $(STAMP)  ## The default tests: CPU, under 8 minutes on 2 cores
 test-all: $(STAMP)  ## Everything this machine can run: slow, gpu and peer tests too
 	$(BIN)/python -m pytest -m '' $(PYTEST_ARGS)
 
+peer: $(STAMP)  ## The cross-checks, as far as their peer libraries are installed
+	$(BIN)/python -m pytest -m peer $(PYTEST_ARGS)
+
 demo: $(STAMP)  ## The main job on real images: train, export, serve, index, evaluate
 	$(BIN)/embedkit demo --out $(DEMO_OUT)
 
@@ -70,4 +73,4 @@ gpu-check: $(STAMP)  ## Every GPU test and bench into one JSON; without a GPU it
 	$(BIN)/python -m tools.gpu_check --out $(BENCH_OUT)/gpu.json
 
 clean:  ## Remove what the other targets made, except .venv
-	rm -rf $(DEMO_OUT) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(DEMO_OUT) $(BENCH_OUT) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

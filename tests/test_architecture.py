@@ -1,6 +1,7 @@
 """The structure of the project: public names, contracts, sizes, stubs and docs in step."""
 
 import importlib
+import re
 import shutil
 import subprocess
 import sys
@@ -124,6 +125,26 @@ def test_size_check_fails_on_a_long_file_and_a_long_function(
     assert result.returncode == 1
     assert "long.py: 471 lines" in result.stdout
     assert "grown has 71 lines" in result.stdout
+
+
+@pytest.mark.parametrize("folder", ["tools", "tools/board"])
+def test_size_check_looks_into_every_folder_of_the_tools(repository, tmp_path, folder) -> None:
+    (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / folder / "long.py").write_text("y = 0\n" * 401)
+    result = run_tool(repository, "tools/check_sizes.py", str(tmp_path))
+    assert f"{folder}/long.py: 401 lines" in result.stdout
+
+
+def test_every_phony_target_of_the_makefile_has_a_rule(repository: Path) -> None:
+    text = (repository / "Makefile").read_text()
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", text, re.MULTILINE)
+    assert set(phony.split()) == set(re.findall(r"^([a-z-]+):(?!=)", text, re.MULTILINE))
+
+
+def test_clean_removes_what_the_benchmarks_write(repository: Path) -> None:
+    command = ["make", "-n", "clean"]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True)
+    assert "build/bench" in done.stdout.split()
 
 
 def test_stubs_are_in_step_with_the_proto_files(repository: Path) -> None:

@@ -40,7 +40,7 @@ def function_lengths(tree: ast.AST) -> list[tuple[str, int]]:
 def check(root: Path) -> tuple[list[str], list[str]]:
     """Return (failures, notes) for a repository root."""
     failures, notes, lengths = [], [], []
-    for path in sorted([*root.glob("embedkit/**/*.py"), *root.glob("tools/*.py")]):
+    for path in sorted([*root.glob("embedkit/**/*.py"), *root.glob("tools/**/*.py")]):
         if "proto" in path.parts:
             continue
         text = path.read_text(encoding="utf-8")
