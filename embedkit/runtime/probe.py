@@ -30,7 +30,7 @@ class Probe:
         head: Weights on the features as they are; standardisation is folded in.
         c: The chosen inverse regularisation strength.
         held_out_accuracy: Accuracy of that strength on the held-out images, a fraction; None
-            where every class had too few images to hold any out.
+            where every class had too few images to hold any out, or there was one strength.
     """
 
     head: Head
@@ -72,7 +72,7 @@ def fit_probe(
     x = ((features - offset) / scale).astype(np.float64)
     kept, held_out = _split(labels, np.random.default_rng(seed))
     c, accuracy = float(cs[0]), None
-    if len(held_out):
+    if len(held_out) and len(cs) > 1:
         tried = {}
         fits = _fit_each(x[kept], labels[kept], sorted(cs), len(names))
         for value, linear in zip(sorted(cs), fits, strict=True):

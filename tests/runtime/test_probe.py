@@ -59,8 +59,17 @@ def test_the_strength_is_chosen_by_the_held_out_images(rng) -> None:
     features = rng.standard_normal((60, 200)).astype(np.float32)
     labels = (features[:, 0] > 0).astype(np.int64)
     probe = fit_probe(features, labels, cs=(1e-4, 1e-2, 1.0, 100.0))
-    accuracies = [fit_probe(features, labels, cs=(c,)).held_out_accuracy for c in (1e-4, 100.0)]
+    # One strength alone has nothing held out, so each is tried beside itself.
+    each = [fit_probe(features, labels, cs=(c, c)) for c in (1e-4, 100.0)]
+    accuracies = [alone.held_out_accuracy for alone in each]
     assert probe.held_out_accuracy >= max(accuracies)
+
+
+def test_with_one_strength_nothing_is_held_out_to_choose_it(rng) -> None:
+    features, labels = blobs(rng, gap=0.5)
+    alone, beside_itself = (fit_probe(features, labels, cs=cs) for cs in ((1.0,), (1.0, 1.0)))
+    assert (alone.c, alone.held_out_accuracy) == (1.0, None)
+    np.testing.assert_array_equal(alone.head.weight, beside_itself.head.weight)
 
 
 def test_the_same_seed_gives_the_same_head(rng) -> None:
