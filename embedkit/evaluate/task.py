@@ -2,7 +2,7 @@
 
 A task is a frozen dataclass registered under its module's name. It sees the model through the
 ``Context`` only, and returns metrics, the same metrics of the baselines, per-item arrays from
-which every metric can be computed again, and data for the plots.
+which most of its metrics can be computed again, and data for the plots.
 """
 
 from collections.abc import Callable, Collection, Mapping

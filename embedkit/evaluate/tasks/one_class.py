@@ -29,9 +29,9 @@ class OneClass:
     training images of one class, which is all that they are told: those of
     ``context.options.detectors``, and ``one_class_knn``.
 
-    Metrics: ``<class>.<detector>.auroc`` and ``mean.<detector>.auroc``, the mean over classes,
-    without an interval because the classes share their images. Items: ``<detector>.scores``
-    (classes, test images), and ``labels``.
+    Metrics: ``<class>.<detector>.auroc`` and ``mean.<detector>.auroc``, the mean over classes
+    between the means of their intervals' ends, which hold it though the classes share their
+    images. Items: ``<detector>.scores`` (classes, test images), and ``labels``.
     """
 
     def metric_names(self, context: Context) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 import time
 
 import numpy as np
+import pytest
 
 from embedkit.evaluate.context import Options
 from embedkit.evaluate.tasks.latency import Latency, _quantile
@@ -45,6 +46,15 @@ def test_intervals_hold_the_true_quantile_as_often_as_they_say(rng):
 
 def test_a_far_quantile_of_few_calls_has_no_bound(rng):
     assert _quantile(rng.random(30), 0.99).ci is None
+
+
+@pytest.mark.parametrize(("share", "least"), [(0.95, 72), (0.99, 368)])
+def test_an_interval_needs_as_many_calls_as_the_docs_say(rng, share, least):
+    times = rng.random(least)
+    assert _quantile(times[1:], share).ci is None
+    assert _quantile(times, share).ci is not None
+    assert f"p{100 * share:g} from {least} on" in " ".join((Latency.__doc__ or "").split())
+    assert Options().latency_calls == 100
 
 
 def test_files_are_sent_as_they_are(make_context, source, files):
