@@ -1,19 +1,17 @@
 """A training run's folder as the source of an export."""
 
-import io
 import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from embedkit.bundle import Bundle, Head
+from embedkit.bundle import Bundle, Head, unpack_arrays
 from embedkit.data.dataset import Dataset
 from embedkit.encoders.encoder import build_encoder
-from embedkit.errors import InvalidInput, NotFound
+from embedkit.errors import BundleDamaged, InvalidInput, NotFound
 from embedkit.export.bundling import Additions, Precisions, Target, bundle_source
 from embedkit.export.source import Source
 
@@ -61,7 +59,7 @@ def read_run(run: str | Path) -> Source:
 
     Raises:
         NotFound: If a file is missing, because the run is not finished or is none.
-        InvalidInput: If weights and architecture do not fit.
+        InvalidInput: If weights and architecture do not fit, or a file is damaged.
     """
     folder = Path(run)
     encoder = build_encoder(_read_json(folder, "encoder.json"))
@@ -100,8 +98,13 @@ def _own_head(folder: Path) -> Head | None:
     path = folder / "head.npz"
     if not path.is_file():
         return None
-    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
-        return Head.from_arrays({key: archive[key] for key in archive.files})
+    try:
+        return Head.from_arrays(unpack_arrays(path.read_bytes()))
+    except (BundleDamaged, ValueError) as error:
+        raise InvalidInput(
+            f"expected the run's classifier in {path}, got {error}; delete it to export the "
+            "run without one"
+        ) from error
 
 
 def _read_json(folder: Path, name: str) -> dict[str, object]:

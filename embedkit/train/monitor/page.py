@@ -1,10 +1,8 @@
 """The training report: one page that needs nothing beside itself."""
 
-import json
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -12,11 +10,9 @@ from embedkit.train.monitor.charts import COLOURS, line_chart, point_map, thinne
 from embedkit.train.monitor.probe import Maps, common_plane
 from embedkit.train.recipe import Recipe
 from embedkit.train.run.checkpoint import write_file
+from embedkit.train.run.metrics import Line, read_metrics
 
 __all__ = ["write_page"]
-
-Line = dict[str, Any]
-"""One line of ``metrics.jsonl``: numbers, and a table of the loss's parts."""
 
 _MAPS = 6
 _STYLE = """
@@ -43,10 +39,11 @@ def write_page(
         recipe: What is run.
         class_names: Of the data; empty without labels.
         warnings: So far.
+
+    Raises:
+        BundleDamaged: If a line of the metrics, or ``maps.npz``, is not what was written.
     """
-    path = folder / "metrics.jsonl"
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    lines: list[Line] = [json.loads(line) for line in text.splitlines()]
+    lines = read_metrics(folder / "metrics.jsonl")
     if not lines:
         return
     title = f"{recipe.encoder.name} by {recipe.objective.name} on {recipe.data.source}"

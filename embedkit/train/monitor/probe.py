@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from embedkit.bundle import pack_arrays
+from embedkit.bundle import pack_arrays, unpack_arrays
 from embedkit.encoders.encoder import Encoder
 from embedkit.errors import BundleDamaged
 from embedkit.measures.knn import unit, weighted_knn
@@ -116,11 +116,11 @@ class Maps:
         if not path.exists():
             return None
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                labels = arrays.get("labels")
-                steps = tuple(int(step) for step in arrays["steps"])
-                return cls(steps, arrays["embeddings"], labels)
-        except (ValueError, KeyError, OSError, EOFError) as error:
+            arrays = unpack_arrays(path.read_bytes())
+            labels = arrays["labels"].astype(np.int64) if "labels" in arrays else None
+            steps = tuple(int(step) for step in arrays["steps"])
+            return cls(steps, arrays["embeddings"].astype(np.float16), labels)
+        except (BundleDamaged, ValueError, TypeError, KeyError, OSError) as error:
             raise BundleDamaged(
                 f"expected the maps of a run in {path}, got {error}; delete it to go on"
             ) from error

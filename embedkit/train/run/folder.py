@@ -1,7 +1,6 @@
 """RunFolder: what a training run leaves behind, and how it is opened again."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
@@ -17,6 +16,7 @@ from embedkit.train.learner import Learner, State
 from embedkit.train.objective import Classifying, Objective
 from embedkit.train.recipe import Recipe
 from embedkit.train.run.checkpoint import read_checkpoint, write_checkpoint, write_file
+from embedkit.train.run.metrics import cut_metrics, keep_metrics, read_metrics
 
 __all__ = ["RunFolder", "RunResult"]
 
@@ -163,14 +163,22 @@ class RunFolder:
         return result
 
     def last_metrics(self) -> dict[str, float | int | None]:
-        """The numbers of the last line of the metrics."""
-        lines = self.metrics.read_text(encoding="utf-8").splitlines()
-        values = json.loads(lines[-1])
-        return {k: v for k, v in values.items() if v is None or isinstance(v, int | float)}
+        """The numbers of the last line of the metrics.
+
+        Raises:
+            BundleDamaged: If there is none.
+        """
+        lines = read_metrics(self.metrics)
+        if not lines:
+            raise BundleDamaged(
+                f"expected the metrics of the run in {self.metrics}, got none; delete "
+                f"{self.checkpoint} to start anew"
+            )
+        return {k: v for k, v in lines[-1].items() if v is None or isinstance(v, int | float)}
 
     def save(self, state: State, images: TrainingImages, warnings: list[str]) -> None:
         """Write the checkpoint; the metrics so far are part of it by their length."""
-        state.metrics_bytes = self.metrics.stat().st_size if self.metrics.exists() else 0
+        state.metrics_bytes = keep_metrics(self.metrics)
         digests = {
             "recipe_digest": self.recipe.digest,
             "data_digest": images.digest,
@@ -183,7 +191,8 @@ class RunFolder:
     def restore(self, state: State, images: TrainingImages) -> list[str]:
         """Load the checkpoint into ``state`` if there is one; return its warnings.
 
-        Metrics written after the checkpoint are cut off: their steps are done again.
+        Metrics written after the checkpoint are cut off: their steps are done again. So is a
+        line that is not whole, as a full disk may leave it.
 
         Raises:
             InvalidInput: If the data, or a model that is learned from, changed since the
@@ -205,8 +214,7 @@ class RunFolder:
                 f"expected a checkpoint of this recipe in {self.checkpoint}, got {error}; "
                 "delete it to start anew"
             ) from error
-        if self.metrics.exists() and self.metrics.stat().st_size > state.metrics_bytes:
-            os.truncate(self.metrics, state.metrics_bytes)
+        cut_metrics(self.metrics, state.metrics_bytes)
         return [str(warning) for warning in warnings] if isinstance(warnings, list) else []
 
     def finish(

@@ -130,8 +130,9 @@ def test_maps_go_on_after_a_kill_as_if_there_was_none(small, tmp_path):
     assert np.array_equal(whole.embeddings, cut.embeddings)
 
 
-def test_damaged_maps_are_reported(watched):
-    (watched / "maps.npz").write_bytes(b"torn")
+@pytest.mark.parametrize("content", [b"torn", b"PK\x03\x04 torn"])
+def test_damaged_maps_are_reported(watched, content):
+    (watched / "maps.npz").write_bytes(content)
     with pytest.raises(BundleDamaged, match=r"maps\.npz.*delete it"):
         Maps.read(watched)
 
