@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.detect.detector import Observation, detectors
+from embedkit.errors import InvalidInput
 from embedkit.evaluate.context import Context
 from embedkit.evaluate.measurement.novelty.drift import TESTS, score_shift
 from embedkit.evaluate.measurement.survival import censored_median
@@ -69,7 +70,12 @@ class Drift:
         )
 
     def run(self, context: Context) -> TaskResult:
-        """Stream every set past a reference, many times."""
+        """Stream every set past a reference, many times.
+
+        Raises:
+            InvalidInput: If a set has the name of a stream of the task's own.
+        """
+        _check_names(context)
         train = context.embeddings("served", context.train)
         if len(train) < _LEAST:
             return skipped(
@@ -159,6 +165,15 @@ class Drift:
                 float(np.median(delays)), ci, streams, "images", False, "order_statistic"
             )
         return metrics
+
+
+def _check_names(context: Context) -> None:
+    taken = sorted({NO_DRIFT, KNOWN} & {*context.ood, *context.shifted})
+    if taken:
+        raise InvalidInput(
+            f"expected sets that are not called {NO_DRIFT!r} or {KNOWN!r}, as the task's own "
+            f"streams are, got {', '.join(taken)}; rename the file or folder"
+        )
 
 
 def _warnings(sets: dict[str, Embeddings | None], least: int) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from embedkit.errors import InvalidInput
 from embedkit.evaluate.context import Options
 from embedkit.evaluate.tasks.drift import Drift
 
@@ -45,6 +46,14 @@ def test_images_that_run_out_are_not_looked_at_again(make_context, source):
     result = Drift(sizes=(10, 20, 50)).run(context)
     p_values = result.items["few.mmd.p_values"]
     np.testing.assert_array_equal(p_values[:, 1], p_values[:, 2])
+
+
+@pytest.mark.parametrize("name", ["known", "no_drift"])
+@pytest.mark.parametrize("kind", ["ood", "shifted"])
+def test_a_set_does_not_take_the_place_of_a_stream_of_our_own(make_context, source, kind, name):
+    context = make_context(**{kind: {name: source.novel(60)}}, options=QUICK)
+    with pytest.raises(InvalidInput, match=f"got {name}; rename"):
+        Drift().run(context)
 
 
 def test_too_few_images(make_context, source):
