@@ -8,6 +8,7 @@ from torch import nn
 from embedkit.train.objective import Batch, Loss, Sizes, objectives
 from embedkit.train.terms import (
     Queue,
+    exact_product,
     first_found,
     positive_first,
     queued_pairs,
@@ -83,8 +84,10 @@ class HardNegativeMixing:
         logits = positive_first(queries, keys, negatives, self.temperature)
         if batch.progress >= self.warmup:
             mixed = self._mix(queries.detach(), negatives, batch.generator)
-            harder = torch.einsum("nd,nsd->ns", queries, mixed) / self.temperature
-            logits = torch.cat([logits, harder], dim=1)
+            # As ``exact_product``: autocast would compute these logits in bfloat16.
+            with torch.autocast(queries.device.type, enabled=False):
+                harder = torch.einsum("nd,nsd->ns", queries, mixed)
+            logits = torch.cat([logits, harder / self.temperature], dim=1)
         queue.push(keys)
         return Loss.sum(contrast=first_found(logits))
 
@@ -95,7 +98,7 @@ class HardNegativeMixing:
         """Synthetic negatives of each query, (n, mixed + mixed_with_query, d) of length 1."""
         n, device = len(queries), queries.device
         count = min(self.hardest, len(negatives))
-        hardest = (queries @ negatives.T).topk(count, dim=1).indices
+        hardest = exact_product(queries, negatives).topk(count, dim=1).indices
 
         def draw(number: int) -> torch.Tensor:
             picked = torch.randint(count, (n, number), generator=generator, device=device)

@@ -78,6 +78,15 @@ def test_before_the_warmup_ends_it_is_moco(rng):
     assert late.item() > moco.item()
 
 
+def test_under_autocast_the_loss_is_that_in_float32(rng):
+    student, teacher = rng.normal(size=(2, 2, 3, 3))
+    objective = HardNegativeMixing(0.05, queue=10, hardest=4, mixed=5, mixed_with_query=3)
+    plain = objective(_batch(student, teacher, queue_of(objective), progress=0.5)).total
+    with torch.autocast("cpu", torch.bfloat16):
+        low = objective(_batch(student, teacher, queue_of(objective), progress=0.5)).total
+    assert low.item() == plain.item()
+
+
 @pytest.mark.parametrize(
     "arguments",
     [{"temperature": 0.0}, {"queue": 1}, {"hardest": 1}, {"mixed": -1}, {"warmup": 2.0}],
