@@ -8,7 +8,15 @@ import torch
 from embedkit.encoders.encoder import UnitPixels
 from embedkit.errors import InvalidInput
 
-__all__ = ["Draw", "PerImage", "Range", "check_probability", "check_range", "window_sides"]
+__all__ = [
+    "Draw",
+    "PerImage",
+    "Range",
+    "check_finite",
+    "check_probability",
+    "check_range",
+    "window_sides",
+]
 
 PerImage = Annotated[torch.Tensor, "b"]
 """One number per image."""
@@ -118,7 +126,16 @@ def check_probability(noun: str, value: float) -> None:
 
 
 def check_range(noun: str, bounds: Range, low: float, high: float = math.inf) -> None:
-    """Raise InvalidInput unless ``low <= bounds[0] <= bounds[1] <= high``."""
-    if not low <= bounds[0] <= bounds[1] <= high:
-        limit = f"between {low:g} and {high:g}" if high < math.inf else f"of at least {low:g}"
+    """Raise InvalidInput unless ``low <= bounds[0] <= bounds[1] <= high``, all finite."""
+    if not (low <= bounds[0] <= bounds[1] <= high and math.isfinite(bounds[1])):
+        limit = f"finite and of at least {low:g}"
+        if high < math.inf:
+            limit = f"between {low:g} and {high:g}"
         raise InvalidInput(f"expected {noun} as (lowest, highest) {limit}, got {bounds}")
+
+
+def check_finite(**values: float) -> None:
+    """Raise InvalidInput unless every value, named by its argument, is finite."""
+    for noun, value in values.items():
+        if not math.isfinite(value):
+            raise InvalidInput(f"expected a finite {noun}, got {value}")

@@ -50,7 +50,7 @@ def apply_override(table: Table, override: str) -> None:
     value = _value(text.strip())
     if isinstance(node, dict):
         node[keys[-1]] = value
-    elif isinstance(node, list) and keys[-1].isdigit() and int(keys[-1]) < len(node):
+    elif isinstance(node, list) and keys[-1].isdecimal() and int(keys[-1]) < len(node):
         node[int(keys[-1])] = value
     else:
         raise InvalidInput(f"expected {path!r} to lead to a table, got {node!r}")
@@ -72,7 +72,7 @@ def dump_toml(table: Mapping[str, object]) -> str:
 
 
 def _child(node: object, key: str, override: str) -> object:
-    if isinstance(node, list) and key.isdigit() and int(key) < len(node):
+    if isinstance(node, list) and key.isdecimal() and int(key) < len(node):
         return node[int(key)]
     if isinstance(node, dict):
         return node.setdefault(key, {})

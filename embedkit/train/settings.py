@@ -261,7 +261,8 @@ class ScheduleSection:
             "schedule.batch_size to be at least 2 (one image has no other to differ from)",
             self.batch_size,
         )
-        _check(self.warmup_epochs >= 0, "warmup_epochs to be at least 0", self.warmup_epochs)
+        warmup = self.warmup_epochs
+        _check(0 <= warmup <= LARGEST, "warmup_epochs to be finite and at least 0", warmup)
         _check(0 <= self.final_lr <= 1, "schedule.final_lr in [0, 1]", self.final_lr)
         _check(self.max_steps >= 0, "schedule.max_steps to be at least 0", self.max_steps)
         _check(self.accumulate >= 1, "schedule.accumulate to be at least 1", self.accumulate)

@@ -2,7 +2,13 @@ import pytest
 import torch
 
 from embedkit.errors import InvalidInput
-from embedkit.perturb.draw import Draw, check_probability, check_range, window_sides
+from embedkit.perturb.draw import (
+    Draw,
+    check_finite,
+    check_probability,
+    check_range,
+    window_sides,
+)
 
 
 def _draw(n=4000, dtype=torch.float32):
@@ -86,3 +92,8 @@ def test_checks_name_what_is_wrong():
             check_range("area", bounds, 0, 1)
     with pytest.raises(InvalidInput, match=r"of at least 0, got \(-1, 2\)"):
         check_range("std", (-1, 2), 0)
+    with pytest.raises(InvalidInput, match=r"std .* finite .*, got \(0, inf\)"):
+        check_range("std", (0, float("inf")), 0)
+    check_finite(alpha=0.2)
+    with pytest.raises(InvalidInput, match="expected a finite alpha, got inf"):
+        check_finite(alpha=float("inf"))

@@ -134,7 +134,13 @@ def test_a_pipeline_that_mixes_nothing_leaves_targets():
 
 @pytest.mark.parametrize(
     ("kind", "values"),
-    [(Mixup, {"alpha": 0.0}), (CutMix, {"alpha": -1.0}), (ResizeMix, {"scale": (0.0, 0.5)})],
+    [
+        (Mixup, {"alpha": 0.0}),
+        (Mixup, {"alpha": float("inf")}),
+        (CutMix, {"alpha": -1.0}),
+        (CutMix, {"alpha": float("inf")}),
+        (ResizeMix, {"scale": (0.0, 0.5)}),
+    ],
 )
 def test_what_cannot_be_is_refused(kind, values):
     with pytest.raises(InvalidInput, match="expected"):

@@ -113,6 +113,7 @@ def test_a_recipe_in_another_encoding_is_refused(tmp_path):
         ("schedule.epochs=0", "schedule.epochs to be at least 1, got 0"),
         ("schedule.batch_size=1", "batch_size to be at least 2"),
         ("schedule.final_lr=2", "final_lr in"),
+        ("schedule.warmup_epochs=inf", "warmup_epochs to be finite and at least 0, got inf"),
         ("run.precision=fp8", "precision of .* as one of fp32, bf16, auto, got 'fp8'"),
         ("run.ema=1.0", "run.ema in"),
         ("optimiser.lr=0", "lr to be above 0"),
@@ -139,6 +140,8 @@ def test_a_recipe_in_another_encoding_is_refused(tmp_path):
         ("seed.x.y=3", "through tables"),
         ("augmentation.7.p=1", "through tables"),
         ("augmentation.7=1", "to lead to a table"),
+        ("augmentation.²=1", "to lead to a table"),
+        ("augmentation.².p=1", "through tables"),
     ],
 )
 def test_wrong_settings_say_what_was_expected(path, override, message):

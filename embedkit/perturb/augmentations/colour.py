@@ -14,7 +14,7 @@ import torch
 from embedkit.encoders.encoder import UnitPixels
 from embedkit.errors import InvalidInput
 from embedkit.perturb.augmentation import augmentations
-from embedkit.perturb.draw import Draw, Range, check_probability
+from embedkit.perturb.draw import Draw, Range, check_finite, check_probability
 
 __all__ = ["Colour"]
 
@@ -67,6 +67,9 @@ class Colour:
         """Check the ranges."""
         check_probability("greyscale", self.greyscale)
         check_probability("p", self.p)
+        check_finite(
+            brightness=self.brightness, contrast=self.contrast, saturation=self.saturation
+        )
         if min(self.brightness, self.contrast, self.saturation) < 0 or not 0 <= self.hue <= 0.5:
             raise InvalidInput(
                 "expected brightness, contrast, saturation of at least 0 and hue in [0, 0.5], "

@@ -7,7 +7,7 @@ import torch
 from embedkit.encoders.encoder import UnitPixels
 from embedkit.errors import InvalidInput
 from embedkit.perturb.augmentation import Shares, augmentations
-from embedkit.perturb.draw import Draw, check_probability
+from embedkit.perturb.draw import Draw, check_finite, check_probability
 from embedkit.perturb.mixing import centred_box, mixed_targets
 
 __all__ = ["CutMix"]
@@ -32,6 +32,7 @@ class CutMix:
     def __post_init__(self) -> None:
         """Check the ranges."""
         check_probability("p", self.p)
+        check_finite(alpha=self.alpha)
         if not self.alpha > 0:
             raise InvalidInput(f"expected alpha above 0, got {self.alpha}")
 

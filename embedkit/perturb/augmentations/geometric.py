@@ -10,7 +10,14 @@ from torch.nn import functional
 from embedkit.encoders.encoder import UnitPixels
 from embedkit.errors import InvalidInput
 from embedkit.perturb.augmentation import augmentations
-from embedkit.perturb.draw import Draw, Range, check_probability, check_range, window_sides
+from embedkit.perturb.draw import (
+    Draw,
+    Range,
+    check_finite,
+    check_probability,
+    check_range,
+    window_sides,
+)
 
 __all__ = ["Geometric"]
 
@@ -52,6 +59,9 @@ class Geometric:
         check_range("zoom", self.zoom, 0)
         check_probability("flip", self.flip)
         check_probability("p", self.p)
+        check_finite(
+            rotate_deg=self.rotate_deg, translate=self.translate, shear_deg=self.shear_deg
+        )
         if min(self.area[0], self.ratio[0], self.zoom[0]) <= 0:
             raise InvalidInput(
                 "expected area, ratio and zoom above 0, "

@@ -9,7 +9,7 @@ from torch.nn import functional
 from embedkit.encoders.encoder import UnitPixels
 from embedkit.errors import InvalidInput
 from embedkit.perturb.augmentation import augmentations
-from embedkit.perturb.draw import Draw, check_probability
+from embedkit.perturb.draw import Draw, check_finite, check_probability
 
 __all__ = ["RandomField"]
 
@@ -43,6 +43,12 @@ class RandomField:
     def __post_init__(self) -> None:
         """Check the ranges."""
         check_probability("p", self.p)
+        check_finite(
+            shift=self.shift,
+            brightness=self.brightness,
+            contrast=self.contrast,
+            decay=self.decay,
+        )
         strengths = (self.shift, self.brightness, self.contrast)
         if min(strengths) < 0 or self.decay <= 0:
             raise InvalidInput(

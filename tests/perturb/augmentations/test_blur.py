@@ -68,7 +68,10 @@ def test_constant_images_stay_constant():
     np.testing.assert_allclose(blurred, 0.3, atol=1e-12)
 
 
-@pytest.mark.parametrize("arguments", [{"radius_px": 0}, {"sigma_px": (-1.0, 1.0)}])
+@pytest.mark.parametrize(
+    "arguments",
+    [{"radius_px": 0}, {"sigma_px": (-1.0, 1.0)}, {"sigma_px": (0.1, float("inf"))}],
+)
 def test_impossible_kernels_are_refused(arguments):
     with pytest.raises(InvalidInput, match=r"expected (radius_px|sigma_px)"):
         Blur(**arguments)

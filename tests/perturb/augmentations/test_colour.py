@@ -188,3 +188,9 @@ def test_other_channel_counts_are_refused():
 def test_impossible_ranges_are_refused(arguments):
     with pytest.raises(InvalidInput, match="expected brightness, contrast, saturation"):
         Colour(**arguments)
+
+
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
+def test_factors_that_are_not_finite_are_refused(name):
+    with pytest.raises(InvalidInput, match=f"expected a finite {name}, got nan"):
+        Colour(**{name: float("nan")})

@@ -192,6 +192,9 @@ def test_padding_decides_what_lies_outside(padding, expected):
         ({"flip": 1.5}, "expected flip"),
         ({"shear_deg": 90.0}, "below 90"),
         ({"rotate_deg": -5.0}, "of at least 0"),
+        ({"rotate_deg": float("inf")}, "a finite rotate_deg, got inf"),
+        ({"translate": float("nan")}, "a finite translate, got nan"),
+        ({"zoom": (1.0, float("inf"))}, "expected zoom .* finite"),
     ],
 )
 def test_impossible_ranges_are_refused(arguments, message):

@@ -53,3 +53,9 @@ def test_shifts_move_what_is_there_by_so_much():
 def test_what_cannot_be_is_refused(values):
     with pytest.raises(InvalidInput, match="expected shift, brightness"):
         RandomField(**values)
+
+
+@pytest.mark.parametrize("name", ["shift", "brightness", "contrast", "decay"])
+def test_strengths_that_are_not_finite_are_refused(name):
+    with pytest.raises(InvalidInput, match=f"expected a finite {name}, got nan"):
+        RandomField(**{name: float("nan")})
