@@ -1,5 +1,6 @@
 """Gradient: that of one step, in as many passes as the recipe asks for."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
@@ -70,19 +71,22 @@ class Gradient:
                 numbers give the same views and the same random draws.
 
         Returns:
-            The first batch whose loss is not finite, or the last one.
+            The first batch whose loss or gradient is not finite, or the last one.
         """
         settings = self.recipe.optimiser
         if settings.perturbation == "none":
-            return self._pass(loss)
+            return self._pass(loss)[0]
         # Queues and running statistics move once per step, by what the weights really gave.
         before = self._buffers()
-        found = self._pass(loss)
+        found, is_bad = self._pass(loss)
         after = self._buffers()
 
         def again() -> None:
+            nonlocal found, is_bad
             self._set_buffers(before)
-            self._pass(loss)
+            perturbed, is_worse = self._pass(loss)
+            if is_worse and not is_bad:
+                found, is_bad = perturbed, True
 
         weights = [p for p in self.state.learner.parameters() if p.requires_grad]
         perturbed_gradient(
@@ -94,8 +98,12 @@ class Gradient:
         self._set_buffers(after)
         return found
 
-    def _pass(self, loss: Callable[[int], Found]) -> Found:
-        """The gradient at the weights as they are, averaged over the step's batches."""
+    def _pass(self, loss: Callable[[int], Found]) -> tuple[Found, bool]:
+        """The gradient at the weights as they are, averaged over the step's batches.
+
+        Returns:
+            The first of several batches that is not finite and True, or the last and False.
+        """
         count, bad = self.recipe.schedule.accumulate, None
         self.state.optimiser.zero_grad(set_to_none=True)
         for number in range(count):
@@ -103,10 +111,17 @@ class Gradient:
             (found.loss.total / count).backward()  # type: ignore[no-untyped-call]
             if self.cache is not None:
                 self.cache.backward()
-            if bad is None and count > 1 and not torch.isfinite(found.loss.total):
+            if bad is None and count > 1 and not self._is_finite(found.loss):
                 bad = found
         self.processes.add_gradients(self.state.learner)
-        return bad or found
+        return bad or found, bad is not None
+
+    def _is_finite(self, loss: Loss) -> bool:
+        """Whether a batch's loss, and the gradient so far, are finite on every process."""
+        weights = self.state.learner.parameters()
+        norm = torch.nn.utils.get_total_norm([p.grad for p in weights if p.grad is not None])
+        total = float(loss.total.detach()) + float(norm)
+        return not self.processes.any(not math.isfinite(total))
 
     def _memory(self) -> list[torch.Tensor]:
         """Every buffer that a forward pass may change."""

@@ -63,6 +63,28 @@ def test_the_batch_whose_loss_is_not_finite_is_named():
     assert gradient.take(first_is_bad).indices[0] == 0
 
 
+@pytest.mark.parametrize("perturbation", ["none", "sam"])
+def test_the_batch_whose_gradient_alone_is_not_finite_is_named(perturbation):
+    """The root's slope at 0 is infinite; perturbed weights are no reason to name another."""
+    settings = {"batch_size": BATCH, "accumulate": 3}
+    perturbed = {"perturbation": perturbation}
+    gradient, loss = prepared("vicreg", schedule=settings, optimiser=perturbed)
+    passes = []
+
+    def second_is_bad(number):
+        found = loss(number % 2)._replace(indices=torch.tensor([number]))
+        passes.append(number)
+        if number != 1 or len(passes) <= (0 if perturbation == "none" else 3):
+            return found
+        total = found.loss.total + (found.features.sum() * 0).sqrt()
+        return found._replace(loss=type(found.loss)(total))
+
+    found = gradient.take(second_is_bad)
+    assert found.loss.total.isfinite()
+    assert not flat(gradient).isfinite().all()
+    assert found.indices.tolist() == [1]
+
+
 @pytest.mark.parametrize("steps", [1, 2])
 def test_a_queue_moves_once_per_step_however_many_passes(steps):
     kind = "sam" if steps == 1 else "amp"
