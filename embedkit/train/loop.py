@@ -94,18 +94,21 @@ def train(
         Cancelled: If interrupted by SIGINT or SIGTERM; a checkpoint was written.
     """
     with joined(device) as processes, kept_memory():
-        run = _prepare(recipe, Path(out), resume, device, load_bundle, processes)
-        return run.folder.result_on(run.images) or _train(run, report)
+        run = _prepare(recipe, Path(out), device, load_bundle, processes)
+        return _train(run, resume, report)
 
 
-def _train(run: _Run, report: Report | None) -> RunResult:
-    """Take the steps that are left, and finish."""
+def _train(run: _Run, resume: bool, report: Report | None) -> RunResult:
+    """Open the folder, take the steps that are left, and finish."""
     recipe = run.recipe
     cuda = [run.device.index or 0] if run.device.type == "cuda" else []
     # Dropout draws from the global generator: it is seeded here, and given back as it was.
     with torch.random.fork_rng(devices=cuda):
         torch.manual_seed(seed_of(recipe.seed, "global", 0))
-        state = build_state(recipe, run.objective, run.images, run.device)
+        state = _state(run)
+        finished = _open(run, resume)
+        if finished is not None:
+            return finished
         monitor = _monitor(run, state, report)
         gradient = Gradient.prepare(recipe, state, run.processes)
         with interruptible() as is_interrupted, _watch(run, monitor, state.step) as watch:
@@ -119,12 +122,11 @@ def _train(run: _Run, report: Report | None) -> RunResult:
 def _prepare(
     recipe: Recipe,
     out: Path,
-    resume: bool,
     device: str,
     load_bundle: LoadBundle | None,
     processes: Processes,
 ) -> _Run:
-    """Check everything that can be wrong before the folder is touched."""
+    """Read the data, and check that recipe, data and processes fit."""
     objective = build_objective(recipe.objective.name, recipe.objective.arguments)
     where = _device(device, processes)
     processes.check(recipe.schedule.batch_size)
@@ -135,10 +137,32 @@ def _prepare(
     steps = per_epoch * recipe.schedule.epochs
     if recipe.schedule.max_steps:
         steps = min(steps, recipe.schedule.max_steps)
-    folder = processes.first(
-        lambda: RunFolder.open(out, recipe, resume=resume), lambda: RunFolder(out, recipe)
-    )
+    folder = RunFolder(out, recipe)
     return _Run(recipe, folder, objective, images, supply, where, processes, per_epoch, steps)
+
+
+def _state(run: _Run) -> State:
+    """Build everything that is trained, at step 0."""
+    state = build_state(run.recipe, run.objective, run.images, run.device)
+    rows, columns = state.learner.encoder.grid
+    if "mask" in run.objective.needs and rows * columns < 2:
+        raise InvalidInput(
+            "expected at least 2 patches in an image, so that one is hidden and one is seen, "
+            f"got {rows} x {columns}; lower encoder.patch"
+        )
+    return state
+
+
+def _open(run: _Run, resume: bool) -> RunResult | None:
+    """Touch the folder at last, since all that is checked was; return a finished run's result.
+
+    Raises:
+        AlreadyExists: If there is a run and ``resume`` is not set.
+        InvalidInput: If the run has another recipe, or other data.
+    """
+    path, recipe = run.folder.path, run.recipe
+    run.processes.first(lambda: RunFolder.open(path, recipe, resume=resume), lambda: run.folder)
+    return run.folder.result_on(run.images)
 
 
 def _steps_per_epoch(recipe: Recipe, images: int) -> int:

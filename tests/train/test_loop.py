@@ -316,6 +316,21 @@ def test_a_step_of_more_batches_than_there_are_is_refused(small, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_network_that_cannot_be_built_leaves_no_folder(small, tmp_path):
+    with pytest.raises(InvalidInput, match="width"):
+        train(small(encoder={"width": 0}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["mae", "data2vec", "msn"])
+def test_a_single_patch_is_too_few_to_hide_one(small, tmp_path, name):
+    vit = {"patch": 8, "dim": 8, "depth": 1, "heads": 1}
+    recipe = dataclasses.replace(small(objective={"name": name}), encoder=Named("vit", vit))
+    with pytest.raises(InvalidInput, match=r"at least 2 patches.*1 x 1; lower encoder\.patch"):
+        train(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_unknown_names_are_refused_with_a_suggestion(small, tmp_path):
     for sections, message in (
         ({"objective": {"name": "simclrr"}}, "did you mean 'simclr'"),
