@@ -13,9 +13,9 @@ __all__ = ["interruptible"]
 def interruptible() -> Iterator[Callable[[], bool]]:
     """Give a function that says whether the process was asked to stop.
 
-    The first SIGINT or SIGTERM is only noted, so that a step is never cut in two; a second
-    SIGINT raises ``KeyboardInterrupt`` at once. Outside the main thread, where Python allows no
-    signal handlers, nothing is changed and the answer is always no.
+    The first SIGINT or SIGTERM is only noted, so that a step is never cut in two; a second one
+    of either raises ``KeyboardInterrupt`` at once. Outside the main thread, where Python allows
+    no signal handlers, nothing is changed and the answer is always no.
     """
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():

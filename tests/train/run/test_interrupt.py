@@ -19,12 +19,13 @@ def test_a_signal_is_noted_and_handlers_come_back(number):
     assert signal.getsignal(number) is before
 
 
-def test_the_second_signal_raises():
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_the_second_signal_raises(second):
     before = signal.getsignal(signal.SIGINT)
     with interruptible():
         os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), second)
     assert signal.getsignal(signal.SIGINT) is before
 
 
