@@ -2,11 +2,11 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from embedkit.errors import NotFound, StoreDamaged
+from embedkit.errors import NotFound, StoreDamaged, Unavailable
 from embedkit.retrieve.filter.sql import Condition, condition
 from embedkit.retrieve.index.blocks import Slots
 from embedkit.retrieve.index.engines.source import ReplacedError
@@ -69,7 +69,11 @@ class OpenCollection:
         collection = position.collection
         empty = LayeredIndex(FlatIndex(collection.dim, collection.metric, collection.storage))
         vectors = Vectors(self._truth, position.last_slot)
-        index = restored(self.folder, self._truth.snapshot(), empty, vectors)
+        snapshot = self._truth.snapshot()
+        index = restored(self.folder, snapshot, empty, vectors)
+        if snapshot and index.segment is None:  # gone or no good, and maybe the last one
+            with suppress(Unavailable):  # a full disk keeps nobody from reading
+                self._truth.keep_snapshot("")
         if index.count != collection.count:
             raise StoreDamaged(
                 f"expected {collection.count} vectors in {self.folder}, got {index.count}"

@@ -195,6 +195,23 @@ def test_a_snapshot_of_another_time_of_the_collection_is_not_read(
     assert store.verify("c").problems == ()
 
 
+def test_a_cache_that_was_deleted_is_no_problem(
+    store: LocalStore, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    """Not even where too few vectors are left for another."""
+    store.create(Collection("c", DIM, "l2", "ivf_flat"))
+    store.upsert("c", names(250), vectors(rng, 250))
+    store.wait_until_built("c", 60)
+    store.delete("c", names(100))
+    store.close()
+    for path in (tmp_path / "data/collections/c").glob("index-*"):
+        path.unlink()
+    store.__init__(tmp_path / "data")  # type: ignore[misc]
+    assert store.wait_until_built("c", 60)
+    assert stands(store, "c").kind == "flat"
+    assert store.verify("c").problems == ()
+
+
 def test_verification_finds_what_differs(store: LocalStore, rng: np.random.Generator) -> None:
     base = vectors(rng, 600)
     store.create(Collection("c", DIM, "l2", "sq8"))
@@ -232,63 +249,6 @@ def test_compaction_takes_the_removed_out_of_the_index(
     assert store.wait_until_built("c", 60)
     stats = stands(store, "c")
     assert (stats.indexed, stats.removed) == (800, 0)
-
-
-def test_a_failed_build_changes_nothing_and_is_told(
-    store: LocalStore, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> None:
-        raise MemoryError("no room")
-
-    base = vectors(rng, 300)
-    store.create(Collection("c", DIM, "l2", "hnsw"))
-    with monkeypatch.context() as patch:
-        patch.setattr(rebuild, "build_segment", fail)
-        store.upsert("c", names(300), base)
-        assert store.wait_until_built("c", 60)
-    assert stands(store, "c").error == "MemoryError: no room"
-    assert found(store.search("c", Query(base[:5], k=1))) == [[i] for i in names(5)]
-    store._open["c"]._rebuilder._retry_at = 0.0
-    store.upsert("c", ["one more"], base[:1])
-    assert store.wait_until_built("c", 60)
-    assert stands(store, "c").error == ""
-    assert stands(store, "c").kind == "hnsw"
-
-
-def test_a_failed_build_is_tried_again_without_a_write(
-    store: LocalStore, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> None:
-        raise MemoryError("no room")
-
-    monkeypatch.setattr(rebuild, "_RETRY_S", 0.05)
-    store.create(Collection("c", DIM, "l2", "ivf_flat"))
-    with monkeypatch.context() as patch:
-        patch.setattr(rebuild, "build_segment", fail)
-        store.upsert("c", names(300), vectors(rng, 300))
-        assert store.wait_until_built("c", 60)
-        assert stands(store, "c").error
-    most = time.monotonic() + 60
-    while stands(store, "c").kind != "ivf_flat":
-        assert time.monotonic() < most
-        time.sleep(0.01)
-    assert store.wait_until_built("c", 60)
-    assert stands(store, "c").error == ""
-
-
-def test_a_trickle_of_writes_holds_no_build_up_for_ever(
-    store: LocalStore, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Neither that of its own collection nor those of others."""
-    monkeypatch.setattr(rebuild, "_REST_S", 3600.0)
-    for name in ("written", "other"):
-        store.create(Collection(name, DIM, "l2", "ivf_flat"))
-    store.upsert("written", names(300), vectors(rng, 300))
-    assert not store.wait_until_built("written", 0.5), "it waits for a pause"
-    monkeypatch.setattr(rebuild, "_LONGEST_REST_S", 0.05)
-    store.upsert("other", names(300), vectors(rng, 300))
-    assert store.wait_until_built("other", 60)
-    assert stands(store, "other").kind == "ivf_flat"
 
 
 State = dict[str, np.ndarray]
