@@ -19,7 +19,8 @@ from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from embedkit.detect.detector import Observation
 from embedkit.detect.detectors.mahalanobis import Mahalanobis
 from embedkit.detect.detectors.relative_mahalanobis import RelativeMahalanobis
-from embedkit.measures.auroc import aupr, auroc, fpr95_ood_positive
+from embedkit.evaluate.measurement.novelty import separation_metrics
+from embedkit.measures.auroc import auroc
 from embedkit.measures.calibration import brier, negative_log_likelihood
 from embedkit.measures.clustering import (
     adjusted_rand,
@@ -90,13 +91,16 @@ def test_areas_under_curves(scores):
     known, novel = scores
     truth = np.r_[np.zeros(len(known)), np.ones(len(novel))]
     both = np.r_[known, novel]
-    assert auroc(known, novel) == pytest.approx(roc_auc_score(truth, both), abs=1e-12)
-    for positive, sign in (("novel", 1), ("known", -1)):
-        wanted = truth if positive == "novel" else 1 - truth
-        ours = aupr(known, novel, positive=positive, estimator="average_precision")
-        assert ours == pytest.approx(average_precision_score(wanted, sign * both), abs=1e-12)
-    false, true, _ = roc_curve(truth, both, drop_intermediate=False)
-    assert fpr95_ood_positive(known, novel) == pytest.approx(false[np.argmax(true >= 0.95)])
+    found = separation_metrics(known, novel, "p", resamples=20)
+    ours = {name: metric.value for name, metric in found.items()}
+    area = pytest.approx(roc_auc_score(truth, both), abs=1e-12)
+    assert auroc(known, novel) == ours["p.auroc"] == area
+    for positive, wanted, sign in (("ood", truth, 1), ("id", 1 - truth, -1)):
+        precision = average_precision_score(wanted, sign * both)
+        assert ours[f"p.aupr_{positive}_positive"] == pytest.approx(precision, abs=1e-12)
+        false, true, _ = roc_curve(wanted, sign * both, drop_intermediate=False)
+        accepted = pytest.approx(false[np.argmax(true >= 0.95)])
+        assert ours[f"p.fpr95_{positive}_positive"] == accepted
 
 
 def test_clusters(sets):

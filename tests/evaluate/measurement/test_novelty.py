@@ -34,6 +34,14 @@ def test_both_conventions_of_fpr95(scores):
     assert metrics["p.fpr95_id_positive"].value == np.mean(novel <= threshold)
 
 
+def test_the_two_conventions_of_fpr95_differ():
+    known = np.r_[np.zeros(90), np.full(10, 5.0)]
+    novel = np.r_[np.full(90, 4.0), np.full(10, 6.0)]
+    metrics = separation_metrics(known, novel, "p", resamples=20)
+    assert metrics["p.fpr95_id_positive"].value == 0.9
+    assert metrics["p.fpr95_ood_positive"].value == 0.1
+
+
 def test_perfect_and_constant_scores():
     perfect = separation_metrics(np.zeros(50), np.ones(30), "p", resamples=20)
     assert {n.removeprefix("p."): m.value for n, m in perfect.items()} == {
