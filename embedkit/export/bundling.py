@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from embedkit.export.precisions import Compared, Precisions, Smaller, make_small
 from embedkit.export.provenance import package_versions, revision
 from embedkit.export.reference import TorchReference
 from embedkit.export.source import Source
+from embedkit.export.training_images import training_images
 from embedkit.preprocess import prepare
 from embedkit.runtime.session import Session
 from embedkit.types import Images
@@ -99,13 +101,13 @@ def bundle_source(
     """
     encoder, spec = source.encoder, source.encoder.input
     version = target.next_version()
-    calibration = precisions.calibration_data(additions.head or additions.known, source.data)
+    known = additions.head or additions.known
+    calibration = precisions.calibration_data(known, partial(training_images, source))
     graph = export_graph(encoder)
     session = Session(graph, _PENDING, spec)
     size = describe(encoder)
     # A small network in small batches waits longer for a second thread than it computes.
     reference = TorchReference(encoder, threads=1 if size.flops < SMALL_FLOPS else None)
-    known = additions.head or additions.known
     if known is None and precisions.calibration is None:
         known = calibration  # which is the training images then, if they were needed
     if known is None:
@@ -160,13 +162,11 @@ def _real_images(dataset: Dataset) -> Dataset:
 
 def _training_images(source: Source) -> Dataset | None:
     """The images the model was trained on; None where these are not at hand."""
-    if source.data:
-        try:
-            return load_dataset(source.data)
-        except (EmbedkitError, OSError):
-            # The run may come from another machine; the record names the images it used.
-            pass
-    return None
+    try:
+        return training_images(source)
+    except (EmbedkitError, OSError):
+        # The run may come from another machine; the record names the images it used.
+        return None
 
 
 def _default_head(files: Mapping[str, bytes]) -> Head | None:

@@ -1,6 +1,6 @@
 """A bundle's further precisions: each graph is made, compared with torch, and recorded."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,7 +8,6 @@ import numpy as np
 from embedkit.bundle import Head
 from embedkit.bundle.manifest import GRAPHS
 from embedkit.data.dataset import Dataset
-from embedkit.data.source import load_dataset
 from embedkit.errors import EmbedkitError, InvalidInput
 from embedkit.export.parity_record import Effort, measure_parity
 from embedkit.export.quantize import CALIBRATION_IMAGES, to_fp16, to_int8
@@ -73,12 +72,14 @@ class Precisions:
         """The wanted ones beside fp32, in the bundle's order."""
         return tuple(name for name in GRAPHS if name in self.names and name != "fp32")
 
-    def calibration_data(self, known: Dataset | None, training: str) -> Dataset | None:
+    def calibration_data(
+        self, known: Dataset | None, training: Callable[[], Dataset | None]
+    ) -> Dataset | None:
         """Images like those that the model will see; None where no graph needs them.
 
         Args:
             known: Images that the export fits a head or a detector on, or None.
-            training: DATA string of the training images, or empty.
+            training: Reads the training images; None without any.
 
         Raises:
             InvalidInput: If int8 is wanted and there are none.
@@ -87,9 +88,9 @@ class Precisions:
             return None
         found = known if self.calibration is None else self.calibration
         problem = "a model trained elsewhere has none"
-        if found is None and training:
+        if found is None:
             try:
-                found = load_dataset(training)
+                found = training()
             except (EmbedkitError, OSError) as error:
                 problem = f"the training images cannot be read: {error}"
         if found is None:

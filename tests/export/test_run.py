@@ -1,11 +1,13 @@
 """From a run folder to a bundle that loads, scores and says where it comes from."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load as load_weights
 from safetensors.torch import save_file
 
@@ -13,12 +15,15 @@ from embedkit.bundle import Bundle, Head
 from embedkit.data.source import Dataset, load_dataset
 from embedkit.detect.detector import Observation, load_detector
 from embedkit.detect.threshold import Threshold
-from embedkit.encoders.encoder import build_encoder
+from embedkit.encoders.encoder import Encoder, build_encoder
 from embedkit.errors import AlreadyExists, InvalidInput, NotFound, ParityFailed
 from embedkit.export.bundling import Target
 from embedkit.export.onnx import OPSET
+from embedkit.export.precisions import Precisions
 from embedkit.export.reference import TorchReference
 from embedkit.export.run import export_run
+from embedkit.export.source import Source
+from embedkit.export.training_images import training_images
 from embedkit.runtime.local import load
 
 
@@ -115,6 +120,59 @@ def test_a_second_version_with_the_runs_own_classifier_and_lost_training_images(
     assert json.loads(bundle.read("parity.json"))["real_images"] == "digits"
 
 
+@pytest.mark.parametrize("kind", ["array", "folder"])
+def test_streamed_training_images_are_read_as_the_recipe_reads_them(
+    run_folder: Path, tmp_path: Path, kind: str
+) -> None:
+    """The tail of the data is black: it lies beyond ``data.limit``."""
+    digits = load_dataset("digits")
+    assert isinstance(digits.images, np.ndarray)
+    images = np.concatenate([digits.images[:40], np.zeros((9, 8, 8, 1), np.uint8)])
+    data = tmp_path / ("data.npy" if kind == "array" else "data")
+    if kind == "array":
+        np.save(data, images)
+    else:
+        data.mkdir()
+        for number, image in enumerate(images):
+            Image.fromarray(image[..., 0]).save(data / f"{number:02}.png")
+        (data / "05.png").write_bytes(b"no image")
+    recipe = f'seed = 0\n[data]\nsource = "{data}"\nlimit = 40\nstream = true\n'
+    (run_folder / "recipe.toml").write_text(recipe)
+    wanted = Precisions(("int8",))
+    bundle = export_run(run_folder, name="m", models=tmp_path / "m", precisions=wanted)
+    record = json.loads(bundle.read("parity.json"))
+    count = 40 if kind == "array" else 39
+    assert (record["real_images"], record["inputs"]["real"]["n"]) == ("data", count)
+    calibration = record["precisions"]["int8"]["calibration"]
+    assert calibration == {"data": "data", "images": count}
+
+
+def test_of_a_long_stream_evenly_spaced_images_are_read(
+    kinds: Callable[..., Encoder], tmp_path: Path
+) -> None:
+    images = np.zeros((2000, 2, 2, 1), np.uint8)
+    images[:, 0, 0, 0] = np.arange(2000) // 10
+    np.save(tmp_path / "x.npy", images)
+    recipe = b"[data]\nstream = true\n"
+    data = str(tmp_path / "x.npy")
+    found = training_images(Source(kinds("resnet"), recipe=recipe, data=data))
+    assert found is not None
+    assert len(found) == 512
+    assert isinstance(found.images, np.ndarray)
+    assert set(found.images[:, 0, 0, 0].tolist()) == set(range(200))
+
+
+def test_the_limit_of_the_recipe_holds_for_data_in_memory(
+    kinds: Callable[..., Encoder],
+) -> None:
+    recipe = b"[data]\nlimit = 30\n"
+    found = training_images(Source(kinds("resnet"), "", recipe=recipe, data="digits"))
+    assert found is not None
+    spec = kinds("resnet").input
+    assert np.array_equal(found.arrays(spec), load_dataset("digits").arrays(spec)[:30])
+    assert training_images(Source(kinds("resnet"))) is None
+
+
 def own_head(rng: np.random.Generator) -> Head:
     weight = rng.standard_normal((10, 16)).astype(np.float32)
     return Head(weight, np.zeros(10, np.float32), tuple("abcdefghij"))
@@ -153,6 +211,15 @@ def test_weights_of_another_architecture_and_damaged_ones_are_refused(
     (run_folder / "encoder.json").write_text(json.dumps(config))
     (run_folder / "encoder.safetensors").write_bytes(weights[:50])
     with pytest.raises(InvalidInput, match=r"encoder\.safetensors"):
+        export_run(run_folder, name="m", models=tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn"])
+def test_a_damaged_classifier_of_the_run_is_named(
+    run_folder: Path, tmp_path: Path, content: bytes
+) -> None:
+    (run_folder / "head.npz").write_bytes(content)
+    with pytest.raises(InvalidInput, match=r"classifier in .*head\.npz.*delete it"):
         export_run(run_folder, name="m", models=tmp_path)
 
 
