@@ -80,7 +80,8 @@ class SamplingSection:
             images) or ``distinct_clusters`` (G-SimCLR: images of different clusters), by the
             encoder's own features. The first ``refresh_epochs`` are shuffled.
         refresh_epochs: Epochs between two clusterings.
-        cluster_images: Images of a cluster of ``hard_negatives``.
+        cluster_images: Images of a cluster of ``hard_negatives``; batches are whole clusters
+            if their size is a multiple of it.
         clusters: Of ``distinct_clusters``, and of the subset ``similar``.
         subset: ``all`` images; of each cluster those most ``similar`` to the others (SAS);
             ``k_centre``, so that no image is far from one of them; or ``random``.

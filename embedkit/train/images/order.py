@@ -44,17 +44,23 @@ def hard_negatives(
 ) -> ImageOrder:
     """Whole clusters side by side, in random order: a batch is a few of them.
 
+    A cluster that is smaller than the others comes last, so that it moves no other across the
+    border of two batches.
+
     Dahiya et al. (2023), NGAME, algorithm 1: images of a small cluster are each other's hard
     negatives, and they meet in a batch without any search for them.
 
     Args:
-        clusters: Small ones of equal size.
-        batch_size: Not needed: any stretch of the order has whole clusters.
+        clusters: Small ones of equal size, but for what is left over.
+        batch_size: Not needed: batches have whole clusters where it is a multiple of their
+            size. Where it is not, a cluster is shared by two batches.
         generator: On the CPU.
     """
     del batch_size
     shuffled = torch.randperm(len(clusters), generator=generator)
-    places = torch.randperm(int(clusters.max()) + 1, generator=generator)
+    sizes = clusters.bincount()
+    places = torch.randperm(len(sizes), generator=generator)
+    places[sizes < sizes.max()] += len(sizes)
     return shuffled[places[clusters[shuffled]].argsort(stable=True)]
 
 

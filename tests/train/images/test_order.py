@@ -40,6 +40,15 @@ def test_a_batch_of_hard_negatives_is_whole_clusters():
     assert met[0] != met[1]
 
 
+def test_what_is_left_over_moves_no_cluster_across_two_batches():
+    clusters = torch.arange(67) // 4  # 16 of 4 images and one of 3
+    for seed in range(5):
+        order = hard_negatives(clusters, 16, generator(seed))
+        for batch in batches(order, 16):
+            assert sorted(Counter(clusters[batch].tolist()).values()) == [4, 4, 4, 4]
+        assert order[-3:].sort().values.tolist() == [64, 65, 66]
+
+
 def test_a_batch_of_distinct_clusters_has_no_two_images_of_one():
     # 20 clusters of 4 to 6 images: there are always 16 that are not yet empty.
     sizes = [4 + c % 3 for c in range(20)]
