@@ -10,6 +10,9 @@ from embedkit.train.terms import check_views, covariance, require, unit
 
 __all__ = ["Whitening"]
 
+_WIDE = 10.0
+"""Mean variance of a dimension above which the identity is scaled along with it."""
+
 
 @objectives.register("whitening")
 @dataclass(frozen=True)
@@ -73,12 +76,18 @@ class Whitening:
     def _whiten(self, z: torch.Tensor) -> torch.Tensor:
         """``W (z - mean)`` with ``W' W`` the inverse covariance, by Cholesky's triangle.
 
+        The identity is added as it is, as the paper does. Beside a covariance of very large
+        values a share of 1 would be rounded away, and the triangle would not exist: above a
+        mean variance of 10, where projections hardly ever are, the identity grows with it.
+
         NaN where there is no such triangle: the run then stops with its batch.
         """
         centred = z - z.mean(dim=0)
         identity = torch.eye(z.shape[1], device=z.device)
         with torch.autocast(z.device.type, enabled=False):
-            shrunk = torch.lerp(covariance(z), identity, self.shrinkage)
+            spread = covariance(z)
+            scale = (spread.diagonal().mean() / _WIDE).clamp(min=1.0)
+            shrunk = torch.lerp(spread, identity * scale, self.shrinkage)
             triangle, failed = torch.linalg.cholesky_ex(shrunk)
             triangle = torch.where(failed == 0, triangle, torch.nan)
             solved: torch.Tensor = torch.linalg.solve_triangular(

@@ -52,6 +52,16 @@ def test_a_linear_map_of_all_projections_does_not_matter(rng):
     )
 
 
+@pytest.mark.parametrize("std", [10, 100, 1e4])
+def test_projections_of_a_large_scale_cost_what_their_shape_does(rng, std):
+    """There are fewer images than dimensions: most of the covariance is the identity's share."""
+    z = rng.normal(size=(1, 64, 128)) + 0.3 * rng.normal(size=(2, 64, 128))
+    large = Whitening()(_batch(std * z)).total.item()
+    # Without the identity's growth 64 images would have no covariance, or an arbitrary one.
+    at_the_limit = Whitening()(_batch((10 / z.var()) ** 0.5 * z)).total.item()
+    assert large == pytest.approx(at_the_limit, rel=0.02)
+
+
 def test_a_batch_without_a_covariance_gives_nan_and_no_error(rng):
     z = rng.normal(size=(2, 12, 4))
     z[1, 2] = np.nan
