@@ -207,7 +207,12 @@ class Engine:
         return found[0]
 
     def embed(
-        self, model: str, images: Images | EncodedImages, timeout_s: float | None = None
+        self,
+        model: str,
+        images: Images | EncodedImages,
+        timeout_s: float | None = None,
+        *,
+        watch: Callable[[Callable[[], None]], bool] | None = None,
     ) -> tuple[Embeddings, str]:
         """Return embeddings and the digest of the model that made them.
 
@@ -215,6 +220,7 @@ class Engine:
             model: Name; may be empty where one model is loaded.
             images: uint8 (n, h, w, c) of any size, or image files.
             timeout_s: Seconds from now, or None.
+            watch: As ``Query.watch``.
 
         Raises:
             BadImage: For the first image that cannot be used; nothing is returned then.
@@ -222,7 +228,7 @@ class Engine:
         """
         loaded = self.get(model)
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        answer = loaded.infer(Query(images, deadline=deadline))
+        answer = loaded.infer(Query(images, deadline=deadline, watch=watch))
         for index in sorted(answer.errors):
             error = answer.errors[index]
             kind = type(error) if isinstance(error, EmbedkitError) else EmbedkitError

@@ -95,7 +95,11 @@ class Script:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def embed(
-        self, model: str, images: Images | EncodedImages, timeout_s: float | None
+        self,
+        model: str,
+        images: Images | EncodedImages,
+        timeout_s: float | None,
+        **_: object,
     ) -> tuple[np.ndarray, str]:
         """The EmbedCall of the index service."""
         if self.failures:

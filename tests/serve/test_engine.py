@@ -312,6 +312,11 @@ def test_embed_gives_up_in_time(engine, model, images):
     may_run.set()
 
 
+def test_embed_does_not_run_for_who_has_gone(engine, images):
+    with pytest.raises(Cancelled):
+        engine.embed("tiny", images, watch=lambda cancel: False)
+
+
 def test_a_bundle_with_other_golden_embeddings_is_not_served(tmp_path, write_tiny, rng):
     images = rng.integers(0, 256, (2, 4, 4, 3), dtype=np.uint8)
     wrong = Golden(images, np.eye(2, 8, dtype=np.float32))

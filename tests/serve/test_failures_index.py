@@ -7,9 +7,17 @@ import grpc
 import numpy as np
 import pytest
 
-from embedkit.serve.server import running_server
+from embedkit.serve.config import ServerConfig
+from embedkit.serve.server import Server, running_server
 from embedkit.wire.codec import encode_tensor
-from embedkit.wire.proto import index_pb2, index_pb2_grpc, model_pb2, model_pb2_grpc
+from embedkit.wire.proto import (
+    embedding_pb2,
+    embedding_pb2_grpc,
+    index_pb2,
+    index_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+)
 from tests.serve.statuses import read, refusal, status_of
 
 MISSING = ("NOT_FOUND", "NOT_FOUND", None)
@@ -77,3 +85,54 @@ def test_a_full_disk_refuses_writes_with_the_reason_and_reads_go_on(opened, tmp_
         assert found.results[0].ids[0] == "a"
     index.Upsert(upsert)
     assert index.Describe(index_pb2.DescribeRequest(name="c")).count == 501
+
+
+def search_of(images):
+    return index_pb2.SearchRequest(collection="c", k=1, pixels=encode_tensor(images))
+
+
+def upsert_of(images):
+    ids = [str(i) for i in range(len(images))]
+    return index_pb2.UpsertRequest(collection="c", ids=ids, pixels=encode_tensor(images))
+
+
+def begin(index, method, images):
+    """Send images to a collection by one of the calls that take some."""
+    request = (search_of if method.startswith("Search") else upsert_of)(images)
+    call = getattr(index, method)
+    return call(iter([request])) if method.endswith("Stream") else call.future(request)
+
+
+@pytest.fixture
+def served(tiny_models, tmp_path, channel):
+    """A server with a collection of the tiny model, and a channel to it."""
+    config = ServerConfig(
+        models=tiny_models, data_dir=tmp_path / "var", bind="127.0.0.1:0", canary_s=0
+    )
+    server = Server(config)
+    opened = channel(f"127.0.0.1:{server.start()}")
+    index_pb2_grpc.IndexServiceStub(opened).CreateCollection(
+        index_pb2.CreateCollectionRequest(name="c", model="tiny")
+    )
+    yield server, opened
+    server.stop(5)
+
+
+@pytest.mark.parametrize("method", ["Search", "Upsert", "SearchStream", "UpsertStream"])
+def test_images_of_who_leaves_the_queue_are_never_executed(served, hold, wait_for, method):
+    server, opened = served
+    session = hold(server.engine.get())
+    batcher = server.engine.get().worker.batcher
+    embed = embedding_pb2_grpc.EmbeddingServiceStub(opened).Embed
+    running = embed.future(embedding_pb2.EmbedRequest(pixels=encode_tensor(one_image())))
+    wait_for(lambda: session.runs == 1)
+    three = np.zeros((3, 4, 4, 3), np.uint8)
+    leaving = begin(index_pb2_grpc.IndexServiceStub(opened), method, three)
+    wait_for(lambda: batcher.queued_images == 3)
+    leaving.cancel()
+    wait_for(lambda: batcher.queued_images == 0)
+    session.may_run.set()
+    assert running.result()
+    assert session.runs == 1
+    described = index_pb2.DescribeRequest(name="c")
+    assert index_pb2_grpc.IndexServiceStub(opened).Describe(described).count == 0

@@ -76,5 +76,5 @@ def test_many_queries_are_answered_as_each_by_itself(
     store.close()
 
 
-def no_images(model: str, images: object, timeout_s: float | None) -> NoReturn:
+def no_images(model: str, images: object, timeout_s: float | None, **_: object) -> NoReturn:
     raise AssertionError("nothing is embedded here")

@@ -1,5 +1,6 @@
 """What all calls of IndexService have in common."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,14 +15,22 @@ from embedkit.types import Collection, Embeddings, EncodedImages, Images
 from embedkit.wire.codec import decode_images, decode_tensor
 from embedkit.wire.proto import index_pb2
 
-__all__ = ["Calls", "EmbedCall", "Parts", "patience_of", "vectors_of"]
+__all__ = ["CallPatience", "Calls", "EmbedCall", "Parts", "patience_of", "vectors_of"]
+
+Watch = Callable[[Callable[[], None]], bool]
+"""Given a function to call when the caller goes away; returns False if it has gone."""
 
 
 class EmbedCall(Protocol):
     """How the service turns images into vectors."""
 
     def __call__(
-        self, model: str, images: Images | EncodedImages, timeout_s: float | None
+        self,
+        model: str,
+        images: Images | EncodedImages,
+        timeout_s: float | None,
+        *,
+        watch: Watch | None = None,
     ) -> tuple[Embeddings, str]:
         """Return the embeddings and the digest of the model that made them.
 
@@ -29,9 +38,11 @@ class EmbedCall(Protocol):
             model: Name; empty where the server has one model.
             images: At least one.
             timeout_s: Seconds until nobody waits for the answer, or None.
+            watch: Tells when the caller goes away, or None.
 
         Raises:
             BadImage: For the first image that cannot be decoded.
+            Cancelled: If the caller has gone; its images are not run.
             NotFound: If there is no such model.
         """
         ...
@@ -92,7 +103,9 @@ def vectors_of(
         )
     if not len(images):
         return np.empty((0, collection.dim), np.float32), request.model_digest
-    vectors, digest = parts.embed(collection.model, images, patience.left_s)
+    patience.check()
+    watch = patience.watch if isinstance(patience, CallPatience) else None
+    vectors, digest = parts.embed(collection.model, images, patience.left_s, watch=watch)
     if request.model_digest and request.model_digest != digest:
         raise ModelMismatch(
             f"expected the model {request.model_digest}, got {digest} on this server"
@@ -100,14 +113,23 @@ def vectors_of(
     return vectors, digest
 
 
-def patience_of(context: grpc.ServicerContext | Call) -> Patience:
+class CallPatience(Patience):
+    """The patience of a call's caller, of whose leaving others can be told too.
+
+    Args:
+        timeout_s: Seconds until the call's deadline; None without one.
+        watch: Of the call.
+    """
+
+    def __init__(self, timeout_s: float | None, watch: Watch) -> None:
+        super().__init__(timeout_s)
+        self.watch = watch
+        if not watch(self.cancel):
+            self.cancel()
+
+
+def patience_of(context: grpc.ServicerContext | Call) -> CallPatience:
     """How long the caller waits: until its deadline, or until it goes away."""
     if isinstance(context, grpc.ServicerContext):
-        patience = Patience(forever(context.time_remaining()))
-        is_there = context.add_callback(patience.cancel)
-    else:
-        patience = Patience(context.time_left())
-        is_there = context.watch(patience.cancel)
-    if not is_there:
-        patience.cancel()
-    return patience
+        return CallPatience(forever(context.time_remaining()), context.add_callback)
+    return CallPatience(context.time_left(), context.watch)
