@@ -54,7 +54,7 @@ def test_a_linear_map_of_all_projections_does_not_matter(rng):
 
 @pytest.mark.parametrize("std", [10, 100, 1e4])
 def test_projections_of_a_large_scale_cost_what_their_shape_does(rng, std):
-    """There are fewer images than dimensions: most of the covariance is the identity's share."""
+    """There are fewer images than dimensions: what is left over is the identity's share."""
     z = rng.normal(size=(1, 64, 128)) + 0.3 * rng.normal(size=(2, 64, 128))
     large = Whitening()(_batch(std * z)).total.item()
     # Without the identity's growth 64 images would have no covariance, or an arbitrary one.
