@@ -6,7 +6,7 @@ that training, export and the white-box attacks see the same three steps: to uni
 normalise, run.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, NamedTuple, Protocol
 
@@ -141,6 +141,13 @@ class Encoder(nn.Module):
         # In config already; a second copy in the weights could disagree with it.
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+
+    def normalise_by(self, values: Mapping[str, Sequence[float]]) -> None:
+        """Set ``mean``, ``std`` or both, one number for each channel."""
+        for name, numbers in values.items():
+            buffer: torch.Tensor = getattr(self, name)
+            buffer.copy_(torch.tensor(numbers).view_as(buffer))
+            self.config[name] = list(numbers)
 
     def to_unit(self, images: ImageTensor) -> UnitPixels:
         """Return the images as float (n, c, h, w) in [0, 1], channels-last in memory."""

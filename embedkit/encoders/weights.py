@@ -1,5 +1,6 @@
-"""Weights of a finished encoder, to go on from."""
+"""A finished encoder's weights and normalisation, to go on from."""
 
+import json
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -8,7 +9,7 @@ from safetensors.torch import load_file
 from embedkit.encoders.encoder import Encoder
 from embedkit.errors import BundleDamaged, InvalidInput, NotFound
 
-__all__ = ["load_weights"]
+__all__ = ["load_normalisation", "load_weights"]
 
 
 def load_weights(encoder: Encoder, path: Path) -> None:
@@ -40,3 +41,30 @@ def load_weights(encoder: Encoder, path: Path) -> None:
             f"expected weights of the recipe's encoder in {path}, got others ({reason}); take "
             "the encoder's arguments from recipe.toml beside them"
         ) from error
+
+
+def load_normalisation(folder: Path) -> dict[str, list[float]]:
+    """The ``mean`` and ``std`` of a finished encoder; its weights mean little with others.
+
+    Args:
+        folder: A run folder with ``encoder.json``, or a bundle.
+
+    Raises:
+        NotFound: If neither says how its encoder was built.
+        BundleDamaged: If what says it does not read as that.
+    """
+    for path in (folder / "encoder.json", folder / "manifest.json"):
+        if not path.is_file():
+            continue
+        try:
+            values = json.loads(path.read_bytes())
+            config = values["encoder"] if path.name == "manifest.json" else values
+            return {name: [float(x) for x in config[name]] for name in ("mean", "std")}
+        except (ValueError, KeyError, TypeError) as error:
+            raise BundleDamaged(
+                f"expected an encoder's mean and std in {path}, got {error!r}"
+            ) from error
+    raise NotFound(
+        f"expected encoder.json or manifest.json beside the weights in {folder}, got neither; "
+        "set encoder.mean and encoder.std to those that the weights were trained with"
+    )

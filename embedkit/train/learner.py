@@ -11,7 +11,7 @@ from torch import nn
 
 from embedkit.encoders.encoder import Encoder, Hidden, build_encoder
 from embedkit.encoders.heads import projection_head
-from embedkit.encoders.weights import load_weights
+from embedkit.encoders.weights import load_normalisation, load_weights
 from embedkit.errors import InvalidInput
 from embedkit.train.batch import ImageIndices, Mask, Projections, Sizes, Tokens
 from embedkit.train.images import Groups, TrainingImages, seed_of
@@ -161,6 +161,7 @@ class State:
         modules = {"learner": self.learner, "teacher": self.teacher, "average": self.average}
         return {
             **{name: None if m is None else m.state_dict() for name, m in modules.items()},
+            "normalisation": {k: self.learner.encoder.config[k] for k in ("mean", "std")},
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
             "seconds": self.seconds,
@@ -175,6 +176,8 @@ class State:
             module = getattr(self, name)
             if module is not None:
                 module.load_state_dict(values[name])
+                # Checkpoints of earlier versions leave it as the data have it.
+                module.encoder.normalise_by(values.get("normalisation", {}))
         self.optimiser.load_state_dict(values["optimiser"])  # type: ignore[arg-type]
         self.step = int(values["step"])  # type: ignore[call-overload]
         self.seconds = float(values["seconds"])  # type: ignore[arg-type]
@@ -189,16 +192,28 @@ class State:
 
 
 def build_state(
-    recipe: Recipe, objective: Objective, images: TrainingImages, device: torch.device
+    recipe: Recipe,
+    objective: Objective,
+    images: TrainingImages,
+    device: torch.device,
+    *,
+    anew: bool = True,
 ) -> State:
     """Build everything at step 0, with initial weights that depend on the seed alone.
+
+    Args:
+        recipe: What is trained, and how.
+        objective: May bring a module of its own.
+        images: Give size and channels, and the normalisation of an encoder that starts anew.
+        device: Where everything is put.
+        anew: Whether the finished encoder of ``initial`` is read; a checkpoint replaces it.
 
     Raises:
         InvalidInput: If an argument of the encoder is wrong, the objective needs patches and
             the encoder has none, or the initial weights are another encoder's.
         NotFound: If there are no initial weights where the recipe says.
     """
-    encoder = _encoder(recipe, images)
+    encoder = _encoder(recipe, images, anew)
     if objective.needs & {"tokens", "mask", "teacher_blocks"} and not encoder.has_tokens:
         raise InvalidInput(
             f"expected an encoder with patch tokens for {recipe.objective.name!r}, "
@@ -272,7 +287,7 @@ def _teacher(learner: Learner, objective: Objective) -> Learner | None:
     return _frozen_copy(teacher)
 
 
-def _encoder(recipe: Recipe, images: TrainingImages) -> Encoder:
+def _encoder(recipe: Recipe, images: TrainingImages, anew: bool) -> Encoder:
     config = {
         "mean": list(images.mean),
         "std": list(images.std),
@@ -281,8 +296,11 @@ def _encoder(recipe: Recipe, images: TrainingImages) -> Encoder:
         "input": images.spec.to_dict(),
     }
     encoder = build_encoder(config, seed=seed_of(recipe.seed, "encoder", 0))
-    if recipe.initial:
+    if recipe.initial and anew:
         load_weights(encoder, Path(recipe.initial) / "encoder.safetensors")
+        left = {"mean", "std"} - recipe.encoder.arguments.keys()
+        finished = load_normalisation(Path(recipe.initial)) if left else {}
+        encoder.normalise_by({name: finished[name] for name in left})
     return encoder
 
 

@@ -143,7 +143,8 @@ def _prepare(
 
 def _state(run: _Run) -> State:
     """Build everything that is trained, at step 0."""
-    state = build_state(run.recipe, run.objective, run.images, run.device)
+    anew = not run.folder.checkpoint.exists()
+    state = build_state(run.recipe, run.objective, run.images, run.device, anew=anew)
     rows, columns = state.learner.encoder.grid
     if "mask" in run.objective.needs and rows * columns < 2:
         raise InvalidInput(

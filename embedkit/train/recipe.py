@@ -41,7 +41,8 @@ class Recipe:
         run: Precision, averaging and records.
         expected: What the run should reach, as measured: free names.
         seed: Fixes initial weights, order of the images and augmentations.
-        initial: Run folder or bundle whose encoder weights are trained on; empty starts anew.
+        initial: Run folder or bundle whose encoder is trained on, with its normalisation unless
+            ``encoder`` sets another; empty starts anew.
     """
 
     data: DataSection

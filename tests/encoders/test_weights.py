@@ -1,11 +1,13 @@
 """Weights of a finished encoder: the same, or an error that says why not."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from embedkit.encoders.encoder import build_encoder
-from embedkit.encoders.weights import load_weights
+from embedkit.encoders.weights import load_normalisation, load_weights
 from embedkit.errors import BundleDamaged, InvalidInput, NotFound
 from embedkit.preprocess import InputSpec
 
@@ -45,3 +47,17 @@ def test_bytes_that_are_no_weights_are_damage(tmp_path):
     path.write_bytes(b"not weights at all")
     with pytest.raises(BundleDamaged, match="safetensors"):
         load_weights(_encoder(), path)
+
+
+def test_the_normalisation_is_that_of_the_run_or_bundle(tmp_path):
+    config = {"name": "resnet", "mean": [0.25], "std": [0.5]}
+    for name, content in (("encoder.json", config), ("manifest.json", {"encoder": config})):
+        path = tmp_path / name
+        path.write_text(json.dumps(content))
+        assert load_normalisation(tmp_path) == {"mean": [0.25], "std": [0.5]}
+        path.write_text("{}")
+        with pytest.raises(BundleDamaged, match=name):
+            load_normalisation(tmp_path)
+        path.unlink()
+    with pytest.raises(NotFound, match=r"encoder\.mean and encoder\.std"):
+        load_normalisation(tmp_path)
