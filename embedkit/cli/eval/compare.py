@@ -151,7 +151,7 @@ def _print_comparison(found: "Comparison") -> None:
             f"{d.first:.4f}",
             f"{d.second:.4f}",
             f"{d.value:+.4f}",
-            f"[{d.ci[0]:+.4f}, {d.ci[1]:+.4f}]",
+            "-" if d.ci is None else f"[{d.ci[0]:+.4f}, {d.ci[1]:+.4f}]",
             f"{d.p_value:.3g}",
             f"{p:.3g}",
             d.test,

@@ -97,7 +97,7 @@ def _groups(found: Comparison, lower: set[str]) -> list[tuple[str, str, list[Row
     reach: dict[str, float] = {}
     for name, d in found.differences.items():
         task = name.partition(".")[0]
-        reach[task] = max(reach.get(task, 1e-9), *map(abs, d.ci))
+        reach[task] = max(reach.get(task, 1e-9), *map(abs, d.ci or (d.value,)))
     rows: dict[str, list[Row]] = {}
     for (name, d), p in zip(found.differences.items(), adjusted, strict=True):
         task, _, rest = name.partition(".")
@@ -119,7 +119,7 @@ def _terms(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def _strip(d: Difference, reach: float) -> Markup:
-    """The interval (bar) and the value (dot) on a scale around zero (tick).
+    """The interval (bar), if there is one, and the value (dot) around zero (tick).
 
     Right of zero B is better: a negative reach turns the scale of what should be small.
     """
@@ -129,6 +129,7 @@ def _strip(d: Difference, reach: float) -> Markup:
         return f"{_WIDTH / 2 + max(min(value / reach, 1), -1) * half:.1f}"
 
     middle = _HEIGHT / 2
+    low, high = d.ci or (d.value, d.value)
     return Markup(
         '<svg class="strip wide" viewBox="0 0 {w} {h}" aria-hidden="true">'
         '<line class="scale" x1="{m}" x2="{r}" y1="{y}" y2="{y}"/>'
@@ -142,8 +143,8 @@ def _strip(d: Difference, reach: float) -> Markup:
         r=_WIDTH - _MARGIN,
         y=middle,
         zero=place(0),
-        low=place(d.ci[0]),
-        high=place(d.ci[1]),
+        low=place(low),
+        high=place(high),
         value=place(d.value),
     )
 

@@ -6,7 +6,14 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from embedkit.evaluate.statistics import FEW, LEVEL, Interval, Metric, content_seed
+from embedkit.evaluate.statistics import (
+    FEW,
+    LEVEL,
+    Interval,
+    Metric,
+    constant_interval,
+    content_seed,
+)
 
 __all__ = ["mean_metric", "recentred", "table_metric"]
 
@@ -24,7 +31,8 @@ def mean_metric(
 ) -> Metric:
     """The mean of one number per image with Student's interval, as a metric.
 
-    The interval is cut where no mean can be, which costs no coverage.
+    The interval is cut where no mean can be, which costs no coverage. Where all numbers are
+    equal it is that of ``constant_interval``.
 
     Args:
         values: (n,) finite numbers, n at least 1.
@@ -42,6 +50,10 @@ def mean_metric(
     value, n = float(numbers.mean()), len(numbers)
     if n < 2:
         return Metric(value, None, len(values), unit, higher_is_better)
+    if numbers.min() == numbers.max():
+        same = constant_interval(value, n, least=least, most=most)
+        method = "clopper_pearson" if same else ""
+        return Metric(value, same, len(values), unit, higher_is_better, method)
     from scipy.special import stdtrit
 
     spread = float(numbers.std(ddof=1)) / math.sqrt(n)

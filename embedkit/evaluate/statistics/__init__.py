@@ -1,5 +1,6 @@
 """Metrics and how sure they are; tests between two models; spread over training runs."""
 
+from embedkit.evaluate.statistics.constant import constant_interval
 from embedkit.evaluate.statistics.intervals import (
     FEW,
     LEVEL,
@@ -45,6 +46,7 @@ __all__ = [
     "accuracy",
     "bootstrap",
     "clopper_pearson",
+    "constant_interval",
     "content_seed",
     "delong",
     "holm",

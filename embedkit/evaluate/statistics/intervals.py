@@ -31,6 +31,8 @@ __all__ = [
     "midranks",
     "resample_counts",
     "robust_accuracy",
+    "variance_towards",
+    "welch_freedom",
     "wilson",
 ]
 
@@ -179,9 +181,8 @@ def delong(known: Scores, novel: Scores, *, level: float = LEVEL) -> Auroc:
         ci = _binomial(value, min(m, n), level)
         return Auroc(value, ci, "clopper_pearson_smaller_set")
     most = value * (1 - value)
-    parts = _variance(above, most) / m, _variance(below, most) / n
-    variance = sum(parts)
-    freedom = variance**2 / (parts[0] ** 2 / max(m - 1, 1) + parts[1] ** 2 / max(n - 1, 1))
+    parts = variance_towards(above, most) / m, variance_towards(below, most) / n
+    variance, freedom = sum(parts), welch_freedom(parts, (m, n))
     normal = NormalDist().inv_cdf(0.5 + level / 2)
     narrowing = (normal / float(stdtrit(freedom, 0.5 + level / 2))) ** 2
     trials = max(most / variance * narrowing, min(m, n))
@@ -246,9 +247,15 @@ def _binomial(share: float, trials: float, level: float) -> Interval:
     return low, high
 
 
-def _variance(values: npt.NDArray[np.float64], most: float) -> float:
+def variance_towards(values: npt.NDArray[np.float64], most: float) -> float:
     """The unbiased variance, drawn towards ``most`` by one further value."""
     return float(((values - values.mean()) ** 2).sum() + most) / len(values)
+
+
+def welch_freedom(variances: Sequence[float], sizes: Sequence[int]) -> float:
+    """Degrees of freedom of a sum of variances of means (Satterthwaite, 1946; Welch, 1947)."""
+    pairs = zip(variances, sizes, strict=True)
+    return sum(variances) ** 2 / sum(v**2 / max(size - 1, 1) for v, size in pairs)
 
 
 def midranks(values: Scores) -> npt.NDArray[np.float64]:

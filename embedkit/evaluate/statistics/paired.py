@@ -6,19 +6,22 @@ the images: they are sorted by their values before any random draw.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from statistics import NormalDist
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from embedkit.errors import InvalidInput
+from embedkit.evaluate.statistics.constant import constant_interval
 from embedkit.evaluate.statistics.intervals import (
+    FEW,
     LEVEL,
     Interval,
     bootstrap,
     content_seed,
     midranks,
+    variance_towards,
+    welch_freedom,
 )
 from embedkit.types import Scores
 
@@ -30,6 +33,7 @@ _MOST_EXACT = 2**14
 # Items kept as float32 are off by this much, and no tie between sums must become a miss.
 _ROUNDING = 1e-6
 _BLOCK = 100
+_EXACT, _DELONG = "clopper_pearson", "delong_paired"
 
 
 @dataclass(frozen=True)
@@ -39,22 +43,24 @@ class Difference:
     Attributes:
         first: The first model's value.
         second: The second's.
-        ci: 95 % interval of second - first.
+        ci: 95 % interval of second - first; None where there are too few items to tell it.
         p_value: Of no difference, two-sided.
         test: ``mcnemar_exact``, ``sign_flip`` or ``delong_paired``.
         n: Items that both models saw.
         only_first: Items that only the first had right, where items are right or wrong.
         only_second: Items that only the second had right.
+        ci_method: ``bootstrap``, ``delong_paired``, ``clopper_pearson``, or empty.
     """
 
     first: float
     second: float
-    ci: Interval
+    ci: Interval | None
     p_value: float
     test: str
     n: int
     only_first: int | None = None
     only_second: int | None = None
+    ci_method: str = ""
 
     @property
     def value(self) -> float:
@@ -68,7 +74,7 @@ def mcnemar(
     """Compare two shares of right answers by the images on which the models disagree.
 
     If neither is better, each disagreement is a fair coin (McNemar, 1947): the p value is the
-    exact two-sided binomial one. The interval is a bootstrap over images.
+    exact two-sided binomial one. The interval is that of :func:`paired_mean`.
 
     Args:
         first: (n,) whether the first model is right.
@@ -82,18 +88,28 @@ def mcnemar(
     lost = int(np.count_nonzero(first & ~second))
     won = int(np.count_nonzero(second & ~first))
     found = paired_mean(
-        first.astype(np.float64), second.astype(np.float64), resamples=resamples
+        first.astype(np.float64), second.astype(np.float64), most=1, resamples=resamples
     )
     p_value = _two_sided_coin(min(lost, won), lost + won)
-    shares = float(np.mean(first)), float(np.mean(second))
-    return Difference(*shares, found.ci, p_value, "mcnemar_exact", len(first), lost, won)
+    return replace(
+        found, p_value=p_value, test="mcnemar_exact", only_first=lost, only_second=won
+    )
 
 
-def paired_mean(first: Float64, second: Float64, *, resamples: int = 2000) -> Difference:
+def paired_mean(
+    first: Float64, second: Float64, *, most: float = math.inf, resamples: int = 2000
+) -> Difference:
     """Compare two means over the same images.
 
     The p value is that of flipping the sign of each image's difference; the interval a
-    bootstrap over images.
+    bootstrap over images. Below 20 images there is none, and where every image has the same
+    difference it is that of ``constant_interval``.
+
+    Args:
+        first: (n,) numbers of the first model.
+        second: (n,) numbers of the second.
+        most: The largest difference that an image can have, either way.
+        resamples: Bootstrap samples of the interval.
 
     Raises:
         InvalidInput: If the sets differ in size or are empty, or a value is not finite.
@@ -104,15 +120,10 @@ def paired_mean(first: Float64, second: Float64, *, resamples: int = 2000) -> Di
         raise InvalidInput("expected finite values, got some that are not")
     n = len(differences)
     seed = content_seed("paired", n, differences)
-    (ci,) = bootstrap(
-        lambda counts: np.array([counts[0] @ differences / n]),
-        (n,),
-        seed=seed,
-        resamples=resamples,
-    )
+    ci, method = _interval(differences, most, seed, resamples)
     p_value = sign_flip(differences, seed=seed)
     means = float(np.mean(first)), float(np.mean(second))
-    return Difference(*means, ci, p_value, "sign_flip", n)
+    return Difference(*means, ci, p_value, "sign_flip", n, ci_method=method)
 
 
 def sign_flip(differences: Float64, *, seed: int, flips: int = 9999) -> float:
@@ -147,6 +158,11 @@ def paired_auroc(
 ) -> Difference:
     """Compare the AUROC of two scores of the same images (DeLong et al., 1988).
 
+    As in :func:`delong` each side also counts one imagined image, here of the largest spread
+    that changes of this mean size allow, and the quantile is a Welch-Satterthwaite t. With
+    hundreds of images on both sides this is DeLong's own test. Where no image's rank changed,
+    or all went from one end to the other, the images of the smaller set are the trials.
+
     Args:
         first: (known, novel) scores by the first model, (n,) and (m,).
         second: The same images' scores by the second, in the same order.
@@ -155,24 +171,34 @@ def paired_auroc(
     Raises:
         InvalidInput: If the sets differ in size, or one has fewer than two images.
     """
+    from scipy.special import stdtr, stdtrit
+
     parts = [_components(*scores) for scores in (first, second)]
     for one, other in zip(*parts, strict=True):
         _check(one, other)
         if len(one) < 2:
             raise InvalidInput("expected at least 2 known and 2 novel images, got fewer")
-    areas = [float(above.mean()) for above, _ in parts]
-    variance = 0.0
-    for one, other in zip(*parts, strict=True):
-        variance += float(np.var(other - one, ddof=1)) / len(one)
-    error, difference = math.sqrt(variance), areas[1] - areas[0]
-    half = NormalDist().inv_cdf(0.5 + level / 2) * error
-    if error > 0:
-        p_value = 2 * NormalDist().cdf(-abs(difference) / error)
-    else:
-        p_value = 1.0 if difference == 0 else 0.0
+    changes = [other - one for one, other in zip(*parts, strict=True)]
+    sizes = [len(change) for change in changes]
+    areas = float(parts[0][0].mean()), float(parts[1][0].mean())
+    difference = areas[1] - areas[0]
+    # Numbers in [-1, 1] of this mean and this mean size vary most at -1, 0 and 1.
+    most = [max(float(np.abs(c).mean()) - difference**2, 0.0) for c in changes]
+    variances = [
+        variance_towards(change, spread) / len(change)
+        for change, spread in zip(changes, most, strict=True)
+    ]
+    if max(variances) < _ROUNDING**2:
+        # No image changed sides, or every one: those of the smaller set are the trials.
+        trials, side = min(sizes), float(round(difference))
+        same = constant_interval(side, trials, least=-1, most=1, level=level)
+        p_value = 1.0 if side == 0 else _two_sided_coin(0, trials)
+        return Difference(*areas, same, p_value, _DELONG, sum(sizes), ci_method=_EXACT)
+    error, freedom = math.sqrt(sum(variances)), welch_freedom(variances, sizes)
+    half = float(stdtrit(freedom, 0.5 + level / 2)) * error
+    p_value = 2 * float(stdtr(freedom, -abs(difference) / error))
     ci = max(difference - half, -1.0), min(difference + half, 1.0)
-    n = len(parts[0][0]) + len(parts[0][1])
-    return Difference(areas[0], areas[1], ci, p_value, "delong_paired", n)
+    return Difference(*areas, ci, p_value, _DELONG, sum(sizes), ci_method=_DELONG)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -193,6 +219,25 @@ def _components(known: Scores, novel: Scores) -> tuple[Float64, Float64]:
     above = (pooled[:m] - midranks(novel)) / n
     below = 1 - (pooled[m:] - midranks(known)) / m
     return above, below
+
+
+def _interval(
+    differences: Float64, most: float, seed: int, resamples: int
+) -> tuple[Interval | None, str]:
+    """Of the mean of the differences, and by which method."""
+    n = len(differences)
+    if n < FEW:
+        return None, ""
+    if differences[0] == differences[-1]:
+        same = constant_interval(float(differences[0]), n, least=-most, most=most)
+        return same, _EXACT if same else ""
+    (ci,) = bootstrap(
+        lambda counts: np.array([counts[0] @ differences / n]),
+        (n,),
+        seed=seed,
+        resamples=resamples,
+    )
+    return ci, "bootstrap"
 
 
 def _two_sided_coin(fewer: int, tosses: int) -> float:

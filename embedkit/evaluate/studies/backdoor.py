@@ -191,7 +191,7 @@ def poison(train: Dataset, rows: npt.NDArray[np.int64], trigger: Trigger) -> Dat
 
 
 def _difference(found: Difference, *, higher_is_better: bool) -> Metric:
-    return Metric(found.value, found.ci, found.n, "fraction", higher_is_better, "bootstrap")
+    return Metric(found.value, found.ci, found.n, "fraction", higher_is_better, found.ci_method)
 
 
 def _items(found: dict[str, Predictions]) -> dict[str, npt.NDArray[np.generic]]:

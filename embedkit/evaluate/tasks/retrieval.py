@@ -19,7 +19,7 @@ from embedkit.evaluate.statistics import (
     Metrics,
     accuracy,
     bootstrap,
-    clopper_pearson,
+    constant_interval,
     content_seed,
 )
 from embedkit.evaluate.task import TaskResult, skipped, tasks
@@ -143,10 +143,9 @@ class Retrieval:
         value, n = float(numbers.mean()), len(numbers)
         if n < FEW:
             return Metric(value, None, n)
-        if numbers.min() == numbers.max() and numbers[0] in (0.0, 1.0):
-            # No resample can differ then; shares that are all or nothing give the binomial one.
-            ci = clopper_pearson(round(value) * n, n)
-            return Metric(value, ci, n, ci_method="clopper_pearson")
+        if numbers.min() == numbers.max():
+            same = constant_interval(value, n, least=0, most=1)
+            return Metric(value, same, n, ci_method="clopper_pearson")
 
         def mean(counts: Sequence[Counts]) -> npt.NDArray[np.float64]:
             return np.array([counts[0] @ numbers / n])

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from scipy.stats import t as student
 
 from embedkit.evaluate.measurement.means import mean_metric
@@ -15,6 +16,19 @@ def test_an_interval_is_that_of_student_cut_at_the_bounds():
     cut = mean_metric(values, least=0, most=1)
     assert cut.ci == (0, pytest.approx(plain[1]))
     assert mean_metric(1 - values, least=0, most=1).ci == (pytest.approx(1 - plain[1]), 1)
+
+
+@pytest.mark.parametrize("n", [2, 256])
+def test_equal_values_are_no_certainty(n):
+    """Student's interval has no width then; the binomial one of a share that is all has."""
+    least = binomtest(n, n).proportion_ci(0.95).low
+    ones = mean_metric(np.ones(n), least=0, most=1)
+    assert (ones.ci, ones.ci_method) == ((pytest.approx(least), 1), "clopper_pearson")
+    assert mean_metric(np.zeros(n), least=0, most=4).ci == (0, pytest.approx(4 * (1 - least)))
+    half = mean_metric(np.full(n, 0.5), least=0, most=1).ci
+    assert half == pytest.approx((least / 2, 1 - least / 2))
+    unbounded = mean_metric(np.ones(n), least=0)
+    assert (unbounded.ci, unbounded.ci_method) == (None, "")
 
 
 def test_a_cut_interval_still_holds_the_value():

@@ -33,12 +33,30 @@ def test_mcnemar_is_the_exact_binomial_test_of_the_disagreements(counts):
     assert found.p_value == pytest.approx(expected, rel=1e-9)
     assert (found.only_first, found.only_second) == counts[1:3]
     assert found.value == pytest.approx((counts[2] - counts[1]) / sum(counts))
-    assert found.ci[0] <= found.value <= found.ci[1]
+    if found.n < 20:
+        assert (found.ci, found.ci_method) == (None, "")
+    else:
+        assert found.ci[0] <= found.value <= found.ci[1]
 
 
-def test_models_that_never_disagree():
-    found = mcnemar(*outcomes(9, 0, 0, 3))
-    assert (found.p_value, found.ci) == (1.0, (0.0, 0.0))
+@pytest.mark.parametrize("counts", [(30, 0, 0, 10), (0, 0, 40, 0), (0, 40, 0, 0)])
+def test_models_that_disagree_on_no_image_or_on_all(counts):
+    """No resample differs; what is bounded is the share of images like those that were seen."""
+    found = mcnemar(*outcomes(*counts))
+    least = stats.binomtest(40, 40).proportion_ci(0.95).low
+    ends = found.value * least - (1 - least), found.value * least + (1 - least)
+    assert found.ci == pytest.approx(ends)
+    assert found.ci_method == "clopper_pearson"
+    assert found.p_value == (1.0 if found.value == 0 else pytest.approx(2 / 2**40))
+
+
+def test_few_or_equal_differences_have_no_bootstrap_interval():
+    assert paired_mean(np.array([0.2]), np.array([0.9])).ci is None
+    assert paired_mean(np.zeros(19), np.arange(19.0)).ci is None
+    assert paired_mean(np.zeros(20), np.arange(20.0)).ci_method == "bootstrap"
+    alike = np.arange(30.0)
+    assert paired_mean(alike, alike).ci is None
+    assert mcnemar(*outcomes(0, 0, 3, 0)).ci is None
 
 
 def test_mcnemars_interval_has_the_width_of_the_multinomial():
@@ -115,7 +133,10 @@ def brute(known, novel):
 
 @pytest.mark.parametrize("rounding", [None, 0])
 def test_paired_delong_follows_the_definition(rounding):
-    """Their equation 4: the variance of L = (1, -1) from the covariance of the components."""
+    """Their equation 4: the variance of L = (1, -1) from the covariance of the components.
+
+    Each side counts one image more, of the largest spread that its changes allow.
+    """
     rng = np.random.default_rng(0)
     known, novel = rng.normal(size=(2, 60)), rng.normal(0.8, 1, size=(2, 45))
     known[1] += known[0]
@@ -126,12 +147,18 @@ def test_paired_delong_follows_the_definition(rounding):
     s10 = np.cov(np.stack([p[0] for p in parts]))
     s01 = np.cov(np.stack([p[1] for p in parts]))
     contrast = np.array([-1.0, 1.0])
-    error = np.sqrt(contrast @ (s10 / 45 + s01 / 60) @ contrast)
     found = paired_auroc((known[0], novel[0]), (known[1], novel[1]))
     expected = parts[1][0].mean() - parts[0][0].mean()
+    sizes, variances = (45, 60), []
+    for n, covariance, side in zip(sizes, (s10, s01), (0, 1), strict=True):
+        most = np.abs(parts[1][side] - parts[0][side]).mean() - expected**2
+        variances.append((contrast @ covariance @ contrast * (n - 1) + most) / n / n)
+    freedom = sum(variances) ** 2 / (variances[0] ** 2 / 44 + variances[1] ** 2 / 59)
+    error, student = np.sqrt(sum(variances)), stats.t(freedom)
     assert found.value == pytest.approx(expected, abs=1e-12)
-    assert found.p_value == pytest.approx(2 * stats.norm.sf(abs(expected) / error), rel=1e-9)
-    assert found.ci == pytest.approx((expected - 1.959964 * error, expected + 1.959964 * error))
+    assert found.p_value == pytest.approx(2 * student.sf(abs(expected) / error), rel=1e-9)
+    half = student.ppf(0.975) * error
+    assert found.ci == pytest.approx((expected - half, expected + half))
     assert found.first == delong(known[0], novel[0]).value
 
 
@@ -147,11 +174,36 @@ def test_paired_delong_alarms_at_its_rate_and_beats_unpaired_intervals():
     assert stats.binomtest(round(alarms * 400), 400, 0.05).pvalue > 0.001
 
 
-def test_equal_and_opposite_scores():
-    known, novel = np.arange(5.0), np.arange(5.0) + 9
-    assert paired_auroc((known, novel), (known, novel)).p_value == 1
-    worst = paired_auroc((known, novel), (novel, known))
-    assert (worst.value, worst.p_value, worst.ci) == (-1.0, 0.0, (-1.0, -1.0))
+def test_paired_delong_alarms_no_more_often_with_few_images():
+    rng = np.random.default_rng(0)
+    p_values = []
+    for _ in range(400):
+        known, novel = rng.normal(size=6), rng.normal(1, 1, size=4)
+        noisy = [(known + rng.normal(size=6), novel + rng.normal(size=4)) for _ in range(2)]
+        p_values.append(paired_auroc(*noisy).p_value)
+    assert np.mean(np.array(p_values) < 0.05) <= 0.05
+
+
+@pytest.mark.parametrize("n", [2, 3, 50])
+def test_equal_and_opposite_scores(n):
+    """All images of the smaller set changed sides, or none: a coin tossed n times."""
+    known, novel = np.arange(n + 4.0), np.arange(float(n)) + 99
+    alike = paired_auroc((known, novel), (known, novel))
+    least = stats.binomtest(n, n).proportion_ci(0.95).low
+    assert (alike.p_value, alike.ci) == (1, pytest.approx((least - 1, 1 - least)))
+    worst = paired_auroc((known, novel), (99 - known, 99 - novel))
+    assert worst.value == -1
+    assert worst.p_value == pytest.approx(stats.binomtest(0, n).pvalue)
+    assert worst.ci == (-1, pytest.approx(1 - 2 * least))
+
+
+def test_equal_changes_are_no_certainty():
+    """Scores that tell nothing beside perfect ones: DeLong's own variance is 0."""
+    blind = np.zeros(2), np.zeros(2)
+    found = paired_auroc(blind, (np.array([0.0, 1]), np.array([2.0, 3])))
+    assert found.value == 0.5
+    assert found.p_value > 0.1
+    assert found.ci[0] < 0
 
 
 def test_the_order_of_the_images_changes_nothing():

@@ -98,7 +98,7 @@ class Decisions:
                 continue
             change = paired_auroc(pair[0], pair[1])
             metrics[f"{name}.auroc_change"] = Metric(
-                change.value, change.ci, change.n, "difference", ci_method="delong_paired"
+                change.value, change.ci, change.n, "difference", ci_method=change.ci_method
             )
         return metrics
 

@@ -12,7 +12,14 @@ from embedkit.evaluate.attack import Found, Method, Need, Problem, Target, run_a
 from embedkit.evaluate.measurement.victim.channel import Encoding, encoded
 from embedkit.evaluate.oracle import VictimHead
 from embedkit.evaluate.outcome import Outcome, worst_of
-from embedkit.evaluate.statistics import Metric, bootstrap, content_seed, robust_accuracy
+from embedkit.evaluate.statistics import (
+    FEW,
+    Metric,
+    bootstrap,
+    constant_interval,
+    content_seed,
+    robust_accuracy,
+)
 from embedkit.evaluate.threat import Threat
 from embedkit.perturb.randomness import uniforms
 from embedkit.types import Embedder, Embeddings, Labels, Scores
@@ -180,10 +187,12 @@ def _file_stages(trial: Trial, outcome: Outcome) -> dict[str, Flags]:
 
 
 def mean_shift(shifts: Scores) -> Metric:
-    """The mean of 1 - cosine over the attacked images, with a bootstrap interval."""
-    n = len(shifts)
-    seed = content_seed("cosine_shift", n, shifts)
-    (ci,) = bootstrap(lambda counts: np.array([counts[0] @ shifts / n]), [n], seed=seed)
-    return Metric(
-        float(shifts.mean()), ci, n, "cosine", higher_is_better=False, ci_method="bootstrap"
-    )
+    """The mean of 1 - cosine over the attacked images, with a bootstrap interval from 20 on."""
+    n, value, ci, method = len(shifts), float(shifts.mean()), None, ""
+    if n >= FEW and shifts.min() == shifts.max():
+        ci, method = constant_interval(value, n, least=0, most=2), "clopper_pearson"
+    elif n >= FEW:
+        seed = content_seed("cosine_shift", n, shifts)
+        (ci,) = bootstrap(lambda counts: np.array([counts[0] @ shifts / n]), [n], seed=seed)
+        method = "bootstrap"
+    return Metric(value, ci, n, "cosine", higher_is_better=False, ci_method=method)
