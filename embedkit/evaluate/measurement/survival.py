@@ -32,7 +32,9 @@ def censored_median(queries: Queries, success: Flags, limit: int) -> Metric:
     needed = np.sort(np.where(success, queries, limit))
     value = float(needed[(n - 1) // 2] + needed[n // 2]) / 2
     # Ranks l and n + 1 - l hold the median with probability 1 - 2 * P(Binomial(n, 1/2) < l).
-    rank = max(int(binom.ppf(0.025, n, 0.5)), 1)
+    rank = int(binom.ppf(0.025, n, 0.5))
+    if rank < 1:
+        return Metric(value, None, n, "queries", higher_is_better=True)
     ci = float(needed[rank - 1]), float(needed[n - rank])
     return Metric(value, ci, n, "queries", higher_is_better=True, ci_method="order_statistic")
 

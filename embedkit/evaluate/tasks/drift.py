@@ -1,7 +1,7 @@
 """Would a monitor of the embeddings notice that the images have changed, and when?"""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -45,8 +45,8 @@ class Drift:
     Metrics: ``<set>.<test>.alarms``, the share of streams with p < level at their end, with the
     exact interval; ``<set>.<test>.delay``, the median number of images until the first alarm
     when each look has level / looks, where at least half of the streams raise one, with the
-    exact interval of a median; an end that falls among streams without an alarm is the last
-    look, as a lower bound.
+    exact interval of a median from 6 streams on; an end that falls among streams without an
+    alarm is the last look, as a lower bound.
     Items: ``<set>.<test>.p_values`` (streams, sizes), and ``sizes``.
 
     Attributes:
@@ -160,10 +160,8 @@ class Drift:
         if 2 * np.count_nonzero(early.any(axis=1)) >= streams:
             first = np.where(early.any(axis=1), early.argmax(axis=1), len(self.sizes) - 1)
             delays = np.array(self.sizes)[first]
-            ci = censored_median(delays, np.asarray(early.any(axis=1)), self.sizes[-1]).ci
-            metrics[f"{prefix}.delay"] = Metric(
-                float(np.median(delays)), ci, streams, "images", False, "order_statistic"
-            )
+            median = censored_median(delays, np.asarray(early.any(axis=1)), self.sizes[-1])
+            metrics[f"{prefix}.delay"] = replace(median, unit="images", higher_is_better=False)
         return metrics
 
 
