@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from embedkit.evaluate.context import Context
 from embedkit.evaluate.measurement.checks import class_problem, leakage
-from embedkit.evaluate.statistics import LEVEL, Metric, Metrics
+from embedkit.evaluate.statistics import LEVEL, Metric, Metrics, accuracy
 from embedkit.evaluate.task import TaskResult, skipped, tasks
 from embedkit.runtime.probe import fit_probe
 from embedkit.types import Images, Labels
@@ -95,21 +95,20 @@ Wrong = npt.NDArray[np.bool_]
 
 def _metrics(twins: Wrong, fitted: Wrong, held: Wrong, test: Wrong) -> Metrics:
     """Each part is the difference of two shares; they add up to the last one."""
-    steps = [np.zeros(1, bool), twins, fitted, held, test]
-    metrics: Metrics = {}
-    for name, before, after in zip(_PARTS, steps, steps[1:], strict=False):
+    metrics: Metrics = {"approximation": _share(twins)}
+    steps = [twins, fitted, held, test]
+    for name, before, after in zip(_PARTS[1:], steps, steps[1:], strict=False):
         value = float(after.mean() - before.mean())
         # Of two independent shares; where the images are the same it is too wide.
-        spread = math.sqrt(_variance(after) + (_variance(before) if len(before) > 1 else 0.0))
+        spread = math.sqrt(_variance(after) + _variance(before))
         half = NormalDist().inv_cdf(0.5 + LEVEL / 2) * spread
-        ci = (value - half, value + half)
+        ci = (max(value - half, -1.0), min(value + half, 1.0))
         metrics[name] = Metric(value, ci, len(after), "fraction", False, "normal")
-    total = float(test.mean())
-    half = NormalDist().inv_cdf(0.5 + LEVEL / 2) * math.sqrt(_variance(test))
-    metrics["total"] = Metric(
-        total, (total - half, total + half), len(test), "fraction", False, "normal"
-    )
-    return metrics
+    return metrics | {"total": _share(test)}
+
+
+def _share(wrong: Wrong) -> Metric:
+    return replace(accuracy(wrong), higher_is_better=False)
 
 
 def _variance(wrong: Wrong) -> float:

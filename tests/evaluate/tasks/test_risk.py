@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from embedkit.evaluate.statistics import wilson
 from embedkit.evaluate.tasks.risk import Risk
 
 
@@ -35,3 +36,15 @@ def test_an_encoder_that_knows_its_training_images_by_heart(make_context, source
     metrics = Risk().run(context).metrics
     assert metrics["usability"].value == metrics["probe_generalisation"].value == 0
     assert metrics["encoder_generalisation"].value > 0.5
+
+
+def test_no_interval_holds_what_cannot_be(make_context, source):
+    context = make_context(
+        train=source.dataset(24, name="train"), test=source.dataset(4, seed=1, name="test")
+    )
+    metrics = Risk().run(context).metrics
+    for name, metric in metrics.items():
+        least = 0 if name in ("approximation", "total") else -1
+        assert least <= metric.ci[0] <= metric.value <= metric.ci[1] <= 1, name
+    assert metrics["total"].value == 0
+    assert metrics["total"].ci == wilson(0, 4)
