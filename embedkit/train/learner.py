@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -47,9 +48,11 @@ class Part(NamedTuple):
         return Part(self.pixels[:, images], mask, self.token, rows)
 
     def split(self, count: int) -> "list[Part]":
-        """All of the images, at most ``count`` at a time."""
-        images = range(0, self.pixels.shape[1], count)
-        return [self.at(slice(first, first + count)) for first in images]
+        """All of the images, at most ``count`` at a time, in parts as even as can be."""
+        images = self.pixels.shape[1]
+        parts = -(-images // count)
+        ends = [images * number // parts for number in range(parts + 1)]
+        return [self.at(slice(*bounds)) for bounds in pairwise(ends)]
 
 
 class Viewed(NamedTuple):

@@ -26,6 +26,7 @@ from embedkit.train.run.interrupt import interruptible
 from embedkit.train.run.memory import kept_memory
 from embedkit.train.run.selection import select_images
 from embedkit.train.scale.gradient import Found, Gradient
+from embedkit.train.scale.gradient_cache import check_parts
 from embedkit.train.scale.precision import autocast, emulation_warning, used_precision
 from embedkit.train.scale.processes import Processes, joined
 from embedkit.train.supply import Supply, augment_of
@@ -130,6 +131,7 @@ def _prepare(
     objective = build_objective(recipe.objective.name, recipe.objective.arguments)
     where = _device(device, processes)
     processes.check(recipe.schedule.batch_size)
+    check_parts(recipe, objective, processes.size)
     images = select_images(load_images(recipe, objective, where), recipe, load_bundle)
     images = embed_all(images, objective, load_bundle)
     supply = Supply(objective, images, augment_of(recipe, objective, images.spec))

@@ -13,9 +13,32 @@ from functools import partial
 
 import torch
 
+from embedkit.errors import InvalidInput
 from embedkit.train.learner import Network, Part, Viewed
+from embedkit.train.objective import Objective
+from embedkit.train.recipe import Recipe
 
-__all__ = ["GradientCache"]
+__all__ = ["GradientCache", "check_parts"]
+
+
+def check_parts(recipe: Recipe, objective: Objective, processes: int) -> None:
+    """Raise InvalidInput if the projection head's batch norm would see one image alone.
+
+    Args:
+        recipe: Says how many images the network is run on at a time.
+        objective: May have no use for the head.
+        processes: That share every batch, and whose batch norms see each other's images.
+    """
+    count, head = recipe.run.gradient_cache, recipe.projection
+    batch_size = recipe.schedule.batch_size
+    has_norm = head.norm == "batch" and head.layers > 1 and "projections" in objective.needs
+    share = batch_size // processes
+    if count and has_norm and share // -(-share // count) * processes < 2:
+        raise InvalidInput(
+            "expected parts of at least 2 images, over which the projection head's batch norm "
+            f"takes its statistics, got one of 1 with schedule.batch_size={batch_size} and "
+            f"run.gradient_cache={count}; raise run.gradient_cache or set projection.norm=layer"
+        )
 
 
 @dataclass

@@ -6,9 +6,12 @@ from torch import nn
 
 from embedkit.encoders.encoder import build_encoder
 from embedkit.encoders.heads import projection_head
+from embedkit.errors import InvalidInput
 from embedkit.preprocess import InputSpec
-from embedkit.train.learner import Learner
-from embedkit.train.scale.gradient_cache import GradientCache
+from embedkit.train.learner import Learner, Part
+from embedkit.train.loop import train
+from embedkit.train.objective import build_objective
+from embedkit.train.scale.gradient_cache import GradientCache, check_parts
 from tests.train.scale.one_step import one_step
 
 SPEC = InputSpec(height=8, width=8, channels=1).to_dict()
@@ -123,3 +126,37 @@ def test_running_statistics_move_once():
     plain = one_step("simclr")
     name = "buffer encoder.net.bn1.num_batches_tracked"
     assert (found[name], plain[name]) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("batch", "count", "sizes"),
+    [(16, 5, [4, 4, 4, 4]), (5, 2, [1, 2, 2]), (17, 16, [8, 9]), (12, 100, [12])],
+)
+def test_parts_are_even(batch, count, sizes):
+    parts = Part(torch.arange(batch).reshape(1, batch, 1, 1, 1)).split(count)
+    assert [part.pixels.shape[1] for part in parts] == sizes
+    assert torch.cat([part.pixels.flatten() for part in parts]).tolist() == list(range(batch))
+
+
+def test_one_view_of_a_batch_with_a_remainder_trains(small, tmp_path):
+    """16 images, 5 at a time: a batch norm over a part of one would have no variance."""
+    recipe = small(
+        objective={"name": "instance_discrimination"},
+        run={"gradient_cache": 5},
+        schedule={"max_steps": 2},
+    )
+    assert train(recipe, tmp_path / "run").steps == 2
+
+
+@pytest.mark.parametrize(("batch", "count"), [(16, 1), (5, 2)])
+def test_a_part_of_one_image_is_refused_beside_batch_norm(small, tmp_path, batch, count):
+    sections = {"run": {"gradient_cache": count}, "schedule": {"batch_size": batch}}
+    with pytest.raises(InvalidInput, match=r"2 images.*raise run\.gradient_cache"):
+        train(small(**sections), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    free, recipe = (
+        build_objective("simclr", {}),
+        small(projection={"norm": "layer"}, **sections),
+    )
+    check_parts(recipe, free, 1)
+    check_parts(small(**sections | {"schedule": {"batch_size": 16}}), free, 2)
