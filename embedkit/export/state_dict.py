@@ -100,7 +100,18 @@ def match_state(
 def _by_name(given: State, wanted: Mapping[str, torch.Tensor]) -> dict[str, str]:
     """Foreign name to own name, where both are equal without their prefixes."""
     bare = {_bare(name): name for name in wanted}
-    return {name: bare[_bare(name)] for name in given if _bare(name) in bare}
+    names = {name: bare[_bare(name)] for name in given if _bare(name) in bare}
+    claims: dict[str, list[str]] = {}
+    for name, own_name in names.items():
+        claims.setdefault(own_name, []).append(name)
+    for own_name, claimed in claims.items():
+        if len(claimed) > 1:
+            raise InvalidInput(
+                f"expected one tensor for {own_name} of the encoder, got "
+                f"{_some(claimed)}, which are the same without their prefixes; say which with "
+                "--mapping FILE"
+            )
+    return names
 
 
 def _by_order(given: State, wanted: Mapping[str, torch.Tensor]) -> dict[str, str]:

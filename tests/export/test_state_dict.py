@@ -83,6 +83,22 @@ def test_a_mapping_file_decides(tmp_path: Path) -> None:
             match_state(foreign, own(), mapping=path)
 
 
+def test_two_tensors_for_one_place_are_refused_and_a_mapping_decides(tmp_path: Path) -> None:
+    """A checkpoint may hold a network and its averaged copy."""
+    foreign = {**trained("encoder."), **trained("module.model.")}
+    with pytest.raises(
+        InvalidInput,
+        match=r"net\.conv\.weight .* encoder\.conv\.weight, module\.model\.conv\.weight,.*"
+        "--mapping",
+    ):
+        match_state(foreign, own())
+    path = tmp_path / "names.json"
+    path.write_text(json.dumps({f"module.model.{name}": f"net.{name}" for name in trained()}))
+    state, rest = match_state(foreign, own(), mapping=path)
+    assert torch.equal(state["net.bn.bias"], foreign["module.model.bn.bias"])
+    assert set(rest) == set(trained("encoder."))
+
+
 def test_misfits_are_listed() -> None:
     foreign = trained()
     del foreign["bn.bias"]
