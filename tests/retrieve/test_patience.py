@@ -62,3 +62,44 @@ def test_every_question_to_a_store_can_be_given_up(tmp_path: Path) -> None:
                 act()
     assert store.describe("c").sequence == 1
     store.close()
+
+
+class Short(Patience):
+    """Over when it has been asked so many times."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.left = times
+
+    def check(self) -> None:
+        self.left -= 1
+        if self.left <= 0:
+            self.cancel()
+        super().check()
+
+
+@pytest.mark.parametrize(
+    ("payload", "leaf"),
+    [
+        (rb'{"t":"ab","u":"\\"}', "t = 'a'"),
+        (b'{"t":"ab"}', "t like 'a'"),
+        (b'{"t":0.1}', "t = 0.1"),
+    ],
+)
+def test_a_filter_is_given_up_between_the_comparisons_that_python_makes(
+    tmp_path: Path, payload: bytes, leaf: str
+) -> None:
+    """Far fewer rows than SQLite takes before it asks by itself."""
+    store = LocalStore(tmp_path)
+    store.create(Collection("c", dim=2))
+    base = np.ones((4, 2), np.float32)
+    store.upsert("c", list("abcd"), base, [payload] * 4)
+    written = " and ".join([f"not ({leaf} and exists x)"] * 10)
+    with pytest.raises(Cancelled):
+        store.search("c", Query(base[:1], 1, written, patience=Short(12)))
+    with pytest.raises(Cancelled):
+        store.scan("c", Scan(filter=written, patience=Short(12)))
+    with pytest.raises(Cancelled):
+        store.delete("c", filter=written, patience=Short(12))
+    assert store.search("c", Query(base[:1], 4, written)).hits[0].ids == list("abcd")
+    store.close()

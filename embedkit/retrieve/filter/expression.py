@@ -145,14 +145,24 @@ class AnyOf:
 Expression = Leaf | Not | All | AnyOf
 
 
-def holds(expression: Expression, payload: object) -> bool:
-    """Whether a filter holds for a payload: a parsed JSON object, or None for no payload."""
+def holds(
+    expression: Expression, payload: object, check: Callable[[], None] | None = None
+) -> bool:
+    """Whether a filter holds for a payload: a parsed JSON object, or None for no payload.
+
+    Args:
+        expression: The filter.
+        payload: What it is asked about.
+        check: Called before each comparison; ends the work by raising.
+    """
     if isinstance(expression, Not):
-        return not holds(expression.operand, payload)
+        return not holds(expression.operand, payload, check)
     if isinstance(expression, All):
-        return all(holds(part, payload) for part in expression.parts)
+        return all(holds(part, payload, check) for part in expression.parts)
     if isinstance(expression, AnyOf):
-        return any(holds(part, payload) for part in expression.parts)
+        return any(holds(part, payload, check) for part in expression.parts)
+    if check is not None:
+        check()
     value: object = payload
     for part in expression.key:
         value = value.get(part, _ABSENT) if isinstance(value, Mapping) else _ABSENT

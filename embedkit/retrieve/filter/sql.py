@@ -33,6 +33,7 @@ from embedkit.retrieve.filter.expression import (
     leaf_holds,
 )
 from embedkit.retrieve.filter.grammar import parse
+from embedkit.retrieve.patience import Patience
 
 __all__ = ["Condition", "condition"]
 
@@ -61,17 +62,25 @@ class Condition:
     expression: Expression
     leaves: tuple[Leaf, ...]
 
-    def prepare(self, connection: sqlite3.Connection) -> None:
-        """Give a connection the functions that the condition calls, for its next statement."""
-        expression, leaves = self.expression, self.leaves
+    def prepare(self, connection: sqlite3.Connection, patience: Patience) -> None:
+        """Give a connection the functions that the condition calls, for its next statement.
+
+        Args:
+            connection: Runs the statement.
+            patience: How long it is waited for; asked before each comparison in Python, because
+                SQLite's own steps are too far apart for that.
+        """
+        expression, leaves, check = self.expression, self.leaves, patience.check
 
         def whole(payload: str) -> bool:
-            return holds(expression, json.loads(payload))
+            return holds(expression, json.loads(payload), check)
 
         def number(place: int, written: str) -> bool:
+            check()
             return leaf_holds(leaves[place], json.loads(written))
 
         def text(place: int, value: str) -> bool:
+            check()
             return leaf_holds(leaves[place], value)
 
         connection.create_function("embedkit_holds", 1, whole, deterministic=True)

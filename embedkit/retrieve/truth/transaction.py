@@ -60,7 +60,7 @@ class Transaction:
             Cancelled, DeadlineExceeded: If they are not found in time; nothing is deleted.
         """
         with patience.over(self._connection):
-            slots: list[int] = matching_slots(self._connection, condition).tolist()
+            slots: list[int] = matching_slots(self._connection, condition, patience).tolist()
         return self._removed([(slot,) for slot in slots])
 
     def existing(self, ids: Sequence[str]) -> int:

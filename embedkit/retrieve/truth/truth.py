@@ -210,7 +210,7 @@ class Truth:
             connection.execute("BEGIN")
             try:
                 with patience.over(connection):
-                    yield View(connection, self.storage)
+                    yield View(connection, self.storage, patience)
             finally:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")

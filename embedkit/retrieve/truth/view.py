@@ -11,6 +11,7 @@ from embedkit.retrieve.filter.sql import Condition
 from embedkit.retrieve.index.blocks import Slots
 from embedkit.retrieve.index.storage import Storage
 from embedkit.retrieve.limits import check_bytes
+from embedkit.retrieve.patience import FOREVER, Patience
 from embedkit.retrieve.store import ANSWER_BYTES, Page, Row, Scan
 from embedkit.types import Embeddings
 
@@ -39,11 +40,18 @@ class View:
     Args:
         connection: In a transaction that nobody else uses.
         storage: How vectors are written.
+        patience: How long answers are waited for.
     """
 
-    def __init__(self, connection: sqlite3.Connection, storage: Storage) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        storage: Storage,
+        patience: Patience = FOREVER,
+    ) -> None:
         self._connection = connection
         self.storage = storage
+        self._patience = patience
 
     def sequence(self) -> int:
         """Number of the last write that the view sees."""
@@ -52,7 +60,7 @@ class View:
 
     def matching(self, condition: Condition) -> Slots:
         """Ascending slots of the items for which a filter holds."""
-        return matching_slots(self._connection, condition)
+        return matching_slots(self._connection, condition, self._patience)
 
     def contents(
         self,
@@ -91,7 +99,7 @@ class View:
         which = "items.slot > :after"
         values: dict[str, str | int | float] = {"after": scan.after}
         if where is not None:
-            where.prepare(self._connection)
+            where.prepare(self._connection, self._patience)
             which = f"{which} AND ({where.sql})"
             values |= where.parameters
         select = _select(f"{which} ORDER BY items.slot", scan.with_payload, scan.with_vectors)
@@ -173,9 +181,11 @@ def _within(rows: Iterable[Row], answer_bytes: int) -> Iterator[Row]:
         yield row
 
 
-def matching_slots(connection: sqlite3.Connection, condition: Condition) -> Slots:
+def matching_slots(
+    connection: sqlite3.Connection, condition: Condition, patience: Patience
+) -> Slots:
     """Ascending slots of the items for which a filter holds."""
-    condition.prepare(connection)
+    condition.prepare(connection, patience)
     found = connection.execute(
         f"SELECT slot FROM items WHERE {condition.sql} ORDER BY slot", condition.parameters
     )

@@ -15,6 +15,7 @@ from embedkit.errors import InvalidInput
 from embedkit.retrieve.filter.expression import holds
 from embedkit.retrieve.filter.grammar import parse
 from embedkit.retrieve.filter.sql import condition
+from embedkit.retrieve.patience import FOREVER
 from embedkit.retrieve.truth.view import matching_slots
 
 # A test's filter: ("or", x, y), ("and", x, y), ("not", x), ("exists", key),
@@ -180,7 +181,7 @@ def matching(connection: sqlite3.Connection, texts: list[str | None], text: str)
     connection.executemany("INSERT INTO items VALUES (?, ?)", enumerate(texts))
     compiled = condition(text)
     assert compiled is not None
-    return matching_slots(connection, compiled).tolist()
+    return matching_slots(connection, compiled, FOREVER).tolist()
 
 
 @settings(max_examples=400, deadline=None)
