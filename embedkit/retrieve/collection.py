@@ -14,9 +14,9 @@ from embedkit.retrieve.index.flat import FlatIndex
 from embedkit.retrieve.index.kinds import check_params
 from embedkit.retrieve.index.layered import LayeredIndex
 from embedkit.retrieve.index.rebuild import Rebuilder
-from embedkit.retrieve.index.restore import restored
 from embedkit.retrieve.index.segment import Segment
-from embedkit.retrieve.index.snapshot import check_snapshot, clear, write_snapshot
+from embedkit.retrieve.index.snapshots.restore import restored
+from embedkit.retrieve.index.snapshots.snapshot import check_snapshot, clear, write_snapshot
 from embedkit.retrieve.index.verify import differences
 from embedkit.retrieve.limits import check_vectors
 from embedkit.retrieve.names import Names

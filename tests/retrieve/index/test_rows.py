@@ -15,7 +15,7 @@ from embedkit.retrieve.index.engines import rows as module
 from embedkit.retrieve.index.engines.rows import Rows, RowsDamagedError, RowWriter
 from embedkit.retrieve.index.engines.spec import Spec
 from embedkit.retrieve.index.selection import Selection
-from embedkit.retrieve.index.snapshot import (
+from embedkit.retrieve.index.snapshots.snapshot import (
     SnapshotError,
     check_snapshot,
     clear,

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from embedkit.retrieve.index import segment as segment_module
-from embedkit.retrieve.index import snapshot
 from embedkit.retrieve.index.build import build_segment
 from embedkit.retrieve.index.engines.source import ReplacedError, Stopped
 from embedkit.retrieve.index.engines.spec import Spec
@@ -16,7 +15,12 @@ from embedkit.retrieve.index.flat import FlatIndex
 from embedkit.retrieve.index.layered import LayeredIndex
 from embedkit.retrieve.index.segment import Segment
 from embedkit.retrieve.index.selection import Selection
-from embedkit.retrieve.index.snapshot import SnapshotError, read_snapshot, write_snapshot
+from embedkit.retrieve.index.snapshots import snapshot
+from embedkit.retrieve.index.snapshots.snapshot import (
+    SnapshotError,
+    read_snapshot,
+    write_snapshot,
+)
 from embedkit.types import Metric, SearchParams
 
 DIM, COUNT = 12, 1500

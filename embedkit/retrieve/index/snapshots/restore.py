@@ -11,7 +11,7 @@ from embedkit.retrieve.index.blocks import Slots
 from embedkit.retrieve.index.engines.source import Source
 from embedkit.retrieve.index.layered import LayeredIndex
 from embedkit.retrieve.index.selection import Selection
-from embedkit.retrieve.index.snapshot import SnapshotError, clear, read_snapshot
+from embedkit.retrieve.index.snapshots.snapshot import SnapshotError, clear, read_snapshot
 from embedkit.retrieve.index.storage import Stored
 
 __all__ = ["restored"]
