@@ -1,5 +1,6 @@
 """Subsets: training images that are worth their time, by embeddings of a finished model."""
 
+import math
 from typing import Annotated
 
 import torch
@@ -24,16 +25,30 @@ def most_similar(z: ProxyEmbeddings, clusters: torch.Tensor, share: float) -> to
     Args:
         z: Of all images.
         clusters: (n,) latent class of each, int64.
-        share: Of each class that is chosen, in (0, 1].
+        share: Of each class that is chosen, in (0, 1], up to one image: of all images it is
+            this share, rounded, and at least one.
 
     Returns:
         (m,) positions, ascending.
     """
+    classes = [torch.nonzero(clusters == c).flatten() for c in torch.unique(clusters)]
+    counts = _apportioned([len(rows) for rows in classes], share)
     chosen = [
-        rows[_greedy(z[rows].float(), round(share * len(rows)))]
-        for rows in (torch.nonzero(clusters == c).flatten() for c in torch.unique(clusters))
+        rows[_greedy(z[rows].float(), count)]
+        for rows, count in zip(classes, counts, strict=True)
     ]
     return torch.cat(chosen).sort().values
+
+
+def _apportioned(sizes: list[int], share: float) -> list[int]:
+    """The share of each size, rounded so that they add up: largest remainders go up."""
+    quotas = [share * size for size in sizes]
+    counts = [math.floor(quota) for quota in quotas]
+    missing = max(1, round(share * sum(sizes))) - sum(counts)
+    order = sorted(range(len(sizes)), key=lambda c: counts[c] - quotas[c])
+    for c in order[:missing]:
+        counts[c] += 1
+    return counts
 
 
 def _greedy(z: torch.Tensor, count: int) -> torch.Tensor:
