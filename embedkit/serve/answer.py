@@ -6,11 +6,12 @@ from typing import NamedTuple
 import numpy as np
 
 from embedkit.serve.job import Part, Priority
+from embedkit.serve.observe.record import ItemsRecord
 from embedkit.serve.observe.tracing import Trace
 from embedkit.serve.running.scoring import Rows
 from embedkit.types import EncodedImages, Images
 
-__all__ = ["Answer", "Query", "collect", "spread"]
+__all__ = ["Answer", "Query", "collect", "items_of", "spread"]
 
 
 class Query(NamedTuple):
@@ -52,6 +53,13 @@ class Answer(NamedTuple):
     decode_s: float = 0.0
     infer_s: float = 0.0
     batch_size: int = 0
+
+
+def items_of(model: str, count: int, answer: Answer) -> ItemsRecord:
+    """What is remembered of the images of an answered request to a model."""
+    bad = len(answer.errors)
+    times = (answer.queue_s, answer.decode_s, answer.infer_s)
+    return ItemsRecord(model, count - bad, bad, *times)
 
 
 def collect(parts: Sequence[Part[Rows]]) -> Rows:

@@ -21,12 +21,12 @@ from embedkit.errors import (
 )
 from embedkit.runtime.cores import usable_cores
 from embedkit.runtime.local import load
-from embedkit.serve.answer import Query
+from embedkit.serve.answer import Query, items_of
 from embedkit.serve.batcher import BatchLimits
 from embedkit.serve.decode import DEFAULT_MAX_PIXELS, Decoder
 from embedkit.serve.loaded import LoadedModel
 from embedkit.serve.observe.logs import event
-from embedkit.serve.observe.record import BatchRecord
+from embedkit.serve.observe.record import BatchRecord, ItemsRecord
 from embedkit.types import Embeddings, EncodedImages, Images
 
 __all__ = ["Engine", "EngineConfig", "choose_bundles"]
@@ -213,6 +213,7 @@ class Engine:
         timeout_s: float | None = None,
         *,
         watch: Callable[[Callable[[], None]], bool] | None = None,
+        count_items: Callable[[ItemsRecord], None] | None = None,
     ) -> tuple[Embeddings, str]:
         """Return embeddings and the digest of the model that made them.
 
@@ -221,6 +222,7 @@ class Engine:
             images: uint8 (n, h, w, c) of any size, or image files.
             timeout_s: Seconds from now, or None.
             watch: As ``Query.watch``.
+            count_items: Called with the images of the answer, bad ones among them.
 
         Raises:
             BadImage: For the first image that cannot be used; nothing is returned then.
@@ -229,6 +231,8 @@ class Engine:
         loaded = self.get(model)
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         answer = loaded.infer(Query(images, deadline=deadline, watch=watch))
+        if count_items is not None:
+            count_items(items_of(loaded.name, len(images), answer))
         for index in sorted(answer.errors):
             error = answer.errors[index]
             kind = type(error) if isinstance(error, EmbedkitError) else EmbedkitError

@@ -24,14 +24,14 @@ from embedkit.errors import (
     NotFound,
     QueueFull,
 )
-from embedkit.serve.answer import Answer, Query
+from embedkit.serve.answer import Answer, Query, items_of
 from embedkit.serve.engine import Engine
 from embedkit.serve.handlers import is_shedding
 from embedkit.serve.loaded import LoadedModel
 from embedkit.serve.observe.record import ItemsRecord
 from embedkit.serve.running.scoring import ROW_NAMES
 from embedkit.serve.services.call import Begin, Call
-from embedkit.serve.services.embedding import items_of, start
+from embedkit.serve.services.embedding import start
 from embedkit.serve.services.guard import Guard
 from embedkit.types import EncodedImages, Images
 
@@ -166,7 +166,7 @@ class InferenceServicer:
             try:
                 if isinstance(answer, Exception):
                     raise answer
-                items = items_of(model, len(images), answer)
+                items = items_of(model.name, len(images), answer)
                 self._count_items(items)
                 if call.trace is not None:
                     call.trace.answered(items, answer.batch_size)

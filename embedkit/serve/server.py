@@ -266,6 +266,8 @@ class Server:
             self.engine.embed,
             pool=self._pool,
             answer_bytes=config.max_message_bytes,
+            max_images=config.max_images,
+            count_items=self.metrics.add,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         if config.reflection:

@@ -1,11 +1,13 @@
 """The failure table's rows on collections, over a real channel."""
 
 import contextlib
+import io
 import resource
 
 import grpc
 import numpy as np
 import pytest
+from PIL import Image
 
 from embedkit.serve.config import ServerConfig
 from embedkit.serve.server import Server, running_server
@@ -35,7 +37,7 @@ def small(count):
 
 
 def one_image():
-    return np.zeros((1, 4, 4, 3), np.uint8)
+    return np.ones((1, 4, 4, 3), np.uint8)
 
 
 @contextlib.contextmanager
@@ -96,6 +98,12 @@ def upsert_of(images):
     return index_pb2.UpsertRequest(collection="c", ids=ids, pixels=encode_tensor(images))
 
 
+def png():
+    buffer = io.BytesIO()
+    Image.fromarray(one_image()[0]).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def begin(index, method, images):
     """Send images to a collection by one of the calls that take some."""
     request = (search_of if method.startswith("Search") else upsert_of)(images)
@@ -107,7 +115,11 @@ def begin(index, method, images):
 def served(tiny_models, tmp_path, channel):
     """A server with a collection of the tiny model, and a channel to it."""
     config = ServerConfig(
-        models=tiny_models, data_dir=tmp_path / "var", bind="127.0.0.1:0", canary_s=0
+        models=tiny_models,
+        data_dir=tmp_path / "var",
+        bind="127.0.0.1:0",
+        canary_s=0,
+        max_images=4,
     )
     server = Server(config)
     opened = channel(f"127.0.0.1:{server.start()}")
@@ -136,3 +148,35 @@ def test_images_of_who_leaves_the_queue_are_never_executed(served, hold, wait_fo
     assert session.runs == 1
     described = index_pb2.DescribeRequest(name="c")
     assert index_pb2_grpc.IndexServiceStub(opened).Describe(described).count == 0
+
+
+def test_more_images_than_a_call_may_bring(served):
+    _, opened = served
+    index = index_pb2_grpc.IndexServiceStub(opened)
+    five = np.ones((5, 4, 4, 3), np.uint8)
+    files = index_pb2.SearchRequest(collection="c", k=1)
+    files.encoded.data.extend([png()] * 5)
+    within = index_pb2.RangeSearchRequest(collection="c", pixels=encode_tensor(five))
+    for call, request in (
+        (index.Upsert, upsert_of(five)),
+        (index.Search, search_of(five)),
+        (index.Search, files),
+        (index.RangeSearch, within),
+    ):
+        assert refusal(call, request) == ("INVALID_ARGUMENT", "MESSAGE_TOO_LARGE", None)
+    index.Upsert(upsert_of(five[:4]))
+    vectors = index_pb2.SearchRequest(collection="c", k=1, vectors=small(8))
+    assert len(index.Search(vectors).results) == 8
+
+
+def test_images_of_collections_are_counted_as_those_of_embed_are(served):
+    server, opened = served
+    index = index_pb2_grpc.IndexServiceStub(opened)
+    index.Upsert(upsert_of(np.ones((4, 4, 4, 3), np.uint8)))
+    index.Search(search_of(one_image()))
+    bad = index_pb2.SearchRequest(collection="c", k=1)
+    bad.encoded.data.extend([b"junk", png()])
+    assert refusal(index.Search, bad)[0] == "INVALID_ARGUMENT"
+    text = server.metrics.render().decode()
+    assert 'embedkit_items_total{model="tiny",status="ok"} 6.0' in text
+    assert 'embedkit_items_total{model="tiny",status="error"} 1.0' in text

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from google.rpc import status_pb2
 
 from embedkit.errors import InvalidInput, MessageTooLarge, QueueFull
-from embedkit.serve.answer import Answer, Query
+from embedkit.serve.answer import Answer, Query, items_of
 from embedkit.serve.engine import Engine
 from embedkit.serve.handlers import is_shedding
 from embedkit.serve.job import Priority
@@ -25,7 +25,7 @@ from embedkit.wire.codec import decode_images, fill_tensor, fill_vectors
 from embedkit.wire.proto import embedding_pb2, tensor_pb2
 from embedkit.wire.status import to_status
 
-__all__ = ["OUTPUT_NAMES", "EmbeddingServicer", "add_embedding_service", "items_of", "start"]
+__all__ = ["OUTPUT_NAMES", "EmbeddingServicer", "add_embedding_service", "start"]
 
 OUTPUT_NAMES: dict[int, str] = {
     embedding_pb2.EMBEDDING: "embedding",
@@ -91,7 +91,7 @@ class EmbeddingServicer:
             try:
                 if isinstance(answer, Exception):
                     raise answer
-                items = items_of(model, len(images), answer)
+                items = items_of(model.name, len(images), answer)
                 if self._count_items is not None:
                     self._count_items(items)
                 if call.trace is not None:
@@ -157,13 +157,6 @@ def start(
         model.begin(query, done)
     else:
         pool.submit(_begin, model, query, done, call)
-
-
-def items_of(model: LoadedModel, count: int, answer: Answer) -> ItemsRecord:
-    """What is remembered of the images of an answered request."""
-    bad = len(answer.errors)
-    times = (answer.queue_s, answer.decode_s, answer.infer_s)
-    return ItemsRecord(model.name, count - bad, bad, *times)
 
 
 def _refuse(request_id: str, status: status_pb2.Status) -> Message:

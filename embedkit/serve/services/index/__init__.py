@@ -10,6 +10,7 @@ from google.protobuf.message_factory import GetMessageClass
 from google.rpc import status_pb2
 
 from embedkit.retrieve.store import VectorStore
+from embedkit.serve.observe.record import ItemsRecord
 from embedkit.serve.services.guard import Guard
 from embedkit.serve.services.index.collections import CollectionCalls
 from embedkit.serve.services.index.content import ContentCalls
@@ -34,6 +35,8 @@ def add_index_service(
     *,
     pool: Executor,
     answer_bytes: int = 32 << 20,
+    max_images: int = 1024,
+    count_items: Callable[[ItemsRecord], None] | None = None,
 ) -> None:
     """Register IndexService on a server that has not started.
 
@@ -43,8 +46,10 @@ def add_index_service(
         embed: Embeds the images of requests that carry images.
         pool: Threads that search for streams.
         answer_bytes: Of the largest answer.
+        max_images: Most images in one call.
+        count_items: Called with the images of each request that carries some.
     """
-    parts = Parts(store, embed, answer_bytes)
+    parts = Parts(store, embed, answer_bytes, max_images, count_items)
     servicer = IndexServicer(parts)
     handlers = {
         method.name: grpc.unary_unary_rpc_method_handler(

@@ -7,9 +7,10 @@ from typing import Protocol
 import grpc
 import numpy as np
 
-from embedkit.errors import InvalidInput, ModelMismatch
+from embedkit.errors import InvalidInput, MessageTooLarge, ModelMismatch
 from embedkit.retrieve.patience import Patience
 from embedkit.retrieve.store import VectorStore
+from embedkit.serve.observe.record import ItemsRecord
 from embedkit.serve.services.call import Call, forever
 from embedkit.types import Collection, Embeddings, EncodedImages, Images
 from embedkit.wire.codec import decode_images, decode_tensor
@@ -31,6 +32,7 @@ class EmbedCall(Protocol):
         timeout_s: float | None,
         *,
         watch: Watch | None = None,
+        count_items: Callable[[ItemsRecord], None] | None = None,
     ) -> tuple[Embeddings, str]:
         """Return the embeddings and the digest of the model that made them.
 
@@ -39,6 +41,7 @@ class EmbedCall(Protocol):
             images: At least one.
             timeout_s: Seconds until nobody waits for the answer, or None.
             watch: Tells when the caller goes away, or None.
+            count_items: Called with the images of the answer.
 
         Raises:
             BadImage: For the first image that cannot be decoded.
@@ -56,11 +59,15 @@ class Parts:
         store: Holds the collections.
         embed: Embeds the images of requests that carry images.
         answer_bytes: Of the largest answer.
+        max_images: Most images in one call.
+        count_items: Called with the images of each request that carries some.
     """
 
     store: VectorStore
     embed: EmbedCall
     answer_bytes: int
+    max_images: int = 1024
+    count_items: Callable[[ItemsRecord], None] | None = None
 
 
 class Calls:
@@ -85,6 +92,7 @@ def vectors_of(
 
     Raises:
         InvalidInput: If it has neither, or not one for each id.
+        MessageTooLarge: If it has more images than a call may bring.
         ModelMismatch: If its images are of another model than it says.
     """
     is_upsert = isinstance(request, index_pb2.UpsertRequest)
@@ -97,6 +105,10 @@ def vectors_of(
     images: Images | EncodedImages = (
         list(request.encoded.data) if kind == "encoded" else decode_images(request.pixels)
     )
+    if len(images) > parts.max_images:
+        raise MessageTooLarge(
+            f"expected at most {parts.max_images} images in one call, got {len(images)}"
+        )
     if isinstance(request, index_pb2.UpsertRequest) and len(images) != len(request.ids):
         raise InvalidInput(
             f"expected one image for each of {len(request.ids)} ids, got {len(images)}"
@@ -105,7 +117,13 @@ def vectors_of(
         return np.empty((0, collection.dim), np.float32), request.model_digest
     patience.check()
     watch = patience.watch if isinstance(patience, CallPatience) else None
-    vectors, digest = parts.embed(collection.model, images, patience.left_s, watch=watch)
+    vectors, digest = parts.embed(
+        collection.model,
+        images,
+        patience.left_s,
+        watch=watch,
+        count_items=parts.count_items,
+    )
     if request.model_digest and request.model_digest != digest:
         raise ModelMismatch(
             f"expected the model {request.model_digest}, got {digest} on this server"
