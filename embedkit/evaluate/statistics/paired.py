@@ -7,6 +7,7 @@ the images: they are sorted by their values before any random draw.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,7 @@ _MOST_EXACT = 2**14
 # Items kept as float32 are off by this much, and no tie between sums must become a miss.
 _ROUNDING = 1e-6
 _BLOCK = 100
+_SIGNIFICANT = 0.05
 _EXACT, _DELONG = "clopper_pearson", "delong_paired"
 
 
@@ -50,6 +52,7 @@ class Difference:
         only_first: Items that only the first had right, where items are right or wrong.
         only_second: Items that only the second had right.
         ci_method: ``bootstrap``, ``delong_paired``, ``clopper_pearson``, or empty.
+        higher_is_better: Whether the larger value is the better one.
     """
 
     first: float
@@ -61,15 +64,30 @@ class Difference:
     only_first: int | None = None
     only_second: int | None = None
     ci_method: str = ""
+    higher_is_better: bool = True
 
     @property
     def value(self) -> float:
         """The second less the first."""
         return self.second - self.first
 
+    def better(self, p_value: float) -> Literal["A", "B"] | None:
+        """Which model is better, the first (A) or the second (B); None if p is 0.05 or more.
+
+        Args:
+            p_value: The own, or the one adjusted for all that is compared.
+        """
+        if p_value >= _SIGNIFICANT or self.value == 0:
+            return None
+        return "B" if (self.value > 0) == self.higher_is_better else "A"
+
 
 def mcnemar(
-    first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_], *, resamples: int = 2000
+    first: npt.NDArray[np.bool_],
+    second: npt.NDArray[np.bool_],
+    *,
+    true_is_good: bool = True,
+    resamples: int = 2000,
 ) -> Difference:
     """Compare two shares of right answers by the images on which the models disagree.
 
@@ -79,6 +97,8 @@ def mcnemar(
     Args:
         first: (n,) whether the first model is right.
         second: (n,) whether the second is.
+        true_is_good: False if the arrays say instead which images are wrong; the shares are
+            those of wrong images then, and the counts still of right ones.
         resamples: Bootstrap samples of the interval.
 
     Raises:
@@ -91,8 +111,15 @@ def mcnemar(
         first.astype(np.float64), second.astype(np.float64), most=1, resamples=resamples
     )
     p_value = _two_sided_coin(min(lost, won), lost + won)
+    if not true_is_good:
+        lost, won = won, lost
     return replace(
-        found, p_value=p_value, test="mcnemar_exact", only_first=lost, only_second=won
+        found,
+        p_value=p_value,
+        test="mcnemar_exact",
+        only_first=lost,
+        only_second=won,
+        higher_is_better=true_is_good,
     )
 
 

@@ -50,6 +50,18 @@ def test_models_that_disagree_on_no_image_or_on_all(counts):
     assert found.p_value == (1.0 if found.value == 0 else pytest.approx(2 / 2**40))
 
 
+def test_errors_are_worse_where_true_is_not_good():
+    right = outcomes(60, 20, 5, 15)
+    wrong = [~model for model in right]
+    found, reverse = mcnemar(*right), mcnemar(*wrong, true_is_good=False)
+    assert (reverse.only_first, reverse.only_second) == (20, 5)
+    assert reverse.value == pytest.approx(-found.value)
+    assert found.p_value == reverse.p_value < 0.05
+    for difference in (found, reverse):
+        assert difference.better(difference.p_value) == "A"
+        assert difference.better(0.05) is None
+
+
 def test_few_or_equal_differences_have_no_bootstrap_interval():
     assert paired_mean(np.array([0.2]), np.array([0.9])).ci is None
     assert paired_mean(np.zeros(19), np.arange(19.0)).ci is None
