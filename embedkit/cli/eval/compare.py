@@ -10,7 +10,7 @@ import click
 from embedkit.errors import EmbedkitError, InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from embedkit.evaluate.measurement.comparison import Comparison, Stored
     from embedkit.evaluate.statistics import Spread
@@ -62,6 +62,7 @@ def compare(
             f"note: {first} and {second} are about the same model with the same results",
             err=True,
         )
+    _print_notes(found.notes)
     if page is not None:
         _write_page(page, reports, found, images)
     if as_json:
@@ -99,24 +100,32 @@ def seeds(reports: tuple[Path, ...], as_json: bool) -> None:
     runs share.
     """
     from embedkit.evaluate.measurement.comparison import (
+        left_out,
         missing_tasks,
+        notes_on,
         read_report,
         spread_of_reports,
     )
 
     stored = [read_report(path) for path in reports]
-    found, missing = spread_of_reports(stored), missing_tasks(stored)
+    found, missing = spread_of_reports(stored), missing_tasks(stored) | left_out(stored)
     if not found:
         raise EmbedkitError(
             f"expected reports with a metric in common, got {len(stored)} without: "
             f"{_reasons(missing)}; evaluate all with a common --suite"
         )
-    for task, reason in missing.items():
-        click.echo(f"{task}: {reason}", err=True)
+    for subject, reason in missing.items():
+        click.echo(f"{subject}: {reason}", err=True)
+    _print_notes(notes_on(stored))
     if as_json:
         click.echo(json.dumps({name: asdict(s) for name, s in found.items()}, indent=1))
         return
     _print_spread(found, len(reports))
+
+
+def _print_notes(notes: "Sequence[str]") -> None:
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
 
 
 def _reasons(by_task: "Mapping[str, str]") -> str:
@@ -131,9 +140,11 @@ def _as_values(found: "Comparison") -> dict[str, object]:
     pairs = zip(found.differences.items(), adjusted, strict=True)
     return {
         "differences": {
-            name: {**asdict(d), "value": d.value, "p_adjusted": p} for (name, d), p in pairs
+            name: {**asdict(d), "value": d.value, "p_adjusted": p, "better": d.better(p)}
+            for (name, d), p in pairs
         },
         "skipped": dict(found.skipped),
+        "notes": list(found.notes),
     }
 
 
@@ -143,7 +154,7 @@ def _print_comparison(found: "Comparison") -> None:
 
     from embedkit.evaluate.statistics import holm
 
-    table = Table("what", "A", "B", "B - A", "95 %", "p", "p adjusted", "test", "n")
+    table = Table("what", "A", "B", "B - A", "95 %", "p", "p adjusted", "better", "test", "n")
     adjusted = holm([d.p_value for d in found.differences.values()])
     for (name, d), p in zip(found.differences.items(), adjusted, strict=True):
         table.add_row(
@@ -154,6 +165,7 @@ def _print_comparison(found: "Comparison") -> None:
             "-" if d.ci is None else f"[{d.ci[0]:+.4f}, {d.ci[1]:+.4f}]",
             f"{d.p_value:.3g}",
             f"{p:.3g}",
+            d.better(p) or "-",
             d.test,
             str(d.n),
         )

@@ -10,12 +10,12 @@ from markupsafe import Markup
 from embedkit.evaluate.html.flips import Flips
 from embedkit.evaluate.html.words import ABOUT, glossary, term_of
 from embedkit.evaluate.measurement.comparison import Comparison, Stored
+from embedkit.evaluate.measurement.comparison.direction import counts_failures
 from embedkit.evaluate.statistics import Difference, holm
 
 __all__ = ["render_comparison"]
 
 FOLDER = Path(__file__).parent
-_LEVEL = 0.05
 _WIDTH, _HEIGHT, _MARGIN = 180, 16, 6
 _TESTS = {
     "mcnemar_exact": "right or wrong, image by image: among the images on which the models "
@@ -25,8 +25,9 @@ _TESTS = {
     "sign_flip": "the mean of a number per image: signs of the differences are flipped at "
     "random (Fisher's randomisation test)",
 }
-_PREDICTIONS = "predictions"
+_PREDICTIONS, _WRONG = "predictions", "wrong"
 _RIGHT = "share of test images that are given the right class"
+_ERRORS = "share of the images that are given the wrong class; smaller is better"
 _OTHER = "mean over the items that both reports hold"
 
 
@@ -73,7 +74,7 @@ def render_comparison(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    groups = _groups(found, _lower_is_better(first))
+    groups = _groups(found)
     rows = [row for _, _, rows in groups for row in rows]
     return environment.get_template("comparison.html.jinja").render(
         style=Markup((FOLDER / "style.css").read_text(encoding="utf-8")),
@@ -84,13 +85,14 @@ def render_comparison(
         worse=sum(row.light == "bad" for row in rows),
         equal=sum(row.light == "none" for row in rows),
         skipped=found.skipped,
+        notes=found.notes,
         flips=flips,
         terms=_terms(rows),
         tests={name: _TESTS[name] for name in {row.difference.test: 0 for row in rows}},
     )
 
 
-def _groups(found: Comparison, lower: set[str]) -> list[tuple[str, str, list[Row]]]:
+def _groups(found: Comparison) -> list[tuple[str, str, list[Row]]]:
     """Task, its title, and its rows."""
     adjusted = holm([d.p_value for d in found.differences.values()])
     # One scale for all rows of a task, so that they can be compared by eye.
@@ -101,20 +103,21 @@ def _groups(found: Comparison, lower: set[str]) -> list[tuple[str, str, list[Row
     rows: dict[str, list[Row]] = {}
     for (name, d), p in zip(found.differences.items(), adjusted, strict=True):
         task, _, rest = name.partition(".")
-        sign = -1 if name in lower else 1
-        light = "none" if p >= _LEVEL else "good" if sign * d.value > 0 else "bad"
-        strip = _strip(d, sign * reach[task])
+        light = {"A": "bad", "B": "good", None: "none"}[d.better(p)]
+        strip = _strip(d, reach[task] if d.higher_is_better else -reach[task])
         rows.setdefault(task, []).append(Row(rest, d, p, light, strip, _term(rest)))
     return [(task, ABOUT.get(task, (task, ""))[0], part) for task, part in rows.items()]
 
 
 def _term(name: str) -> str:
-    return _PREDICTIONS if _PREDICTIONS in name else term_of(name) or "other"
+    if _PREDICTIONS in name:
+        return _PREDICTIONS
+    return term_of(name) or (_WRONG if counts_failures(name) else "other")
 
 
 def _terms(rows: Sequence[Row]) -> dict[str, str]:
     known = dict(glossary(row.name for row in rows))
-    own = {_PREDICTIONS: _RIGHT, "other": _OTHER}
+    own = {_PREDICTIONS: _RIGHT, _WRONG: _ERRORS, "other": _OTHER}
     return {row.term: own.get(row.term) or known.get(row.term, _OTHER) for row in rows}
 
 
@@ -147,16 +150,6 @@ def _strip(d: Difference, reach: float) -> Markup:
         high=place(high),
         value=place(d.value),
     )
-
-
-def _lower_is_better(report: Stored) -> set[str]:
-    """Metrics of which the smaller is the better, by ``<task>.<metric>``."""
-    return {
-        f"{task}.{name}"
-        for task, entry in report.results.items()
-        for name, metric in _mapping(entry["metrics"]).items()
-        if _mapping(metric).get("higher_is_better") is False
-    }
 
 
 def _model(report: Stored) -> dict[str, str]:

@@ -1,0 +1,85 @@
+"""What sets reports apart beside their models, in sentences for the reader."""
+
+from collections.abc import Mapping, Sequence
+
+from embedkit.evaluate.measurement.comparison.stored import Stored
+
+__all__ = ["is_about", "left_out", "missing_tasks", "notes_on", "other_options"]
+
+_BY_SET = ("ood", "transfer", "drift", "parity", "robustness")
+# Numbers of the task ood that are over several sets at once.
+_OVER_SETS = ("near_mean.", "far_mean.", "served_score.")
+
+
+def missing_tasks(reports: Sequence[Stored]) -> dict[str, str]:
+    """Every task that some of the reports do not have, and which have it, in a sentence."""
+    tasks = dict.fromkeys(task for report in reports for task in report.results)
+    found = {}
+    for task in tasks:
+        having = [str(report.path) for report in reports if task in report.results]
+        if len(having) < len(reports):
+            found[task] = f"only {', '.join(having)} has it"
+    return found
+
+
+def notes_on(reports: Sequence[Stored]) -> tuple[str, ...]:
+    """Invalid reports, and seeds, options and training images that are not those of all."""
+    found = [
+        f"{report.path} is invalid, its numbers may be of several models: "
+        f"{_listed(report.values.get('problems'))}"
+        for report in reports
+        if report.values.get("status") == "invalid"
+    ]
+    seeds = [report.run.get("seed") for report in reports]
+    if _differ(seeds):
+        found.append(
+            f"the runs had other seeds ({_listed(seeds)}): other images may have been chosen"
+        )
+    for option, values in other_options(reports).items():
+        found.append(f"the runs had other options: {option} ({_listed(values)})")
+    if _differ([report.digest("train") for report in reports]):
+        found.append("the runs had other training images")
+    return tuple(found)
+
+
+def other_options(reports: Sequence[Stored]) -> dict[str, list[object]]:
+    """Values of each option that all reports state and that is not the same in all."""
+    every = [report.options for report in reports]
+    common = [name for name in every[0] if all(name in options for options in every)]
+    values = {name: [options[name] for options in every] for name in common}
+    return {name: each for name, each in values.items() if _differ(each)}
+
+
+def left_out(reports: Sequence[Stored]) -> dict[str, str]:
+    """Every OOD set of which the reports do not have the same images, and what follows."""
+    names = dict.fromkeys(name for report in reports for name in report.novel)
+    return {
+        name: "the reports have other images under this name, or none; metrics of this set "
+        "are left out"
+        for name in names
+        if _differ([report.novel.get(name) for report in reports])
+    }
+
+
+def is_about(name: str, sets: Mapping[str, object]) -> bool:
+    """Whether a number is about one of these OOD sets.
+
+    Args:
+        name: ``<task>.<metric or array>``.
+        sets: The sets by name.
+    """
+    task, _, rest = name.partition(".")
+    if not sets or task not in _BY_SET:
+        return False
+    if task == "ood" and rest.startswith(_OVER_SETS):
+        return True
+    return any(f".{s}." in f".{rest}." or rest.startswith(f"ood_{s}.") for s in sets)
+
+
+def _differ(values: Sequence[object]) -> bool:
+    return any(value != values[0] for value in values)
+
+
+def _listed(values: object) -> str:
+    each = values if isinstance(values, list) and values else ["no reason given"]
+    return ", ".join(map(str, each))
