@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from embedkit.errors import NotFound, StoreDamaged, Unavailable
+from embedkit.errors import Cancelled, DeadlineExceeded, NotFound, StoreDamaged, Unavailable
 from embedkit.retrieve.filter.sql import Condition, condition
 from embedkit.retrieve.index.blocks import Slots
 from embedkit.retrieve.index.engines.source import ReplacedError
@@ -90,18 +90,31 @@ class OpenCollection:
         """Commit a write; returns how many ids existed before, and the collection after it.
 
         Raises:
+            Cancelled, DeadlineExceeded: If its turn does not come in time.
             ModelMismatch: If its vectors are of another model.
             NotFound: If the collection has been dropped.
             Unavailable: If the disk refuses.
         """
         with self._waiting_lock:
             self._waiting.append(write)
-        with self._writer:
-            if not write.outcome.done():
-                with self._waiting_lock:
-                    batch, self._waiting = self._waiting, []
-                self._commit(batch)
+        try:
+            with write.patience.holding(self._writer):
+                if not write.outcome.done():
+                    with self._waiting_lock:
+                        batch, self._waiting = self._waiting, []
+                    self._commit(batch)
+        except (Cancelled, DeadlineExceeded):
+            if self._is_withdrawn(write):
+                raise
         return write.outcome.result()
+
+    def _is_withdrawn(self, write: Write) -> bool:
+        """Take a write out of the line, unless somebody is committing it."""
+        with self._waiting_lock:
+            if write not in self._waiting:
+                return False
+            self._waiting.remove(write)
+        return True
 
     def _commit(self, batch: list[Write]) -> None:
         """Commit writes in order as one transaction, publish the new state, then answer."""
@@ -169,7 +182,7 @@ class OpenCollection:
             if answer is not None:
                 return answer
         # Writes replace the hits as fast as we find them: hold the next write back once.
-        with self._writer:
+        with query.patience.holding(self._writer):
             answer = self._tried(query, where)
         if answer is None:
             raise StoreDamaged(f"expected every vector of {self._truth.path} to have its item")

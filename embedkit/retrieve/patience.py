@@ -1,6 +1,7 @@
 """How long a call may go on: until its deadline, or until its caller goes away."""
 
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ __all__ = ["FOREVER", "Patience"]
 
 # Some ten microseconds of SQLite's work, or some milliseconds where it asks Python per row.
 _STEPS = 4000
+# A caller that has gone is noticed after so long by who waits in line.
+_LOOK_S = 0.1
 
 
 class Patience:
@@ -49,6 +52,25 @@ class Patience:
             raise Cancelled("the caller has gone")
         if self.is_over:
             raise DeadlineExceeded("the deadline passed before the answer was found")
+
+    @contextmanager
+    def holding(self, lock: threading.Lock) -> Iterator[None]:
+        """Hold a lock within the block, if it is free before nobody waits any more.
+
+        Raises:
+            Cancelled, DeadlineExceeded: As ``check``, without the lock.
+        """
+        while not lock.acquire(timeout=self._wait_s()):
+            self.check()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _wait_s(self) -> float:
+        """How long to wait for something before looking whether it is over."""
+        left = self.left_s
+        return _LOOK_S if left is None else min(left, _LOOK_S)
 
     @contextmanager
     def over(self, connection: sqlite3.Connection) -> Iterator[None]:

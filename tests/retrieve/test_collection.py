@@ -312,3 +312,34 @@ def test_a_sequence_beyond_those_of_sqlite_is_after_everything(
     for number in (2**63 - 1, 2**63, 2**64 - 1):
         opened.write(Write(["a"], vectors(rng, 1), [None], if_sequence=number))
     assert opened.described.sequence == 3
+
+
+def test_compaction_does_not_wait_for_a_long_reader(
+    opened: OpenCollection, rng: np.random.Generator
+) -> None:
+    """It holds writes back meanwhile; what the reader needs stays until a later one."""
+    opened.write(Write([f"id-{i}" for i in range(900)], vectors(rng, 900), ["{}"] * 900))
+    is_reading, is_done = threading.Event(), threading.Event()
+    seen: list[int] = []
+
+    def read() -> None:
+        with opened._truth.view() as view:
+            view.sequence()
+            is_reading.set()
+            is_done.wait(25)  # less than SQLite would wait for it
+            seen.append(len(view._slots()))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    is_reading.wait()
+    opened.write(Write([f"id-{i}" for i in range(800)]))
+    opened.compact()
+    was_reading = reader.is_alive()
+    is_done.set()
+    reader.join()
+    assert was_reading
+    assert seen == [900]
+    opened.compact()
+    log = opened.folder / "truth.sqlite-wal"
+    assert log.stat().st_size == 0
+    assert opened.verify().vectors == 100

@@ -103,3 +103,27 @@ def test_a_filter_is_given_up_between_the_comparisons_that_python_makes(
         store.delete("c", filter=written, patience=Short(12))
     assert store.search("c", Query(base[:1], 4, written)).hits[0].ids == list("abcd")
     store.close()
+
+
+@pytest.mark.parametrize(("timeout_s", "error"), [(0.05, DeadlineExceeded), (None, Cancelled)])
+def test_a_write_does_not_stand_in_line_for_longer_than_its_caller(
+    tmp_path: Path, timeout_s: float | None, error: type[Exception]
+) -> None:
+    store = LocalStore(tmp_path)
+    store.create(Collection("c", dim=2))
+    base = np.ones((1, 2), np.float32)
+    line = store._open["c"]._writer  # as who compacts or deletes by filter holds it
+    line.acquire()
+    release = threading.Timer(30, line.release)
+    release.start()
+    patience = Patience(timeout_s)
+    if timeout_s is None:
+        threading.Timer(0.05, patience.cancel).start()
+    with pytest.raises(error):
+        store.upsert("c", ["a"], base, patience=patience)
+    release.cancel()
+    assert line.locked()
+    line.release()
+    assert store.upsert("c", ["b"], base).sequence == 1
+    assert store.get("c", ["a"]) == (None,)
+    store.close()

@@ -11,7 +11,10 @@ from pathlib import Path
 
 from embedkit.errors import StoreDamaged, Unavailable
 
-__all__ = ["Readers", "connect", "refusing_writes", "unread"]
+__all__ = ["TIMEOUT_S", "Readers", "connect", "refusing_writes", "unread"]
+
+TIMEOUT_S = 30
+"""How long a statement waits for a lock of the file."""
 
 # What opening a collection takes; two more for every further reader at a time.
 _DESCRIPTORS = 5
@@ -139,5 +142,5 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
         uri=True,
         isolation_level=None,
         check_same_thread=False,
-        timeout=30,
+        timeout=TIMEOUT_S,
     )

@@ -19,7 +19,13 @@ from embedkit.retrieve.index.storage import Storage, Stored
 from embedkit.retrieve.patience import FOREVER, Patience
 from embedkit.retrieve.store import ANSWER_BYTES, Row
 from embedkit.retrieve.truth import schema
-from embedkit.retrieve.truth.connections import Readers, connect, refusing_writes, unread
+from embedkit.retrieve.truth.connections import (
+    TIMEOUT_S,
+    Readers,
+    connect,
+    refusing_writes,
+    unread,
+)
 from embedkit.retrieve.truth.transaction import Position, Transaction
 from embedkit.retrieve.truth.view import Content, View
 from embedkit.types import Collection, CollectionLimits, Embeddings
@@ -233,11 +239,21 @@ class Truth:
                 raise
 
     def compact(self) -> int:
-        """Rewrite the file without free pages; returns the bytes given back."""
+        """Rewrite the file without free pages; returns the bytes given back.
+
+        The new pages lie in the log until no reader needs the old ones: where one does, they
+        are merged into the file by a later write, and less is given back now.
+        """
         before = self._size()
         with refusing_writes():
             self._writer.execute("VACUUM")
-            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._writer.execute(
+                "PRAGMA busy_timeout = 0"
+            )  # who holds writes back must not wait
+            try:
+                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                self._writer.execute(f"PRAGMA busy_timeout = {TIMEOUT_S * 1000}")
         return max(0, before - self._size())
 
     def _size(self) -> int:
