@@ -165,6 +165,7 @@ def _open(run: _Run, resume: bool) -> RunResult | None:
     """
     path, recipe = run.folder.path, run.recipe
     run.processes.first(lambda: RunFolder.open(path, recipe, resume=resume), lambda: run.folder)
+    run.processes.check_same(run.folder.files, "number of files")
     return run.folder.result_on(run.images)
 
 
@@ -193,6 +194,7 @@ def _device(name: str, processes: Processes) -> torch.device:
 def _monitor(run: _Run, state: State, report: Report | None) -> Monitor:
     """Restore the checkpoint if there is one, and start the clock where it ended."""
     warnings = run.folder.restore(state, run.images)
+    run.processes.check_same(state.step, "step")
     batch_size = run.recipe.schedule.batch_size * run.recipe.schedule.accumulate
     # Processes that write no files compute the same numbers for nobody.
     path, tell = run.folder.metrics, report

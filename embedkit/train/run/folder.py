@@ -109,6 +109,12 @@ class RunFolder:
         return self.metrics.exists() and self.metrics.stat().st_size > 0
 
     @property
+    def files(self) -> int:
+        """How many of the files that a run is opened by are there."""
+        names = ("recipe.toml", "checkpoint.pt", "run.json")
+        return sum((self.path / name).exists() for name in names)
+
+    @property
     def metrics(self) -> Path:
         """One JSON object per line."""
         return self.path / "metrics.jsonl"

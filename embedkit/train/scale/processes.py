@@ -1,4 +1,4 @@
-"""Processes: one run on several GPUs or machines, started by ``torchrun``.
+"""Processes: one run on several GPUs or machines that share its folder, by ``torchrun``.
 
 All processes draw the same views and compute the same loss; only the networks, where the time
 goes, run on each process's share of the batch. Embeddings are gathered before the loss, so that
@@ -25,6 +25,9 @@ from embedkit.train.scale.sync_norm import synchronise_norms
 __all__ = ["ALONE", "Processes", "joined"]
 
 T = TypeVar("T")
+
+_MEETING = ("RANK", "MASTER_ADDR", "MASTER_PORT")
+"""What processes find each other by."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,25 @@ class Processes:
                 f"got {batch_size}"
             )
 
+    def check_same(self, found: int, what: str) -> None:
+        """Raise InvalidInput unless all processes found the same in the run folder.
+
+        Args:
+            found: By this process.
+            what: It is, for the message.
+        """
+        if self.size == 1:
+            return
+        own = torch.tensor([found], device=_device())
+        everyone = [torch.empty_like(own) for _ in range(self.size)]
+        distributed.all_gather(everyone, own)
+        values = [int(value) for value in everyone]
+        if len(set(values)) > 1:
+            raise InvalidInput(
+                f"expected all {self.size} processes to find the same {what} in the run "
+                f"folder, got {values} by rank; put --out into a folder that all machines share"
+            )
+
     def share(self, count: int) -> slice:
         """Which of ``count`` images are this process's."""
         each = count // self.size
@@ -157,11 +179,20 @@ def joined(device: str) -> Iterator[Processes]:
 
     Args:
         device: ``cpu``, ``cuda`` or ``auto``, as for ``train``.
+
+    Raises:
+        InvalidInput: If ``WORLD_SIZE`` is set without the rest of what ``torchrun`` sets.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or not distributed.is_available():
         yield ALONE
         return
+    missing = [name for name in _MEETING if name not in os.environ]
+    if missing and not distributed.is_initialized():
+        raise InvalidInput(
+            f"expected {', '.join(_MEETING)} beside WORLD_SIZE={size} in the environment, got "
+            f"none of {', '.join(missing)}; start with torchrun, or unset WORLD_SIZE"
+        )
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     on_gpu = device != "cpu" and torch.cuda.is_available()
     if on_gpu:

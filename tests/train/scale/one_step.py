@@ -2,7 +2,8 @@
 
     torchrun --nproc-per-node 2 one_step.py FOLDER NAME...
 
-The first process writes what it found to ``FOLDER/NAME.npz``.
+The first process writes what it found to ``FOLDER/NAME.npz``. ``run`` and ``grouped`` are whole
+runs of ``FOLDER/recipe.toml``; ``unshared`` is one whose processes have no folder in common.
 """
 
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from embedkit.errors import InvalidInput
 from embedkit.perturb.augmentation import build_augmentation
 from embedkit.preprocess import InputSpec
 from embedkit.train.images import TrainingImages
@@ -96,28 +98,48 @@ def grouped(recipe: Recipe) -> Recipe:
     return Recipe.from_dict({**table, "sampling": sampling, "run": run})
 
 
+def special(name: str, processes: Processes):
+    """A step of an objective, or under one of these names one in which more goes together."""
+    if name == "bf16":
+        return one_step("byol", processes, run={"precision": "bf16"})
+    if name == "misled":
+        views = {"adversarial_255": 16, "adversarial_steps": 2}
+        return one_step("simclr", processes, views=views)
+    if name == "cached":
+        cached = {"run": {"gradient_cache": 2}, "optimiser": {"perturbation": "sam"}}
+        return one_step("moco", processes, **cached)
+    return one_step(name, processes)
+
+
+def unshared(recipe: Recipe, folder: Path, processes: Processes) -> None:
+    """Why processes with a folder of their own each do not train."""
+    found = []
+    for action in (
+        lambda: train(recipe, folder / f"own{processes.rank}", device="cpu"),
+        lambda: processes.check_same(3 * processes.rank, "step"),
+    ):
+        try:
+            action()
+        except InvalidInput as error:
+            found.append(str(error))
+    (folder / f"unshared{processes.rank}.txt").write_text("\n".join(found))
+
+
 def main() -> None:
     folder, names = Path(sys.argv[1]), sys.argv[2:]
     torch.set_num_threads(1)
+    recipe = Recipe.load(folder / "recipe.toml")
     with joined("cpu") as processes:
         for name in names:
-            arrays = one_step(name, processes)
-            if processes.is_first:
-                np.savez(folder / f"{name}.npz", **arrays)
-        arrays = one_step("byol", processes, run={"precision": "bf16"})
-        if processes.is_first:
-            np.savez(folder / "bf16.npz", **arrays)
-        views = {"adversarial_255": 16, "adversarial_steps": 2}
-        arrays = one_step("simclr", processes, views=views)
-        if processes.is_first:
-            np.savez(folder / "misled.npz", **arrays)
-        cached = {"run": {"gradient_cache": 2}, "optimiser": {"perturbation": "sam"}}
-        arrays = one_step("moco", processes, **cached)
-        if processes.is_first:
-            np.savez(folder / "cached.npz", **arrays)
-        recipe = Recipe.load(folder / "recipe.toml")
-        train(recipe, folder / "run", device="cpu")
-        train(grouped(recipe), folder / "grouped", device="cpu")
+            if name == "unshared":
+                unshared(recipe, folder, processes)
+            elif name in ("run", "grouped"):
+                chosen = grouped(recipe) if name == "grouped" else recipe
+                train(chosen, folder / name, device="cpu")
+            else:
+                arrays = special(name, processes)
+                if processes.is_first:
+                    np.savez(folder / f"{name}.npz", **arrays)
 
 
 if __name__ == "__main__":

@@ -34,15 +34,9 @@ run = { log_steps = 1, checkpoint_steps = 3, ema = 0.9 }
 LOOSE = {"groco": 5e-3, "hard_negative_mixing": 1e-3}
 
 
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory):
-    """The folder that two processes wrote."""
-    folder = tmp_path_factory.mktemp("pair")
-    (folder / "recipe.toml").write_text(RECIPE)
-    script = Path(__file__).with_name("one_step.py")
-    done = torchrun(str(script), str(folder), *objectives.names())
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder
+# Of each family one: in-batch contrast, a teacher, no negatives, labels, patches.
+FEW = ("simclr", "byol", "vicreg", "cross_entropy", "data2vec")
+MANY = [name for name in objectives.names() if name not in FEW]
 
 
 def torchrun(*arguments):
@@ -53,6 +47,28 @@ def torchrun(*arguments):
     return subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=1200, check=False
     )
+
+
+def by_two(folder, *names):
+    """Let two processes take these steps; the folder that they wrote."""
+    (folder / "recipe.toml").write_text(RECIPE)
+    script = Path(__file__).with_name("one_step.py")
+    done = torchrun(str(script), str(folder), *names)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    """What two processes found for a few objectives."""
+    return by_two(tmp_path_factory.mktemp("few"), *FEW, "unshared")
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """What they found for all others, and in whole runs."""
+    more = ("bf16", "misled", "cached", "run", "grouped")
+    return by_two(tmp_path_factory.mktemp("pair"), *MANY, *more)
 
 
 def assert_same(found, expected, tolerance=2e-4):
@@ -66,12 +82,32 @@ def assert_same(found, expected, tolerance=2e-4):
         assert difference <= tolerance * scale, (key, difference, scale)
 
 
+@pytest.mark.parametrize("name", FEW)
+def test_loss_and_gradients_are_those_of_one_process(few, name):
+    assert_same(dict(np.load(few / f"{name}.npz")), one_step(name))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("name", objectives.names())
-def test_loss_and_gradients_are_those_of_one_process(pair, name):
+@pytest.mark.parametrize("name", MANY)
+def test_they_are_for_every_other_objective_too(pair, name):
     tolerance = LOOSE.get(name, 2e-4)
     assert_same(dict(np.load(pair / f"{name}.npz")), one_step(name), tolerance)
+
+
+def test_processes_without_a_folder_in_common_are_refused_at_once(few):
+    for rank in (0, 1):
+        first, second = (few / f"unshared{rank}.txt").read_text().splitlines()
+        assert "find the same number of files in the run folder, got [1, 0] by rank" in first
+        assert "the same step in the run folder, got [0, 3] by rank; put --out into" in second
+
+
+def test_a_world_size_without_torchrun_is_refused(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(
+        InvalidInput, match=r"RANK.*WORLD_SIZE=2.*torchrun, or unset WORLD_SIZE"
+    ):
+        train(small(), tmp_path / "run")
 
 
 @pytest.mark.slow
