@@ -102,8 +102,8 @@ def _own_head(folder: Path) -> Head | None:
         return Head.from_arrays(unpack_arrays(path.read_bytes()))
     except (BundleDamaged, ValueError) as error:
         raise InvalidInput(
-            f"expected the run's classifier in {path}, got {error}; delete it to export the "
-            "run without one"
+            f"expected the run's classifier in {path}, got a file that does not read as one "
+            f"({error}); delete it to export the run without it"
         ) from error
 
 

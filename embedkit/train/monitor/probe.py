@@ -122,7 +122,8 @@ class Maps:
             return cls(steps, arrays["embeddings"].astype(np.float16), labels)
         except (BundleDamaged, ValueError, TypeError, KeyError, OSError) as error:
             raise BundleDamaged(
-                f"expected the maps of a run in {path}, got {error}; delete it to go on"
+                f"expected the maps of a run in {path}, got a file that does not read as them "
+                f"({error}); delete it to go on"
             ) from error
 
 
