@@ -296,8 +296,8 @@ class RunSection:
         log_steps: Steps between two lines of ``metrics.jsonl``.
         checkpoint_steps: Steps between two checkpoints; 0 writes one per epoch.
         gradient_cache: Images that the network is run on at a time, whatever the batch size:
-            memory grows with this number and not with the batch, for one more forward pass; 0
-            runs on all. Batch norm then sees this many images.
+            its memory grows with this number and not with the batch, for one more forward
+            pass; 0 runs on all. Batch norm then sees this many images.
         compile: Whether ``torch.compile`` is used on the network.
         probe_steps: Steps between two looks at some of the images, for the online kNN (where
             there are labels) and the maps in the report; 0 looks at none.

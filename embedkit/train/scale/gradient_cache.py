@@ -72,7 +72,7 @@ class GradientCache:
         runs = [partial(network, piece) for piece in part.split(self.images)]
         replays, outputs = [], []
         for run in runs:
-            replays.append(_replay(run))
+            replays.append(_replay(run, part.pixels.device))
             with torch.no_grad():
                 outputs.append(run())
         viewed = _joined(outputs)
@@ -99,13 +99,18 @@ class GradientCache:
                 buffer.copy_(value)
 
 
-def _replay(run: Callable[[], Viewed]) -> Callable[[], Viewed]:
-    """Run again as it runs first: under the same autocast, from the same random state."""
+def _replay(run: Callable[[], Viewed], device: torch.device) -> Callable[[], Viewed]:
+    """Run again as it runs first: under the same autocast, from the same random states."""
     generator, autocast = torch.get_rng_state(), _autocast()
+    # Dropout on a GPU draws from that GPU's own generator.
+    gpus = [device] if device.type == "cuda" else []
+    states = [torch.cuda.get_rng_state(gpu) for gpu in gpus]
 
     def again() -> Viewed:
-        with torch.random.fork_rng(devices=[]), autocast(), torch.enable_grad():
+        with torch.random.fork_rng(devices=gpus), autocast(), torch.enable_grad():
             torch.set_rng_state(generator)
+            for gpu, state in zip(gpus, states, strict=True):
+                torch.cuda.set_rng_state(state, gpu)
             return run()
 
     return again

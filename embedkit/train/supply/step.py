@@ -9,7 +9,7 @@ from torch.nn import functional
 from embedkit.perturb.augmentation import mixed_views
 from embedkit.train.batch import Batch, ImageIndices, Mask, Shares, Transformed
 from embedkit.train.images import TrainingImages
-from embedkit.train.learner import Learner, State, Viewed
+from embedkit.train.learner import Learner, Part, State, Viewed
 from embedkit.train.objective import Masking, Objective, Opposed, Transforming
 from embedkit.train.supply.adversarial import far_features, mislead
 from embedkit.train.supply.augment import Augment
@@ -169,6 +169,18 @@ class Supply:
             return None, None
         needs, blocks = self.objective.needs, None
         if "teacher_blocks" in needs:
-            flat = teacher.encoder.encode_blocks(pixels.flatten(0, 1))
-            blocks = flat.reshape(*pixels.shape[:2], *flat.shape[1:])
+            blocks = _blocks(teacher, pixels)
         return teacher(pixels).projections if "teacher" in needs else None, blocks
+
+
+def _blocks(teacher: Learner, pixels: torch.Tensor) -> torch.Tensor:
+    """The tokens after every block, (v, b, blocks, t, f), found in the teacher's way."""
+
+    def network(part: Part) -> Viewed:
+        flat = teacher.encoder.encode_blocks(part.pixels.flatten(0, 1))
+        found = flat.reshape(*part.pixels.shape[:2], *flat.shape[1:])
+        # They travel in the place of features, to be joined and gathered as these are.
+        return Viewed(found, found.flatten(2)[:, :, :1], None)
+
+    part = Part(pixels)
+    return (network(part) if teacher.way is None else teacher.way(network, part)).features

@@ -105,6 +105,23 @@ def test_a_queue_moves_once_per_step_however_many_passes(steps):
     assert not torch.allclose(flat(perturbed), flat(plain), rtol=1e-3)
 
 
+def test_a_teachers_blocks_are_found_in_parts_too():
+    """The targets of data2vec, from as few images at a time as everything else."""
+    plain, loss = prepared("data2vec")
+    plain.take(loss)
+    cached, loss = prepared("data2vec", run={"gradient_cache": 4})
+    seen = []
+    for network in (cached.state.learner, cached.state.teacher):
+        network.encoder.net.blocks[0].register_forward_pre_hook(
+            lambda _, args: seen.append(len(args[0]))
+        )
+    cached.take(loss)
+    views = build_objective("data2vec", {}).views
+    # Three parts: the student's twice, the teacher's blocks once.
+    assert seen == [4 * views] * 9
+    torch.testing.assert_close(flat(cached), flat(plain), rtol=1e-3, atol=1e-6)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 # torch 2.13's inductor imports a part of torch that warns of itself.

@@ -160,3 +160,20 @@ def test_a_part_of_one_image_is_refused_beside_batch_norm(small, tmp_path, batch
     )
     check_parts(recipe, free, 1)
     check_parts(small(**sections | {"schedule": {"batch_size": 16}}), free, 2)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_dropout_on_a_gpu_is_the_same_in_both_passes():
+    learner = vit_learner()
+    learner.projector = nn.Sequential(nn.Dropout(0.5), nn.Linear(16, 6))
+    learner.cuda()
+    outputs = []
+    learner.projector.register_forward_hook(lambda *found: outputs.append(found[2].detach()))
+    learner.way = cache = GradientCache(3, [])
+    learner(torch.rand(2, 9, 1, 8, 8, device="cuda")).projections.sum().backward()
+    state = torch.cuda.get_rng_state()
+    cache.backward()
+    assert torch.equal(torch.cuda.get_rng_state(), state)
+    assert len(outputs) == 6
+    assert all(map(torch.equal, outputs[:3], outputs[3:]))
