@@ -1,8 +1,8 @@
 """One open collection: its truth, the index derived from it, and the line of writes."""
 
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,11 +20,13 @@ from embedkit.retrieve.index.snapshots.snapshot import check_snapshot, clear, wr
 from embedkit.retrieve.index.verify import differences
 from embedkit.retrieve.limits import check_vectors
 from embedkit.retrieve.names import Names
+from embedkit.retrieve.patience import Patience
 from embedkit.retrieve.state import Answered, State
 from embedkit.retrieve.store import ANSWER_BYTES, Answer, Page, Query, Row, Scan
 from embedkit.retrieve.truth.transaction import Position
 from embedkit.retrieve.truth.truth import Truth
 from embedkit.retrieve.truth.vectors import Vectors
+from embedkit.retrieve.truth.view import View
 from embedkit.retrieve.write import Write, check_model
 from embedkit.types import Collection, Verification
 
@@ -156,11 +158,21 @@ class OpenCollection:
     def scan(self, scan: Scan, *, seed: int | None = None) -> Page:
         """Read rows of one committed state, in order of slots; drawn at random with a seed."""
         where = condition(scan.filter)
+        with self.reading(scan.patience) as view:
+            if seed is None:
+                return view.scan(scan, where)
+            return view.sample(scan, where, seed)
+
+    @contextmanager
+    def reading(self, patience: Patience) -> Iterator[View]:
+        """Lend one committed state; see ``Truth.view``.
+
+        Raises:
+            NotFound: Out of the block, if the collection has been dropped.
+        """
         try:
-            with self._truth.view(scan.patience) as view:
-                if seed is None:
-                    return view.scan(scan, where)
-                return view.sample(scan, where, seed)
+            with self._truth.view(patience) as view:
+                yield view
         except StoreDamaged:
             self._check_not_dropped()
             raise

@@ -6,6 +6,7 @@ A slot stands for one version of one vector for ever, so what a slot is called n
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from typing import TypeVar, overload
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from embedkit.retrieve.index.blocks import Slots
 from embedkit.retrieve.store import Hits
 
-__all__ = ["HitTable", "Names"]
+__all__ = ["HitRuns", "HitTable", "Names"]
 
 _LEAST_ROWS = 1024
 # Names of slots that are gone are kept until they are as many as the others.
@@ -180,6 +181,14 @@ class HitTable(Sequence[Hits]):
     def _ids(self) -> list[str]:
         return self._names.of(self.slots.ravel())
 
+    def only(self, ranks: Sequence[Sequence[int]]) -> "HitRuns":
+        """The hits of some ranks of each query."""
+        k = self.slots.shape[1]
+        places = [np.asarray(r, np.int64) + row * k for row, r in enumerate(ranks)]
+        chosen = np.concatenate(places)
+        slots, scores = self.slots.ravel()[chosen], self.scores.ravel()[chosen]
+        return HitRuns(self._names, slots, scores, [len(r) for r in ranks])
+
     def __len__(self) -> int:
         return len(self.slots)
 
@@ -199,6 +208,55 @@ class HitTable(Sequence[Hits]):
     def _row(self, row: int) -> Hits:
         k = self.slots.shape[1]
         return Hits(self._ids[row * k : (row + 1) * k], self.scores[row], self.slots[row])
+
+
+class HitRuns(Sequence[Hits]):
+    """The hits of each query, of some more than of others; else as ``HitTable``.
+
+    Args:
+        names: Has every slot.
+        slots: (m,) int64, those of one query after those of another, best first.
+        scores: (m,) float32.
+        counts: Hits of each query.
+    """
+
+    def __init__(
+        self,
+        names: Names,
+        slots: Slots,
+        scores: npt.NDArray[np.float32],
+        counts: Sequence[int],
+    ) -> None:
+        self._names = names
+        self.slots = slots
+        self.scores = scores
+        self._ends = [0, *accumulate(counts)]
+
+    @property
+    def id_bytes(self) -> int:
+        """UTF-8 bytes of all ids, known before there are any texts."""
+        return self._names.size(self.slots)
+
+    @cached_property
+    def _ids(self) -> list[str]:
+        return self._names.of(self.slots)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> Hits: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Hits, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Hits | tuple[Hits, ...]:
+        rows = range(len(self))[index]
+        return self._row(rows) if isinstance(rows, int) else tuple(map(self._row, rows))
+
+    def _row(self, row: int) -> Hits:
+        run = slice(self._ends[row], self._ends[row + 1])
+        return Hits(self._ids[run], self.scores[run], self.slots[run])
 
 
 def _with_room(array: npt.NDArray[Value], used: int, needed: int) -> npt.NDArray[Value]:

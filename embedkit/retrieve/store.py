@@ -109,14 +109,15 @@ class Hits:
         payloads = sum(len(payload or b"") for payload in self.payloads or ())
         return payloads + (0 if self.vectors is None else self.vectors.nbytes)
 
-    def part(self, start: int, end: int) -> "Hits":
-        """The hits from one rank to before another."""
+    def only(self, ranks: Sequence[int]) -> "Hits":
+        """The hits of some ranks."""
+        chosen = np.asarray(ranks, np.int64)
         return Hits(
-            self.ids[start:end],
-            self.scores[start:end],
-            self.slots[start:end],
-            None if self.payloads is None else self.payloads[start:end],
-            None if self.vectors is None else self.vectors[start:end],
+            [self.ids[rank] for rank in ranks],
+            self.scores[chosen],
+            self.slots[chosen],
+            None if self.payloads is None else [self.payloads[rank] for rank in ranks],
+            None if self.vectors is None else self.vectors[chosen],
         )
 
 
@@ -287,6 +288,27 @@ class VectorStore(Protocol):
 
         Raises:
             MessageTooLarge: If payloads and vectors are too many bytes for one answer.
+        """
+        ...
+
+    def at(
+        self,
+        name: str,
+        slots: Sequence[int],
+        *,
+        with_payload: bool = True,
+        with_vectors: bool = False,
+        answer_bytes: int = ANSWER_BYTES,
+        patience: Patience = FOREVER,
+    ) -> tuple[Row | None, ...]:
+        """Look slots up, in order; None for each whose item was replaced or removed.
+
+        What a search found before is so read later: under a slot is nothing but what was there
+        then.
+
+        Raises:
+            MessageTooLarge: If payloads and vectors are too many bytes for one answer.
+            DeadlineExceeded, Cancelled: If the patience is over.
         """
         ...
 

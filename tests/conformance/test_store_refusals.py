@@ -156,6 +156,7 @@ def test_an_unknown_collection_is_not_found_everywhere(
         lambda: store.scan("fotos", Scan()),
         lambda: store.sample("fotos", Scan(), seed=0),
         lambda: store.verify("fotos"),
+        lambda: store.at("fotos", [1]),
     ):
         with pytest.raises(NotFound, match="photos"):
             act()

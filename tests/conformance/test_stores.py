@@ -8,6 +8,7 @@ import pytest
 from embedkit.errors import (
     AlreadyExists,
     InvalidInput,
+    MessageTooLarge,
     ModelMismatch,
     SequenceConflict,
 )
@@ -287,3 +288,27 @@ def test_a_random_history_ends_where_a_dictionary_does(
         found = store.search("c", Query(query, k=5)).ids[0]
         ranked = sorted(model, key=lambda i: ((model[i] - query[0]) ** 2).sum())
         assert found == ranked[:5]
+
+
+def test_slots_stand_for_what_was_written_once(
+    store: VectorStore, rng: np.random.Generator
+) -> None:
+    base = vectors(rng, 3)
+    store.create(Collection("c", dim=8))
+    store.upsert("c", ["a", "b", "c"], base, [b'{"n":1}', None, b'{"n":3}'])
+    hits = store.search("c", Query(base[:1], k=3)).hits[0]
+    slots = dict(zip(hits.ids, hits.slots.tolist(), strict=True))
+    store.upsert("c", ["a"], base[:1], [b'{"n":9}'])
+    store.delete("c", ["b"])
+    gone, kept, also_gone, never = store.at(
+        "c", [slots["a"], slots["c"], slots["b"], 1 << 40], with_vectors=True
+    )
+    assert (gone, also_gone, never) == (None, None, None)
+    assert kept is not None
+    assert (kept.id, kept.payload, kept.slot) == ("c", b'{"n":3}', slots["c"])
+    assert np.array_equal(kept.vector, base[2])
+    bare = store.at("c", [slots["c"]], with_payload=False)[0]
+    assert bare is not None
+    assert (bare.payload, bare.vector) == (None, None)
+    with pytest.raises(MessageTooLarge, match="at most 5 bytes"):
+        store.at("c", [slots["c"]], answer_bytes=5)

@@ -1,1 +1,1 @@
-"""Questions that any vector store can answer with its ``search`` and ``scan``."""
+"""Questions that any vector store can answer with ``search``, ``at`` and ``scan``."""

@@ -1,12 +1,14 @@
 """A part of the ranked hits: behind an offset, and of at least some score."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from embedkit.errors import InvalidInput
-from embedkit.retrieve.store import Answer, Query, VectorStore
+from embedkit.retrieve.ask.ranks import TRIES, at_least, bare, only, read
+from embedkit.retrieve.store import Answer, Hits, Query, VectorStore
 
 __all__ = ["check_threshold", "search"]
 
@@ -35,15 +37,22 @@ def search(
         check_threshold(threshold)
     if offset < 0:
         raise InvalidInput(f"expected an offset of at least 0, got {offset}")
-    if not offset or query.k < 1:
-        answer = store.search(name, query)
-    else:
-        answer = store.search(name, replace(query, k=query.k + offset))
-    if not offset and threshold is None:
-        return answer
+    if (not offset and threshold is None) or query.k < 1:
+        return store.search(name, query)
     least = -math.inf if threshold is None else np.float32(threshold)
-    kept = (hits.part(offset, int((hits.scores >= least).sum())) for hits in answer.hits)
-    return replace(answer, hits=tuple(kept))
+    k = query.k + offset
+    for _ in range(TRIES):
+        answer = store.search(name, bare(query, k))
+        hits = read(store, name, _part(answer, offset, least), query)
+        if hits is not None:
+            return replace(answer, hits=hits)
+    answer = store.search(name, replace(query, k=k))
+    return replace(answer, hits=_part(answer, offset, least))
+
+
+def _part(answer: Answer, offset: int, least: float | np.float32) -> Sequence[Hits]:
+    ranks = [range(offset, max(offset, count)) for count in at_least(answer.hits, least)]
+    return only(answer.hits, ranks)
 
 
 def check_threshold(threshold: float) -> None:

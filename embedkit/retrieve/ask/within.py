@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from embedkit.errors import InvalidInput
+from embedkit.retrieve.ask.ranks import TRIES, at_least, bare, only, read
 from embedkit.retrieve.ask.window import check_threshold
 from embedkit.retrieve.store import Answer, Query, VectorStore
 
@@ -36,27 +37,16 @@ def within(
         raise InvalidInput(f"expected a limit from 1 to {MOST}, got {query.k}")
     least = np.float32(threshold)
     most = query.k + 1
-    k, is_probe = min(_FIRST, most), False
+    k, tries = min(_FIRST, most), 0
     while True:
-        # How far to go is found without reading payloads.
-        answer = store.search(name, _bare(query, k) if is_probe else replace(query, k=k))
-        is_complete = k == most or all(
-            len(hits) < k or hits.scores[-1] < least for hits in answer.hits
-        )
-        if is_complete and not is_probe:
-            return _cut(answer, query.k, least)
-        is_probe = not is_complete
-        if not is_complete:
+        is_read = tries == TRIES
+        answer = store.search(name, replace(query, k=k) if is_read else bare(query, k))
+        counts = at_least(answer.hits, least)
+        if k < most and max(counts, default=0) == k:
             k = min(k * _GROWTH, most)
-
-
-def _bare(query: Query, k: int) -> Query:
-    return replace(query, k=k, with_payload=False, with_vectors=False)
-
-
-def _cut(answer: Answer, limit: int, least: np.float32) -> tuple[Answer, tuple[bool, ...]]:
-    counts = [int((hits.scores >= least).sum()) for hits in answer.hits]
-    kept = (
-        hits.part(0, min(count, limit)) for hits, count in zip(answer.hits, counts, strict=True)
-    )
-    return replace(answer, hits=tuple(kept)), tuple(count > limit for count in counts)
+            continue
+        kept = only(answer.hits, [range(min(count, query.k)) for count in counts])
+        hits = kept if is_read else read(store, name, kept, query)
+        if hits is not None:
+            return replace(answer, hits=hits), tuple(count > query.k for count in counts)
+        tries += 1

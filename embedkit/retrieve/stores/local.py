@@ -237,6 +237,28 @@ class LocalStore:
         self.limits.check_count(len(ids))
         return opened.get(ids, with_vectors=with_vectors, answer_bytes=answer_bytes)
 
+    def at(
+        self,
+        name: str,
+        slots: Sequence[int],
+        *,
+        with_payload: bool = True,
+        with_vectors: bool = False,
+        answer_bytes: int = ANSWER_BYTES,
+        patience: Patience = FOREVER,
+    ) -> tuple[Row | None, ...]:
+        """Look slots up, in order; see ``VectorStore.at``."""
+        opened = self._opened(name)
+        self.limits.check_count(len(slots))
+        with opened.reading(patience) as view:
+            found = view.at(
+                slots,
+                with_payload=with_payload,
+                with_vectors=with_vectors,
+                answer_bytes=answer_bytes,
+            )
+        return tuple(map(found.get, slots))
+
     def scan(self, name: str, scan: Scan) -> Page:
         """Read rows in the order of writing; see ``VectorStore.scan``."""
         opened = self._opened(name)

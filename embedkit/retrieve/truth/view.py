@@ -94,6 +94,22 @@ class View:
         rows = map(self._row, self._among("id", ids, True, with_vectors))
         return {row.id: row for row in _within(rows, answer_bytes)}
 
+    def at(
+        self,
+        slots: Sequence[int],
+        *,
+        with_payload: bool,
+        with_vectors: bool,
+        answer_bytes: int = ANSWER_BYTES,
+    ) -> dict[int, Row]:
+        """Rows of those slots that exist.
+
+        Raises:
+            MessageTooLarge: If their payloads and vectors have more bytes than that.
+        """
+        found = self._among("items.slot", slots, with_payload, with_vectors)
+        return {row.slot: row for row in _within(map(self._row, found), answer_bytes)}
+
     def scan(self, scan: Scan, where: Condition | None) -> Page:
         """Rows behind a slot, in order, until there are enough."""
         which = "items.slot > :after"

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from embedkit.errors import MessageTooLarge
 from embedkit.retrieve.ask.groups import Group
 from embedkit.retrieve.limits import Limits
-from embedkit.retrieve.names import HitTable
+from embedkit.retrieve.names import HitRuns, HitTable
 from embedkit.retrieve.store import Hits, Row
 from embedkit.types import SearchParams
 from embedkit.wire.codec import encode_tensor
@@ -65,7 +65,7 @@ def check_hits(answers: Sequence[Hits], most: int) -> None:
     Raises:
         MessageTooLarge: If so.
     """
-    if isinstance(answers, HitTable):  # its ids are no texts yet
+    if isinstance(answers, HitTable | HitRuns):  # its ids are no texts yet
         if answers.slots.size * (_ID_BYTES + _FRAME) > most:
             _check_size(answers.id_bytes + answers.slots.size * _FRAME, most)
         return
