@@ -40,8 +40,9 @@ class LocalStore:
     """Collections in a directory: SQLite holds them, FAISS finds in them.
 
     Acknowledged means committed: a write that returned survives the process being killed and
-    the machine losing power. Indexes are rebuilt from SQLite when the store opens. What lies
-    beside the collections and has no truth is left alone, with a warning if it is a folder.
+    the machine losing power. Indexes are loaded from their snapshots when the store opens,
+    and built from SQLite where those do not fit. What lies beside the collections and has no
+    truth is left alone, with a warning if it is a folder.
 
     Args:
         data_dir: Created if absent; belongs to this store until ``close``.
@@ -54,7 +55,8 @@ class LocalStore:
         InvalidInput: If FAISS sees no GPU and one is asked for, or the directory cannot be
             made, read and written.
         Unavailable: If another process owns the directory; the message has its pid.
-        StoreDamaged: If a collection's file is there and cannot be read.
+        StoreDamaged: If a collection's file is there and cannot be read, or is that of a
+            collection of another name than its folder's.
 
     Example:
         >>> import tempfile, numpy as np
@@ -360,9 +362,17 @@ def _has_truth(folder: Path) -> bool:
 
 def _collection_in(folder: Path) -> OpenCollection:
     try:
-        return OpenCollection(folder)
+        opened = OpenCollection(folder)
     except StoreDamaged as error:
         raise _damaged(folder, str(error)) from error
+    name = opened.described.name
+    if name != folder.name:
+        opened.close()
+        raise StoreDamaged(
+            f"expected the collection {folder.name!r} in {folder}, got {name!r}: a collection "
+            f"has one name; rename the folder to {name!r}, or move it away to start without it"
+        )
+    return opened
 
 
 def _damaged(folder: Path, what: str) -> StoreDamaged:

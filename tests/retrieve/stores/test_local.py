@@ -3,6 +3,7 @@
 import logging
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -368,4 +369,19 @@ def test_a_search_does_not_go_on_in_the_next_collection_of_its_name(
     hits = store.search("c", query).hits[0]
     assert {i[:3] for i in hits.ids} == {"new"}
     assert set(hits.payloads or ()) == {b'{"of":"new"}'}
+    store.close()
+
+
+def test_a_collection_is_served_under_its_own_name_alone(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    filled(tmp_path, rng)
+    home = tmp_path / "collections" / "c"
+    shutil.copytree(home, home.with_name("restored"))
+    with pytest.raises(StoreDamaged, match=r"'restored' in .*, got 'c'.*rename the folder"):
+        LocalStore(tmp_path)
+    shutil.rmtree(home)
+    home.with_name("restored").rename(home)
+    store = LocalStore(tmp_path)
+    assert [c.name for c in store.collections()] == ["c"]
     store.close()
