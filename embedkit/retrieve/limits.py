@@ -190,11 +190,17 @@ class Limits:
         condition(scan.filter)
 
     def check_query(self, query: Query) -> None:
-        """Refuse a k, a number of hits or a filter that is not allowed.
+        """Refuse a k, a number of queries or hits, or a filter that is not allowed.
 
         Raises:
             InvalidInput: If so.
+            MessageTooLarge: If there are too many queries or hits.
         """
+        if len(query.vectors) > self.rows:
+            raise MessageTooLarge(
+                f"expected at most {self.rows} queries in one request, got "
+                f"{len(query.vectors)}; send several"
+            )
         if not 1 <= query.k <= self.k:
             raise InvalidInput(f"expected k from 1 to {self.k}, offset included, got {query.k}")
         hits = query.k * len(query.vectors)

@@ -217,6 +217,8 @@ def test_limits_are_those_given(tmp_path: Path, rng: np.random.Generator) -> Non
         store.delete("c", ids)
     with pytest.raises(MessageTooLarge, match="at most 6 hits"):
         store.search("c", Query(vectors(rng, 2), k=4))
+    with pytest.raises(MessageTooLarge, match="at most 3 queries in one request, got 4"):
+        store.search("c", Query(vectors(rng, 4), k=1))
     assert store.upsert("c", ids[:3], vectors(rng, 3)).count == 3
     store.close()
 
