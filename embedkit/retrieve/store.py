@@ -36,7 +36,8 @@ class Row:
         id: The id given at upsert.
         sequence: Number of the write that stored it.
         payload: UTF-8 JSON object, or None.
-        vector: (d,) float32, bit for bit as given; None if not asked for.
+        vector: (d,) float32, as the collection's storage holds it: with ``float32`` bit for bit
+            as given, else rounded; None if not asked for.
         slot: Place in the order of writing, at least 1; a write of the id gives a new one.
     """
 
@@ -91,7 +92,7 @@ class Hits:
         slots: (m,) int64, places in the order of writing.
         payloads: UTF-8 JSON object or None for each; None if not asked for, or if there are
             none.
-        vectors: (m, d) float32, bit for bit as given; None if not asked for.
+        vectors: (m, d) float32, as the collection's storage holds them; None if not asked for.
     """
 
     ids: Sequence[str]
