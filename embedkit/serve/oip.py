@@ -50,6 +50,10 @@ SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 # Tensors that are not in the message, and outputs that are strings: extensions of Triton.
 _EXTENSIONS = ("shared_memory_region", "classification")
 
+# What is beyond these is counted and refused, before a list is made of it.
+_MAX_AXES = 4  # of images
+_MAX_TENSORS = 16
+
 
 class _Type(NamedTuple):
     """An output's type in the protocol, in numpy, and its field in typed contents."""
@@ -206,6 +210,12 @@ def _shape(model: LoadedModel, name: str) -> Sequence[int]:
 
 def _wanted(request: pb.ModelInferRequest, model: LoadedModel) -> tuple[str, ...]:
     """Names of the outputs asked for, each once; all by default, as the protocol has it."""
+    given = len(request.inputs), len(request.outputs)
+    if max(given) > _MAX_TENSORS:
+        raise InvalidInput(
+            f"expected one input and at most {_MAX_TENSORS} outputs, got {given[0]} and "
+            f"{given[1]}"
+        )
     known = _rows_of(model)
     names = tuple(dict.fromkeys(output.name for output in request.outputs)) or known
     unknown = [name for name in names if name not in known]
@@ -252,7 +262,7 @@ def _images(request: pb.ModelInferRequest, most: int) -> Images | EncodedImages:
 
 
 def _pixels(tensor: pb.ModelInferRequest.InferInputTensor, raw: bytes | None) -> Images:
-    shape = tuple(tensor.shape)
+    shape = _few_axes(tensor)
     if tensor.datatype != "UINT8" or len(shape) != 4 or min(shape) < 0:
         raise InvalidInput(
             f"expected 'images' as UINT8 (n, h, w, c), got {tensor.datatype} {shape}"
@@ -272,7 +282,7 @@ def _pixels(tensor: pb.ModelInferRequest.InferInputTensor, raw: bytes | None) ->
 
 
 def _files(tensor: pb.ModelInferRequest.InferInputTensor, raw: bytes | None) -> EncodedImages:
-    shape = tuple(tensor.shape)
+    shape = _few_axes(tensor)
     if tensor.datatype != "BYTES" or len(shape) not in (1, 2) or shape[1:] not in ((), (1,)):
         raise InvalidInput(
             f"expected 'encoded' as BYTES (n) or (n, 1), got {tensor.datatype} {shape}"
@@ -282,6 +292,15 @@ def _files(tensor: pb.ModelInferRequest.InferInputTensor, raw: bytes | None) -> 
     if len(found) != shape[0]:
         raise InvalidInput(f"expected {shape[0]} files for shape {shape}, got {len(found)}")
     return found
+
+
+def _few_axes(tensor: pb.ModelInferRequest.InferInputTensor) -> tuple[int, ...]:
+    """The shape of an input, if it has no more axes than images have."""
+    if len(tensor.shape) > _MAX_AXES:
+        raise InvalidInput(
+            f"expected {tensor.name!r} with at most {_MAX_AXES} axes, got {len(tensor.shape)}"
+        )
+    return tuple(tensor.shape)
 
 
 def _split(data: bytes, most: int) -> list[bytes]:

@@ -111,8 +111,11 @@ def decode_tensor(
         raise InvalidInput(
             f"expected a tensor of {' or '.join(dtypes)}, got {name or f'dtype {code}'}"
         )
+    count = len(message.shape)
+    if count != len(axes.split()):  # counted first: of millions no list and no text is made
+        raise InvalidInput(f"expected a tensor with axes ({axes}), got one of {count} axes")
     dtype, data, shape = _DTYPES[code], message.data, tuple(message.shape)
-    if len(shape) != len(axes.split()) or min(shape, default=0) < 0:
+    if min(shape, default=0) < 0:
         raise InvalidInput(f"expected a tensor with axes ({axes}), got shape {shape}")
     expected = prod(shape) * dtype.itemsize
     if expected != len(data):

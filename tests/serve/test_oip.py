@@ -206,10 +206,20 @@ def with_classification():
     return request
 
 
+def with_many_outputs():
+    request = one()
+    for _ in range(20_000):
+        request.outputs.add(name="embedding")
+    return request
+
+
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
         (pb.ModelInferRequest(), "one input"),
+        (one(shape=[1] * 100_000), "'images' with at most 4 axes, got 100000"),
+        (one("encoded", "BYTES", [1] * 100_000), "'encoded' with at most 4 axes, got 100000"),
+        (with_many_outputs(), "at most 16 outputs, got 1 and 20000"),
         (one(name="pixels"), "'pixels'"),
         (with_two_inputs(), "'encoded'"),
         (with_both_contents(), "raw or typed"),

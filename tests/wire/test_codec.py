@@ -1,5 +1,7 @@
 """Tensors and images to the wire and back."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -136,3 +138,15 @@ def test_no_bytes_of_an_impossible_shape_are_refused(shape):
     message = tensor_pb2.Tensor(dtype=tensor_pb2.FLOAT32, shape=shape)
     with pytest.raises(InvalidInput, match="shape that an array can have"):
         decode_tensor(message, axes=" ".join("abc"[: len(shape)]), dtypes=("float32",))
+
+
+def test_of_millions_of_axes_only_their_number_is_told():
+    """Nothing is made of them either: the call needs no memory that grows with them."""
+    message = tensor_pb2.Tensor(dtype=tensor_pb2.FLOAT32, shape=[1] * 2_000_000)
+    tracemalloc.start()
+    with pytest.raises(InvalidInput, match="axes \\(n d\\), got one of 2000000 axes") as caught:
+        decode_tensor(message, axes="n d", dtypes=("float32",))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(str(caught.value)) < 100
+    assert peak < 1 << 20
