@@ -20,7 +20,7 @@ from embedkit.retrieve.index.snapshots.snapshot import check_snapshot, clear, wr
 from embedkit.retrieve.index.verify import differences
 from embedkit.retrieve.limits import check_vectors
 from embedkit.retrieve.names import Names
-from embedkit.retrieve.patience import Patience
+from embedkit.retrieve.patience import FOREVER, Patience
 from embedkit.retrieve.state import Answered, State
 from embedkit.retrieve.store import ANSWER_BYTES, Answer, Page, Query, Row, Scan
 from embedkit.retrieve.truth.transaction import Position
@@ -249,25 +249,33 @@ class OpenCollection:
         """Where the state's index finds what it does not hold."""
         return Vectors(self._truth, state.position.last_slot)
 
-    def compact(self) -> int:
+    def compact(self, patience: Patience = FOREVER) -> int:
         """Free the disk and memory of removed vectors; returns the bytes freed on disk.
 
         An approximate index is built anew in the background if vectors were removed from it.
+
+        Raises:
+            Cancelled, DeadlineExceeded: If nobody waits any more; the file is as before then.
         """
-        with self._writer:
+        with patience.holding(self._writer):
             self._check_not_dropped()
             state = self._state
             names = state.names.only(state.index.slots())
             self._state = replace(state, index=state.index.packed(), names=names)
-            reclaimed = self._truth.compact()
+            reclaimed = self._truth.compact(patience)
             if state.index.removed:
                 self._rebuilder.consider(is_forced=True)
         return reclaimed
 
-    def verify(self) -> Verification:
-        """Compare every vector of the index, and its snapshot, with the truth."""
+    def verify(self, patience: Patience = FOREVER) -> Verification:
+        """Compare every vector of the index, and its snapshot, with the truth.
+
+        Raises:
+            Cancelled, DeadlineExceeded: If nobody waits any more.
+            NotFound: If the collection has been dropped.
+        """
         while True:
-            with self._truth.view() as view:
+            with self.reading(patience) as view:
                 sequence = view.sequence()
                 state = self._state
                 if state.position.collection.sequence != sequence:
@@ -276,7 +284,9 @@ class OpenCollection:
             break
         if count != state.position.collection.count:
             problems.append(f"{state.position.collection.count} vectors counted, {count} found")
-        problems += self._truth.check() + self._snapshot_problems()
+        problems += self._truth.check(patience)
+        patience.check()
+        problems += self._snapshot_problems()
         self._notice_damage(state.index)
         return Verification(sequence, count, tuple(problems))
 

@@ -342,12 +342,20 @@ class VectorStore(Protocol):
         """
         ...
 
-    def verify(self, name: str) -> Verification:
-        """Compare what searches are answered from with the rows themselves."""
+    def verify(self, name: str, *, patience: Patience = FOREVER) -> Verification:
+        """Compare what searches are answered from with the rows themselves.
+
+        Raises:
+            DeadlineExceeded, Cancelled: If the patience is over.
+        """
         ...
 
-    def compact(self, name: str) -> int:
-        """Give freed space back; returns the bytes reclaimed on disk."""
+    def compact(self, name: str, *, patience: Patience = FOREVER) -> int:
+        """Give freed space back; returns the bytes reclaimed on disk.
+
+        Raises:
+            DeadlineExceeded, Cancelled: If the patience is over; no item is lost.
+        """
         ...
 
     def close(self) -> None:

@@ -57,6 +57,9 @@ def test_every_question_to_a_store_can_be_given_up(tmp_path: Path) -> None:
             lambda p=patience: store.upsert("c", ["b"], base, patience=p),
             lambda p=patience: store.delete("c", ["a"], patience=p),
             lambda p=patience: store.delete("c", filter="n = 1", patience=p),
+            lambda p=patience: store.at("c", [1], patience=p),
+            lambda p=patience: store.verify("c", patience=p),
+            lambda p=patience: store.compact("c", patience=p),
         ):
             with pytest.raises(error):
                 act()
@@ -126,4 +129,43 @@ def test_a_write_does_not_stand_in_line_for_longer_than_its_caller(
     line.release()
     assert store.upsert("c", ["b"], base).sequence == 1
     assert store.get("c", ["a"]) == (None,)
+    store.close()
+
+
+class Asked(Patience):
+    """Over when SQLite has asked so many times, beside those who check."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.left = times
+
+    @property
+    def is_over(self) -> bool:
+        self.left -= 1
+        if self.left <= 0:
+            self.cancel()
+        return super().is_over
+
+
+def test_verifying_and_compacting_are_given_up_half_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(tmp_path)
+    store.create(Collection("c", dim=2))
+    ids = [str(i) for i in range(2000)]
+    base = np.ones((2000, 2), np.float32)
+    store.upsert("c", ids, base, [b'{"n":"%s"}' % (b"x" * 500)] * 2000)
+    store.delete("c", ids[:1000])
+    for act in (store.compact, store.verify):
+        enough = Asked(1 << 30)
+        act("c", patience=enough)
+        with pytest.raises(Cancelled):
+            act("c", patience=Asked(((1 << 30) - enough.left) // 2))
+    monkeypatch.setattr("embedkit.retrieve.truth.view._ROWS_AT_ONCE", 10)
+    with pytest.raises(Cancelled):
+        store.verify("c", patience=Short(50))
+    assert store.verify("c").problems == ()
+    assert store.upsert("c", ["new"], base[:1]).count == 1001
+    assert store.compact("c") >= 0
+    assert store.verify("c").vectors == 1001
     store.close()

@@ -283,13 +283,13 @@ class LocalStore:
         """Wait until no index of a collection is being built; returns whether that came."""
         return self._opened(name).wait(timeout_s)
 
-    def verify(self, name: str) -> Verification:
+    def verify(self, name: str, *, patience: Patience = FOREVER) -> Verification:
         """Compare every vector of a collection's index and its snapshot with the truth."""
-        return self._opened(name).verify()
+        return self._opened(name).verify(patience)
 
-    def compact(self, name: str) -> int:
+    def compact(self, name: str, *, patience: Patience = FOREVER) -> int:
         """Give freed space back; returns the bytes reclaimed on disk."""
-        return self._opened(name).compact()
+        return self._opened(name).compact(patience)
 
     def _written(self, size: int) -> None:
         """Give memory back now and then; a thread more or less does not matter."""

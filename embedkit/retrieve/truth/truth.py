@@ -166,9 +166,13 @@ class Truth:
         with refusing_writes():
             self._writer.execute("UPDATE collection SET snapshot = ?", (digest,))
 
-    def check(self) -> list[str]:
-        """What is wrong with the file, by SQLite's own checks and ours; empty if nothing is."""
-        with self._readers.one() as connection:
+    def check(self, patience: Patience = FOREVER) -> list[str]:
+        """What is wrong with the file, by SQLite's own checks and ours; empty if nothing is.
+
+        Raises:
+            Cancelled, DeadlineExceeded: Once nobody waits for it.
+        """
+        with self._readers.one() as connection, patience.over(connection):
             found = [row[0] for row in connection.execute("PRAGMA integrity_check(5)")]
             problems = [text for text in found if text != "ok"]
             for left, right in (("items", "vectors"), ("vectors", "items")):
@@ -238,18 +242,22 @@ class Truth:
                     self._writer.execute("ROLLBACK")
                 raise
 
-    def compact(self) -> int:
+    def compact(self, patience: Patience = FOREVER) -> int:
         """Rewrite the file without free pages; returns the bytes given back.
 
         The new pages lie in the log until no reader needs the old ones: where one does, they
         are merged into the file by a later write, and less is given back now.
+
+        Raises:
+            Cancelled, DeadlineExceeded: If nobody waits any more; the file is as before then.
+            Unavailable: If the disk refuses.
         """
         before = self._size()
         with refusing_writes():
-            self._writer.execute("VACUUM")
-            self._writer.execute(
-                "PRAGMA busy_timeout = 0"
-            )  # who holds writes back must not wait
+            with patience.over(self._writer):
+                self._writer.execute("VACUUM")
+            # Who holds writes back must not wait for readers.
+            self._writer.execute("PRAGMA busy_timeout = 0")
             try:
                 self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             finally:

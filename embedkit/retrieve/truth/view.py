@@ -157,6 +157,7 @@ class View:
         """Every vector in ascending order of slots, some thousand at a time."""
         cursor = self._connection.execute("SELECT slot, data FROM vectors ORDER BY slot")
         while rows := cursor.fetchmany(_ROWS_AT_ONCE):
+            self._patience.check()
             slots = np.fromiter((row[0] for row in rows), np.int64, len(rows))
             yield slots, self.storage.read([row[1] for row in rows])
 

@@ -82,14 +82,15 @@ class CollectionCalls(Calls):
         self, request: index_pb2.CompactRequest, context: grpc.ServicerContext
     ) -> index_pb2.CompactResponse:
         """Give freed space back."""
-        return index_pb2.CompactResponse(reclaimed_bytes=self._store.compact(request.name))
+        reclaimed = self._store.compact(request.name, patience=patience_of(context))
+        return index_pb2.CompactResponse(reclaimed_bytes=reclaimed)
 
     @answering
     def Verify(
         self, request: index_pb2.VerifyRequest, context: grpc.ServicerContext
     ) -> index_pb2.VerifyResponse:
         """Compare a collection's index with its rows."""
-        found = self._store.verify(request.name)
+        found = self._store.verify(request.name, patience=patience_of(context))
         return index_pb2.VerifyResponse(
             sequence=found.sequence, vectors=found.vectors, problems=found.problems
         )
