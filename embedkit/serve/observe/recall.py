@@ -4,9 +4,10 @@ import logging
 import threading
 from collections.abc import Callable
 
-from embedkit.errors import EmbedkitError
+from embedkit.errors import NotFound
 from embedkit.retrieve.recall import Recall, measured_recall
 from embedkit.retrieve.store import VectorStore
+from embedkit.types import Collection
 
 __all__ = ["RecallWatch"]
 
@@ -56,7 +57,10 @@ class RecallWatch:
         return [((name, str(r.k)), r.value) for name, r in sorted(found.items())]
 
     def measure(self) -> None:
-        """Measure what has changed; forget what is gone."""
+        """Measure what has changed; forget what is gone.
+
+        A collection that cannot be measured is logged, and the next one is.
+        """
         store = self._store()
         if store is None:
             return
@@ -67,9 +71,17 @@ class RecallWatch:
             last = self._found.get(collection.name)
             if self._stopping.is_set() or (last and last.sequence == collection.sequence):
                 continue
-            found = measured_recall(store, collection.name, k=K, seed=collection.sequence)
-            if found is not None:
-                self._found[collection.name] = found
+            try:
+                self._measure(store, collection)
+            except NotFound as error:  # dropped meanwhile
+                log.info("the recall of %r is not known: %s", collection.name, error)
+            except Exception:
+                log.exception("the recall of %r could not be measured", collection.name)
+
+    def _measure(self, store: VectorStore, collection: Collection) -> None:
+        found = measured_recall(store, collection.name, k=K, seed=collection.sequence)
+        if found is not None:
+            self._found[collection.name] = found
 
     def _run(self) -> None:
         wait_s = self._first_s
@@ -77,6 +89,5 @@ class RecallWatch:
             wait_s = self._every_s
             try:
                 self.measure()
-            except EmbedkitError as error:
-                # A collection may be dropped meanwhile; the next round will tell more.
-                log.info("the recall of the collections is not known: %s", error)
+            except Exception:  # the next round may go better
+                log.exception("the collections to measure are not known")

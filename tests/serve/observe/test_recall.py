@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 import embedkit
 from embedkit.cli import cli
+from embedkit.errors import StoreDamaged
 from embedkit.retrieve.recall import measured_recall
 from embedkit.retrieve.store import Hits
 from embedkit.retrieve.stores.local import LocalStore
@@ -87,6 +88,41 @@ def test_only_what_has_changed_is_measured_again(store):
     store.drop("points")
     watch.measure()
     assert watch.values() == []
+
+
+class Failing(Forgetful):
+    """A store whose searches of one collection fail, whatever the error."""
+
+    def __init__(self, store, error):
+        super().__init__(store)
+        self.rounds = 0
+        self._error = error
+        self.collections = self._collections
+
+    def _collections(self):
+        self.rounds += 1
+        return self._store.collections()
+
+    def search(self, name, query):
+        if name == "broken":
+            raise self._error
+        return super().search(name, query)
+
+
+@pytest.mark.parametrize("error", [StoreDamaged("a bad page"), RuntimeError("a bug")])
+def test_a_collection_that_fails_hides_no_other_and_ends_no_watch(
+    store, rng, wait_for, caplog, error
+):
+    vectors = rng.normal(size=(3, 8)).astype("f4")
+    store.create(Collection("broken", dim=8))
+    store.upsert("broken", ["0", "1", "2"], vectors)
+    failing = Failing(store, error)
+    watch = RecallWatch(lambda: failing, every_s=0.02)  # type: ignore[return-value]
+    watch.start()
+    wait_for(lambda: failing.rounds > 2)
+    watch.stop()
+    assert [labels for labels, _ in watch.values()] == [("points", "10")]
+    assert "the recall of 'broken' could not be measured" in caplog.text
 
 
 def test_the_server_tells_it_as_a_metric(tiny_models, tmp_path, rng):
