@@ -52,7 +52,7 @@ class Kind:
         nlist = max(1, min(int(2 * n**0.5), n // _LEAST_PER_CLUSTER))
         text = self.factory.format(nlist=nlist, pq=_subquantisers(dim))
         index = faiss.index_factory(dim, text, faiss.METRIC_INNER_PRODUCT)
-        if self.knob == "ef":
+        if isinstance(index, faiss.IndexHNSW):
             index.hnsw.efConstruction = _BUILD_EF
         if not index.is_trained:
             count = min(n, max(_TRAIN_PER_CLUSTER * nlist, 65_536))
