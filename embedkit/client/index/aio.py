@@ -14,6 +14,7 @@ from embedkit.client.index.searching import Options, Wanted, Window
 from embedkit.client.items import Batch, Items
 from embedkit.client.messages import Plan, ServerInfo
 from embedkit.client.window import Window as Requests
+from embedkit.errors import MessageTooLarge
 from embedkit.types import (
     Collection,
     CollectionLimits,
@@ -165,7 +166,15 @@ class IndexCalls(ABC):
         self, collection: str, ids: Sequence[str], *, with_vectors: bool = True
     ) -> list[Record | None]:
         """Look ids up, in order; None for each that is not there."""
-        return await self.run(content.get(collection, ids, with_vectors=with_vectors))
+        wanted = content.checked_ids(ids)
+        for step in content.steps(wanted):
+            plan = content.get(collection, wanted, step, with_vectors=with_vectors)
+            try:
+                return await self.run(plan)
+            except MessageTooLarge:
+                if step == 1:
+                    raise
+        raise AssertionError("the last step is 1")
 
     async def scroll(
         self,

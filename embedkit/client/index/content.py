@@ -12,7 +12,17 @@ from embedkit.errors import InvalidInput
 from embedkit.types import Record
 from embedkit.wire.proto import index_pb2
 
-__all__ = ["RecordPage", "delete", "get", "sample", "scroll", "upsert", "upserts"]
+__all__ = [
+    "RecordPage",
+    "checked_ids",
+    "delete",
+    "get",
+    "sample",
+    "scroll",
+    "steps",
+    "upsert",
+    "upserts",
+]
 
 Payload = Mapping[str, object]
 # Vectors are small: more of them share a message, and with it a commit, than images would.
@@ -35,7 +45,7 @@ def upsert(
     """
     if if_sequence is not None and not 0 <= if_sequence < 1 << 64:
         raise InvalidInput(f"expected if_sequence of at least 0, got {if_sequence}")
-    ids = _checked_ids(ids)
+    ids = checked_ids(ids)
     if len(set(ids)) < len(ids):
         repeated = next(i for n, i in enumerate(ids) if i in ids[:n])
         raise InvalidInput(f"expected each id once, got {repeated!r} twice")
@@ -88,21 +98,31 @@ def delete(name: str, ids: Sequence[str], query_filter: str = "") -> Plan[int]:
     return Plan(
         (
             Call("IndexService.Delete", index_pb2.DeleteRequest(collection=name, ids=part))
-            for part in _cut_ids(list(dict.fromkeys(_checked_ids(ids))))
+            for part in _cut_ids(list(dict.fromkeys(checked_ids(ids))))
         ),
         lambda replies: sum(int(r.deleted) for r in replies),
     )
 
 
-def get(name: str, ids: Sequence[str], *, with_vectors: bool) -> Plan[list[Record | None]]:
-    """Look ids up."""
+def steps(ids: Sequence[str]) -> Iterator[int]:
+    """How many ids to look up in one request, and then, where the answer is too large."""
+    step = min(max(1, len(ids)), _IDS_AT_ONCE)
+    while step:
+        yield step
+        step //= 2
+
+
+def get(
+    name: str, ids: list[str], step: int, *, with_vectors: bool
+) -> Plan[list[Record | None]]:
+    """Look up ids that were checked, ``step`` in one request."""
     return Plan(
         (
             Call(
                 "IndexService.Get",
                 index_pb2.GetRequest(collection=name, ids=part, with_vectors=with_vectors),
             )
-            for part in _cut_ids(_checked_ids(ids))
+            for part in _cut_ids(ids, step)
         ),
         lambda replies: [record(m) for r in replies for m in r.records],
     )
@@ -164,7 +184,12 @@ def _records(messages: Iterable[index_pb2.Record]) -> list[Record]:
     return [found for m in messages if (found := record(m)) is not None]
 
 
-def _checked_ids(ids: Sequence[str]) -> list[str]:
+def checked_ids(ids: Sequence[str]) -> list[str]:
+    """The ids, each a text that a message can hold.
+
+    Raises:
+        InvalidInput: If one is none.
+    """
     if isinstance(ids, str):
         raise InvalidInput(f"expected a list of ids, got the text {ids!r}; write [{ids!r}]")
     checked = list(ids)
@@ -178,9 +203,9 @@ def _checked_ids(ids: Sequence[str]) -> list[str]:
     return checked
 
 
-def _cut_ids(ids: list[str]) -> Iterator[list[str]]:
-    for start in range(0, len(ids), _IDS_AT_ONCE):
-        yield ids[start : start + _IDS_AT_ONCE]
+def _cut_ids(ids: list[str], step: int = _IDS_AT_ONCE) -> Iterator[list[str]]:
+    for start in range(0, len(ids), step):
+        yield ids[start : start + step]
 
 
 def _payload_texts(payloads: Sequence[Payload | None], count: int) -> list[bytes]:

@@ -89,7 +89,7 @@ def test_what_is_refused_says_why(
     assert words in caught.value.details()
 
 
-def test_answers_stay_under_the_limit_of_a_message(one: Ask, rng) -> None:
+def test_answers_stay_under_the_limit_of_a_message(one: Ask, stub, rng) -> None:
     """1,200 payloads of 30,000 bytes are more than 32 MiB."""
     one("create_collection", "c", dim=2)
     payloads = [{"text": "x" * 30_000, "n": n} for n in range(1200)]
@@ -99,10 +99,26 @@ def test_answers_stay_under_the_limit_of_a_message(one: Ask, rng) -> None:
         one("search", "c", vectors=base[0], k=1200)
     with pytest.raises(MessageTooLarge, match="at most"):
         one("search", "c", vectors=np.tile(base[:1], (100, 1)), k=20)
-    with pytest.raises(MessageTooLarge, match="ids"):
-        one("get", "c", [str(i) for i in range(1200)])
+    ids = [str(i) for i in range(1200)]
+    with pytest.raises(grpc.RpcError, match="ids at a time"):
+        stub.Get(index_pb2.GetRequest(collection="c", ids=ids))
+    assert [r.payload["n"] for r in one("get", "c", ids)] == list(range(1200))
     assert len(one("search", "c", vectors=base[0], k=1200, with_payload=False)[0]) == 1200
     assert len(one("scroll", "c", page=1200)) == 1200
+
+
+def test_records_too_large_for_one_answer_come_in_several(ask: Ask, rng) -> None:
+    """4,096 vectors of 2,048 dimensions are 32 MiB, and with their ids more."""
+    ask("create_collection", "c", dim=2048, metric="inner_product")
+    vectors = rng.integers(0, 9, (4096, 2048), dtype=np.uint8)
+    ids = [f"id-{i}" for i in range(4096)]
+    for start in range(0, 4096, 256):  # this server takes messages of 4 MiB
+        part = slice(start, start + 256)
+        ask("upsert", "c", ids[part], vectors=vectors[part])
+    found = ask("get", "c", [*ids[::-1], "nobody"])
+    assert found[-1] is None
+    assert [record.id for record in found[:-1]] == ids[::-1]
+    assert np.array_equal(found[0].vector, vectors[-1])
 
 
 def test_a_filter_stops_at_the_deadline(one: Ask, stub, rng) -> None:
