@@ -11,44 +11,27 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from embedkit.errors import Cancelled, InvalidInput, MissingDependency, TrainingDiverged
-from embedkit.train.images import TrainingImages, load_images, seed_of
-from embedkit.train.learner import State, build_state
+from embedkit.errors import Cancelled, TrainingDiverged
+from embedkit.train.images import seed_of
+from embedkit.train.learner import State
 from embedkit.train.monitor import Measures, Monitor, Report
 from embedkit.train.monitor.watch import Watch
-from embedkit.train.objective import Objective, Taught, build_objective
+from embedkit.train.objective import Taught
 from embedkit.train.optim import average, rate_at, set_learning_rate
 from embedkit.train.recipe import Recipe
-from embedkit.train.run.bundles import LoadBundle, embed_all
+from embedkit.train.run.bundles import LoadBundle
 from embedkit.train.run.divergence import diverged
-from embedkit.train.run.folder import RunFolder, RunResult, versions
+from embedkit.train.run.folder import RunResult, versions
 from embedkit.train.run.interrupt import interruptible
 from embedkit.train.run.memory import kept_memory
-from embedkit.train.run.selection import select_images
+from embedkit.train.run.preparation import Run, open_folder, prepare, state_of
 from embedkit.train.scale.gradient import Found, Gradient
-from embedkit.train.scale.gradient_cache import check_parts
 from embedkit.train.scale.precision import autocast, emulation_warning, used_precision
-from embedkit.train.scale.processes import Processes, joined
-from embedkit.train.supply import Supply, augment_of
+from embedkit.train.scale.processes import joined
 from embedkit.train.supply.features import embed_some
 from embedkit.train.supply.groups import regroup
 
 __all__ = ["train"]
-
-
-@dataclass(frozen=True)
-class _Run:
-    """What stays the same from step to step."""
-
-    recipe: Recipe
-    folder: RunFolder
-    objective: Objective
-    images: TrainingImages
-    supply: Supply
-    device: torch.device
-    processes: Processes
-    steps_per_epoch: int
-    steps: int
 
 
 @dataclass(frozen=True)
@@ -95,19 +78,19 @@ def train(
         Cancelled: If interrupted by SIGINT or SIGTERM; a checkpoint was written.
     """
     with joined(device) as processes, kept_memory():
-        run = _prepare(recipe, Path(out), device, load_bundle, processes)
+        run = prepare(recipe, Path(out), device, load_bundle, processes)
         return _train(run, resume, report)
 
 
-def _train(run: _Run, resume: bool, report: Report | None) -> RunResult:
+def _train(run: Run, resume: bool, report: Report | None) -> RunResult:
     """Open the folder, take the steps that are left, and finish."""
     recipe = run.recipe
     cuda = [run.device.index or 0] if run.device.type == "cuda" else []
     # Dropout draws from the global generator: it is seeded here, and given back as it was.
     with torch.random.fork_rng(devices=cuda):
         torch.manual_seed(seed_of(recipe.seed, "global", 0))
-        state = _state(run)
-        finished = _open(run, resume)
+        state = state_of(run)
+        finished = open_folder(run, resume)
         if finished is not None:
             return finished
         monitor = _monitor(run, state, report)
@@ -117,81 +100,7 @@ def _train(run: _Run, resume: bool, report: Report | None) -> RunResult:
     return run.processes.first(lambda: _finish(run, state, monitor), run.folder.finished)
 
 
-# ----------------------------------------------------------------------------- before the loop
-
-
-def _prepare(
-    recipe: Recipe,
-    out: Path,
-    device: str,
-    load_bundle: LoadBundle | None,
-    processes: Processes,
-) -> _Run:
-    """Read the data, and check that recipe, data and processes fit."""
-    objective = build_objective(recipe.objective.name, recipe.objective.arguments)
-    where = _device(device, processes)
-    processes.check(recipe.schedule.batch_size)
-    check_parts(recipe, objective, processes.size)
-    images = select_images(load_images(recipe, objective, where), recipe, load_bundle)
-    images = embed_all(images, objective, load_bundle)
-    supply = Supply(objective, images, augment_of(recipe, objective, images.spec))
-    per_epoch = _steps_per_epoch(recipe, len(images))
-    steps = per_epoch * recipe.schedule.epochs
-    if recipe.schedule.max_steps:
-        steps = min(steps, recipe.schedule.max_steps)
-    folder = RunFolder(out, recipe)
-    return _Run(recipe, folder, objective, images, supply, where, processes, per_epoch, steps)
-
-
-def _state(run: _Run) -> State:
-    """Build everything that is trained, at step 0."""
-    anew = not run.folder.checkpoint.exists()
-    state = build_state(run.recipe, run.objective, run.images, run.device, anew=anew)
-    rows, columns = state.learner.encoder.grid
-    if "mask" in run.objective.needs and rows * columns < 2:
-        raise InvalidInput(
-            "expected at least 2 patches in an image, so that one is hidden and one is seen, "
-            f"got {rows} x {columns}; lower encoder.patch"
-        )
-    return state
-
-
-def _open(run: _Run, resume: bool) -> RunResult | None:
-    """Touch the folder at last, since all that is checked was; return a finished run's result.
-
-    Raises:
-        AlreadyExists: If there is a run and ``resume`` is not set.
-        InvalidInput: If the run has another recipe, or other data.
-    """
-    path, recipe = run.folder.path, run.recipe
-    run.processes.first(lambda: RunFolder.open(path, recipe, resume=resume), lambda: run.folder)
-    run.processes.check_same(run.folder.files, "number of files")
-    return run.folder.result_on(run.images)
-
-
-def _steps_per_epoch(recipe: Recipe, images: int) -> int:
-    schedule = recipe.schedule
-    count = images // schedule.batch_size // schedule.accumulate
-    if not count:
-        raise InvalidInput(
-            f"expected at least {schedule.batch_size * schedule.accumulate} images for a step "
-            f"of {schedule.accumulate} batches, got {images}; lower schedule.accumulate"
-        )
-    return count
-
-
-def _device(name: str, processes: Processes) -> torch.device:
-    if name not in ("auto", "cpu", "cuda"):
-        raise InvalidInput(f"expected the device auto, cpu or cuda, got {name!r}")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise MissingDependency(
-            "expected a CUDA device, got none that torch can see; use --device cpu"
-        )
-    is_gpu = name == "cuda" or (name == "auto" and torch.cuda.is_available())
-    return torch.device("cuda", processes.local_rank) if is_gpu else torch.device("cpu")
-
-
-def _monitor(run: _Run, state: State, report: Report | None) -> Monitor:
+def _monitor(run: Run, state: State, report: Report | None) -> Monitor:
     """Restore the checkpoint if there is one, and start the clock where it ended."""
     warnings = run.folder.restore(state, run.images)
     run.processes.check_same(state.step, "step")
@@ -208,22 +117,19 @@ def _monitor(run: _Run, state: State, report: Report | None) -> Monitor:
     return monitor
 
 
-def _watch(run: _Run, monitor: Monitor, step: int) -> Watch:
+def _watch(run: Run, monitor: Monitor, step: int) -> Watch:
     """The monitor with what it looks at and writes to, on the process that writes."""
     images, is_first = run.images, run.processes.is_first
     return Watch.open(run.recipe, monitor, images, run.folder.path, step, writes=is_first)
 
 
-def _warmup(run: _Run) -> int:
+def _warmup(run: Run) -> int:
     """Steps until the learning rate is at its peak."""
     return min(round(run.recipe.schedule.warmup_epochs * run.steps_per_epoch), run.steps)
 
 
-# ------------------------------------------------------------------------------------ the loop
-
-
 def _steps(
-    run: _Run, gradient: Gradient, watch: Watch, is_interrupted: Callable[[], bool]
+    run: Run, gradient: Gradient, watch: Watch, is_interrupted: Callable[[], bool]
 ) -> None:
     """Take all steps that are left."""
     state, monitor = gradient.state, watch.monitor
@@ -257,7 +163,7 @@ def _steps(
             )
 
 
-def _group(run: _Run, state: State) -> None:
+def _group(run: Run, state: State) -> None:
     """Cluster the images anew if it is time; never before the encoder has learned something."""
     settings = run.recipe.sampling
     every = settings.refresh_epochs * run.steps_per_epoch
@@ -265,7 +171,7 @@ def _group(run: _Run, state: State) -> None:
         state.groups = run.processes.same(regroup(run.recipe, state, run.images))
 
 
-def _step(run: _Run, gradient: Gradient) -> _Done:
+def _step(run: Run, gradient: Gradient) -> _Done:
     """Gradient, step, averages."""
     recipe, state, step = run.recipe, gradient.state, gradient.state.step
     found = gradient.take(lambda number: _loss(run, state, number))
@@ -289,7 +195,7 @@ def _step(run: _Run, gradient: Gradient) -> _Done:
     return _Done(found, grad_norm, lr)
 
 
-def _check_network(run: _Run, state: State, done: _Done) -> None:
+def _check_network(run: Run, state: State, done: _Done) -> None:
     """Raise TrainingDiverged if the step that was just taken made the weights useless.
 
     The next step's loss would tell; the last step has none, and a probe needs them now.
@@ -302,7 +208,7 @@ def _check_network(run: _Run, state: State, done: _Done) -> None:
 
 
 def _diverged(
-    run: _Run, found: Found, step: int, grad_norm: float, *, stepped: bool = False
+    run: Run, found: Found, step: int, grad_norm: float, *, stepped: bool = False
 ) -> TrainingDiverged:
     """The error of every process; the others wait until the first has written the batch."""
     where, images, indices = run.folder.path, run.images, found.indices
@@ -312,7 +218,7 @@ def _diverged(
     return run.processes.first(partial(error, writes=True), partial(error, writes=False))
 
 
-def _loss(run: _Run, state: State, number: int) -> Found:
+def _loss(run: Run, state: State, number: int) -> Found:
     """Draw the views of one of the step's batches, run networks and objective."""
     recipe, schedule = run.recipe, run.recipe.schedule
     # An epoch's batches that make no whole step are left out, as its last partial batch is.
@@ -331,7 +237,7 @@ def _loss(run: _Run, state: State, number: int) -> Found:
 # ------------------------------------------------------------------------------ after the loop
 
 
-def _finish(run: _Run, state: State, monitor: Monitor) -> RunResult:
+def _finish(run: Run, state: State, monitor: Monitor) -> RunResult:
     """Write the weights and what the run says of itself."""
     # Read back, because a run that was killed right here has no step left to measure.
     last = run.folder.last_metrics()
