@@ -104,7 +104,7 @@ REFUSED: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("upsert", {"ids": "a", "vectors": np.ones((1, 4))}, r"write \['a'\]"),
     ("upsert", {"ids": [1], "vectors": np.ones((1, 4))}, r"str\(1\)"),
     ("upsert", {"ids": ["a", "b"], "vectors": np.ones((1, 4))}, "2 vectors"),
-    ("upsert", {"ids": ["a", "a"], "vectors": np.ones((2, 4))}, "'a' twice"),
+    ("upsert", {"ids": ["a", "a"], "vectors": np.ones((2, 4))}, "'a' 2 times"),
     ("upsert", {"ids": ["a"]}, "neither"),
     ("upsert", {"ids": ["a"], "vectors": np.ones((1, 4)), "images": b"x"}, "both"),
     ("upsert", {"ids": ["a"], "vectors": np.ones((1, 1, 4))}, r"\(n, d\)"),
@@ -168,3 +168,24 @@ def test_nothing_to_write_writes_nothing(ask: Ask) -> None:
     assert ask("delete", "c", []) == 0
     assert ask("get", "c", []) == []
     assert ask("search", "c", vectors=np.ones((0, 4))) == []
+
+
+class Counted(str):
+    """An id that counts how often it is compared."""
+
+    __slots__ = ()
+    comparisons = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        Counted.comparisons += 1
+        return str.__eq__(self, other)
+
+
+def test_a_repeated_id_is_found_without_comparing_all_with_all(ask: Ask) -> None:
+    Counted.comparisons = 0
+    ids = [Counted(f"id-{i}") for i in range(2000)]
+    ids[-1] = Counted("id-1998")
+    with pytest.raises(InvalidInput, match="'id-1998'"):
+        ask("upsert", "c", ids, vectors=np.ones((2000, 1)))
+    assert Counted.comparisons < 20_000

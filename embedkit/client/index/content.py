@@ -1,6 +1,7 @@
 """Writing and reading records, as plans of requests."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -47,8 +48,8 @@ def upsert(
         raise InvalidInput(f"expected if_sequence of at least 0, got {if_sequence}")
     ids = checked_ids(ids)
     if len(set(ids)) < len(ids):
-        repeated = next(i for n, i in enumerate(ids) if i in ids[:n])
-        raise InvalidInput(f"expected each id once, got {repeated!r} twice")
+        ((repeated, times),) = Counter(ids).most_common(1)
+        raise InvalidInput(f"expected each id once, got {repeated!r} {times} times")
     if items.count != len(ids):
         raise InvalidInput(f"expected {len(ids)} {items.noun}, one per id, got {items.count}")
     texts = None if payloads is None else _payload_texts(payloads, len(ids))
