@@ -4,10 +4,10 @@
         [--limit-s 3600] [--one-more] [--render]
 
 The first 10,000 images of Fashion-MNIST, 8 epochs, batches of 256, the ResNet of 0.17 M
-parameters. Most runs take one to two minutes of one core (OMP_NUM_THREADS=1); each leaves a file
-in docs/results/leaderboard. A run whose file agrees in recipe and code is not done again, so
-that the table can be filled over several sittings; one that is killed loses the steps since its
-last checkpoint. FOLDER has fashion_mnist.npz, kmnist_test.npz and notmnist_test.npz.
+parameters. Most runs take one to two minutes of one core (OMP_NUM_THREADS=1); each leaves a
+file in docs/results/leaderboard. A run whose file agrees in recipe and code is not done again,
+so that the table can be filled over several sittings; one that is killed loses the steps since
+its last checkpoint. FOLDER has fashion_mnist.npz, kmnist_test.npz and notmnist_test.npz.
 """
 
 import argparse
