@@ -23,7 +23,7 @@ from embedkit.client.sync import Client
 from embedkit.data.folder import read_regular_file
 from embedkit.errors import AlreadyExists, BadImage, InvalidInput, NotFound
 from embedkit.preprocess import decode
-from embedkit.types import Hit
+from embedkit.types import DuplicatePage, Hit
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 _AT_ONCE = 256
@@ -57,6 +57,8 @@ class Photo:
 def list_files(folder: Path) -> dict[str, Path]:
     """Every file below a folder that is named like an image, by its path in it.
 
+    A path that is not UTF-8 can be no id: it is named and left out.
+
     Raises:
         NotFound: If there is no such folder.
         OSError: If a folder in it cannot be read: its photos are not gone.
@@ -70,7 +72,16 @@ def list_files(folder: Path) -> dict[str, Path]:
         for name in names
         if Path(name).suffix.lower() in SUFFIXES
     )
-    return {path.relative_to(folder).as_posix(): path for path in paths}
+    found = {}
+    for path in paths:
+        name = path.relative_to(folder).as_posix()
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            _leave_out(ascii(name), InvalidInput("expected a name in UTF-8, got other bytes"))
+        else:
+            found[name] = path
+    return found
 
 
 def read(files: Iterable[tuple[str, Path]]) -> Iterator[Photo]:
@@ -90,11 +101,11 @@ def index(client: Client, collection: str, folder: Path, model: str = "") -> int
     A file that is there and cannot be used is left out, and what was stored of it stays.
 
     Raises:
-        NotFound: If there is no such folder.
+        NotFound: If there is no such folder, or the server has no model.
         InvalidInput: If nothing would be left.
     """
     files = list_files(folder)
-    model = model or client.models()[0].name
+    model = model or _first_model(client)
     with contextlib.suppress(AlreadyExists):  # by an earlier run
         client.create_collection(collection, model=model)
     sent, waiting = 0, iter(files.items())
@@ -119,16 +130,18 @@ def search(
     return hits
 
 
-def duplicates(
-    client: Client, collection: str, *, least: float = 0.995
-) -> list[tuple[str, str, float]]:
-    """Pairs of photos with at least some cosine, the most alike first."""
-    found = [
-        (pair.first, pair.second, pair.score)
-        for page in client.duplicates(collection, least)
-        for pair in page.pairs
-    ]
-    return sorted(found, key=lambda pair: -pair[2])
+def duplicates(client: Client, collection: str, *, least: float = 0.995) -> DuplicatePage:
+    """Pairs of photos with at least some cosine, the most alike first.
+
+    They are all there are only if the page is ``exact`` and not ``cut``.
+    """
+    pages = list(client.duplicates(collection, least))
+    pairs = [pair for page in pages for pair in page.pairs]
+    return DuplicatePage(
+        sorted(pairs, key=lambda pair: -pair.score),
+        exact=all(page.exact for page in pages),
+        cut=any(page.cut for page in pages),
+    )
 
 
 def _send(client: Client, collection: str, chosen: list[Photo]) -> int:
@@ -150,6 +163,25 @@ def _send(client: Client, collection: str, chosen: list[Photo]) -> int:
     if ids:
         client.upsert(collection, ids, images=images, payloads=payloads)
     return len(ids)
+
+
+def _first_model(client: Client) -> str:
+    models = client.models()
+    if not models:
+        raise NotFound(
+            "expected a server with a model, got none; start it with: "
+            "embedkit serve --models FOLDER"
+        )
+    return models[0].name
+
+
+def _tell(found: DuplicatePage) -> None:
+    for pair in found.pairs:
+        print(f"{pair.score:.4f}  {pair.first}  {pair.second}")
+    if found.cut:
+        print("there are more: a photo has more than were looked at; ask for a higher cosine")
+    if not found.exact:
+        print("there may be more: the index does not look everywhere")
 
 
 def _leave_out(name: str, error: Exception) -> None:
@@ -179,10 +211,7 @@ def main() -> None:
             for hit in search(client, options.collection, options.query, where=options.filter):
                 print(f"{hit.score:.4f}  {hit.id}")
         if options.duplicates is not None:
-            for one, other, score in duplicates(
-                client, options.collection, least=options.duplicates
-            ):
-                print(f"{score:.4f}  {one}  {other}")
+            _tell(duplicates(client, options.collection, least=options.duplicates))
 
 
 if __name__ == "__main__":

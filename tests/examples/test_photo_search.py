@@ -65,9 +65,11 @@ def test_index_search_with_a_filter_and_duplicates(example, folder, address):
 
         shutil.copy(query, folder / "digit 7" / "copy.png")
         assert example.index(client, "photos", folder) == 1
-        pairs = example.duplicates(client, "photos", least=0.99999)
-        assert ("digit 7/0.png", "digit 7/copy.png") in {pair[:2] for pair in pairs}
-        assert all(score >= 0.99999 - 1e-6 for _, _, score in pairs)
+        found = example.duplicates(client, "photos", least=0.99999)
+        named = {(pair.first, pair.second) for pair in found.pairs}
+        assert ("digit 7/0.png", "digit 7/copy.png") in named
+        assert all(pair.score >= 0.99999 - 1e-6 for pair in found.pairs)
+        assert (found.exact, found.cut) == (True, False)
 
         (folder / "digit 7" / "copy.png").unlink()
         assert example.index(client, "photos", folder) == 0
@@ -140,3 +142,41 @@ def test_files_that_are_no_images_are_named_and_the_others_sent(
         assert example.index(client, "photos", folder) == 0
         kept = client.get("photos", ["digit 7/0.png", "digit 7/1.png"])
         assert [record is not None for record in kept] == [True, False]
+
+
+def test_a_name_that_is_no_text_is_left_out_and_the_others_sent(
+    example, folder, address, capsys
+):
+    try:
+        shutil.copy(folder / "digit 7" / "0.png", os.fsencode(folder / "bad") + b"\xff.png")
+    except OSError:
+        pytest.skip("this file system takes only UTF-8")
+    with embedkit.connect(address) as client:
+        assert example.index(client, "photos", folder) == 36
+        assert client.describe("photos").count == 36
+    said = capsys.readouterr().err
+    assert r"left out 'bad\udcff.png': expected a name in UTF-8" in said
+
+
+def test_a_server_without_models_is_told(example, folder, tmp_path):
+    (tmp_path / "none").mkdir()
+    with (
+        running_server(models=tmp_path / "none", data_dir=tmp_path / "var") as address,
+        embedkit.connect(address) as client,
+        pytest.raises(NotFound, match="a server with a model, got none"),
+    ):
+        example.index(client, "photos", folder)
+
+
+def test_duplicates_that_are_not_all_say_so(example, tmp_path, address, monkeypatch, capsys):
+    """A photo's duplicates are looked at up to 100; here each has more."""
+    same = tmp_path / "same"
+    same.mkdir()
+    for number in range(110):
+        Image.new("L", (28, 28), 200).save(same / f"{number}.png")
+    arguments = [str(same), "--server", address, "--duplicates", "0.9999"]
+    monkeypatch.setattr(sys, "argv", ["photo_search.py", *arguments])
+    example.main()
+    said = capsys.readouterr().out
+    assert "there are more: a photo has more than were looked at" in said
+    assert "there may be more" not in said
