@@ -34,8 +34,6 @@ class Graph:
 
     index: faiss.IndexHNSW
 
-    effort_name = "ef"
-
     @cached_property
     def _rows(self) -> Embeddings | None:
         """The whole vectors (n, d) where FAISS has them, in its memory; else None."""

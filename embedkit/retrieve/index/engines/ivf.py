@@ -38,8 +38,6 @@ class InvertedFile:
     index: faiss.IndexIVF
     holds_vectors: bool
 
-    effort_name = "nprobe"
-
     @property
     def memory_bytes(self) -> int:
         """Bytes of codes with their ids, of centres, and of the map from ids to codes."""

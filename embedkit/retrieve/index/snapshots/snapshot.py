@@ -121,13 +121,12 @@ def _write(writer: _Hashing, segment: Segment, sequence: int) -> None:
     faiss.write_index(segment.engine.index, sink)
 
 
-def read_snapshot(folder: Path, digest: str, spec: Spec | None = None) -> Snapshot:
+def read_snapshot(folder: Path, digest: str) -> Snapshot:
     """Read the snapshot that belongs to a collection.
 
     Args:
         folder: Of the collection.
         digest: Recorded in the truth.
-        spec: What it has to be; None accepts any.
 
     Raises:
         SnapshotError: If it cannot be used, with the reason.
@@ -159,8 +158,6 @@ def read_snapshot(folder: Path, digest: str, spec: Spec | None = None) -> Snapsh
         raise SnapshotError(f"expected an index snapshot, got {error}") from error
     except RowsDamagedError as error:
         raise SnapshotError(str(error)) from error
-    if spec is not None and found != spec:
-        raise SnapshotError(f"expected a snapshot of {spec}, got {found}")
     if (rows is None) != found.holds_vectors:
         raise SnapshotError(f"expected a file of vectors for codes alone, got {found}")
     last_slot, largest_error = header["last_slot"], header["largest_error"]
