@@ -1,6 +1,7 @@
 """lightly in an environment of its own: made where there is none, and asked line by line."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -59,12 +60,18 @@ def lightly(python: str, pixels: Path) -> Iterator[Ask]:
         pixels: A ``.npy`` of uint8 (n, h, w, c).
     """
     command = [python, str(_ROOT / "tools" / "peers" / "lightly_loop.py"), str(pixels)]
+    threads = {key: value for key, value in os.environ.items() if key.startswith("OMP_")}
     process = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={"PYTHONPATH": str(_ROOT), "PYTHONWARNINGS": "ignore", "PATH": "/usr/bin:/bin"},
+        env={
+            "PYTHONPATH": str(_ROOT),
+            "PYTHONWARNINGS": "ignore",
+            "PATH": "/usr/bin:/bin",
+            **threads,
+        },
     )
     if process.stdin is None or process.stdout is None:
         raise TypeError("expected pipes")
