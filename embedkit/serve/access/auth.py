@@ -77,6 +77,15 @@ class Caller:
     name: str
     bucket: Bucket | None = None
 
+    def enter(self) -> None:
+        """Let one of its requests in, before it is parsed.
+
+        Raises:
+            RateLimited: If it has asked too much.
+        """
+        if self.bucket is not None:
+            self.bucket.enter()
+
     def pay(self, request: Message) -> None:
         """Take what a request costs from its bucket."""
         if self.bucket is not None:
@@ -124,11 +133,10 @@ class Access:
         return self._caller if self._keys else None
 
     def _caller(self, metadata: Metadata) -> Caller:
-        """Find a caller by its key, within its rate.
+        """Find a caller by its key.
 
         Raises:
             Unauthenticated: If there is no key, or a wrong one.
-            RateLimited: If the caller has asked too much.
         """
         secret = _credential(metadata)
         if secret is None:
@@ -140,10 +148,7 @@ class Access:
             if admin is None:
                 raise Unauthenticated("expected a valid API key, got another")
             return Caller(admin.name)
-        caller = self._callers.get(key.name) or self._add(key.name)
-        if caller.bucket is not None:
-            caller.bucket.enter()
-        return caller
+        return self._callers.get(key.name) or self._add(key.name)
 
     def _admin(self, metadata: Metadata) -> Caller:
         """Find an admin.
@@ -151,6 +156,7 @@ class Access:
         Raises:
             PermissionDenied: If the server has no admin token, or the credential is none.
             Unauthenticated: If callers need a key and this one has none, or a wrong one.
+            RateLimited: If it is another caller, who has asked too much.
         """
         secret = _credential(metadata)
         if secret is not None and self._admins:
@@ -158,6 +164,7 @@ class Access:
             if found is not None:
                 return Caller(found.name)
         caller = self._caller(metadata) if self._keys else _ANYBODY
+        caller.enter()
         if not self._admins:
             raise PermissionDenied(
                 "expected a server with an admin token, got one without; start it with "

@@ -181,7 +181,7 @@ class Guard:
 
         def admit(context: grpc.ServicerContext) -> None:
             if check is not None:
-                check(context.invocation_metadata())
+                check(context.invocation_metadata()).enter()
 
         def take(call: StreamCall, data: bytes) -> None:
             # Once more for each request: its key may have been withdrawn, or its rate spent.
@@ -234,7 +234,7 @@ class Guard:
 
         def answer(requests: Iterator[object], context: grpc.ServicerContext) -> object:
             try:
-                check(context.invocation_metadata())
+                check(context.invocation_metadata()).enter()
             except EmbedkitError as error:
                 abort(context, error)
             return behaviour(requests, context)
@@ -281,8 +281,10 @@ class Guard:
         """Parse a request that may come in, at its caller's expense.
 
         Raises:
-            MessageTooLarge, Unavailable, QueueFull, InvalidInput: If it may not.
+            MessageTooLarge, Unavailable, QueueFull, RateLimited, InvalidInput: If it may not.
         """
+        if caller is not None:
+            caller.enter()
         if len(data) > self._max_bytes:
             raise MessageTooLarge(
                 f"expected a message of at most {self._max_bytes} bytes, got {len(data)}; "

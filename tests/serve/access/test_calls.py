@@ -148,6 +148,29 @@ def test_the_access_log_names_the_caller_and_no_key(start, channel, images, capl
     assert ADMIN not in str(fields)
 
 
+def test_the_access_log_names_who_is_refused_for_a_spent_rate(
+    start, channel, images, caplog, wait_for
+):
+    caplog.set_level("INFO", logger="embedkit.access")
+    auth = AuthConfig(keys=(f"alice:{KEY}",), rate_limit=0.01)
+    _, address = start(auth=auth, access_log="all")
+    opened = channel(address)
+    embed = embedding_pb2_grpc.EmbeddingServiceStub(opened).Embed
+    request = embedding_pb2.EmbedRequest(pixels=encode_tensor(images))
+    embed(request, metadata=bearer(KEY), timeout=10)
+    models = model_pb2_grpc.ModelServiceStub(opened).ListModels
+    for method, message in ((embed, request), (models, model_pb2.ListModelsRequest())):
+        with pytest.raises(grpc.RpcError, match="images per second"):
+            method(message, metadata=bearer(KEY), timeout=10)
+
+    def refused():
+        records = [r.fields for r in caplog.records if r.name == "embedkit.access"]
+        return [f.get("caller") for f in records if f.get("reason") == "RATE_LIMITED"]
+
+    wait_for(lambda: len(refused()) == 2)
+    assert refused() == ["alice", "alice"]
+
+
 def test_odd_and_huge_metadata_is_a_status_and_the_server_goes_on(address, channel, images):
     stub = embedding_pb2_grpc.EmbeddingServiceStub(channel(address))
     request = embedding_pb2.EmbedRequest(pixels=encode_tensor(images))
