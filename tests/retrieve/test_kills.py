@@ -29,7 +29,8 @@ WRITER = """
 import json, sys, threading, time
 import numpy as np
 from embedkit.retrieve import collection
-from embedkit.retrieve.index import build, rebuild, segment, snapshot
+from embedkit.retrieve.index import build, rebuild, segment
+from embedkit.retrieve.index.snapshots import snapshot
 from embedkit.retrieve.index.engines import rows
 from embedkit.retrieve.stores.local import LocalStore
 from embedkit.retrieve.truth.transaction import Transaction
