@@ -29,20 +29,26 @@ _IMAGES = 10_000
 _EPOCHS = 8
 _NEIGHBOURS = 20
 _SCORES = ("knn.top1", "linear.top1")
+_OBJECTIVES = ("simclr", "dcl", "dclw")
 
 
 def main() -> None:
     """Print the scores and write them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--data", type=Path, required=True, help="has fashion_mnist.npz")
-    parser.add_argument("--objectives", default="dcl", help="simclr, dcl, dclw")
+    parser.add_argument("--objectives", default="dcl", help=", ".join(_OBJECTIVES))
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--venv", type=Path, default=FOLDER)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    with np.load(options.data / "fashion_mnist.npz", allow_pickle=False) as file:
+    wanted, source = options.objectives.split(","), options.data / "fashion_mnist.npz"
+    if unknown := [name for name in wanted if name not in _OBJECTIVES]:
+        parser.error(f"expected --objectives of {', '.join(_OBJECTIVES)}, got {unknown[0]!r}")
+    if not source.is_file():
+        parser.error(f"expected --data with fashion_mnist.npz, got {options.data}")
+    with np.load(source, allow_pickle=False) as file:
         images = np.concatenate([file["x_train"][:_IMAGES], file["x_test"]])[..., None]
         labels = np.concatenate([file["y_train"][:_IMAGES], file["y_test"]]).astype(np.int64)
     seeds = [int(seed) for seed in options.seeds.split(",")]
@@ -52,7 +58,7 @@ def main() -> None:
         pixels = Path(folder) / "pixels.npy"
         np.save(pixels, images, allow_pickle=False)
         with lightly(python, pixels) as ask:
-            for objective in options.objectives.split(","):
+            for objective in wanted:
                 runs = [_scored(ask, objective, s, options, pixels, labels) for s in seeds]
                 figures["scores"][objective] = _beside(runs, _ours(objective, seeds))
     if options.out is not None:
