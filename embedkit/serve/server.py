@@ -265,6 +265,7 @@ class Server:
             self._store,
             self.engine.embed,
             pool=self._pool,
+            backlog=config.backlog,
             answer_bytes=config.max_message_bytes,
             max_images=config.max_images,
             count_items=self.metrics.add,

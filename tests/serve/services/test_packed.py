@@ -32,11 +32,21 @@ def table(rng: np.random.Generator, shape: tuple[int, int], longest: int) -> Hit
 def test_bytes_are_those_of_protobuf(rng: np.random.Generator, shape: tuple[int, int]) -> None:
     found = table(rng, shape, longest=127)
     message = index_pb2.SearchResponse(results=map(hits, found))
-    assert written_results(found) == message.SerializeToString()
+    assert written_results(found, [len(found)]) == [message.SerializeToString()]
+
+
+def test_replies_share_what_was_written(rng: np.random.Generator) -> None:
+    found = table(rng, (6, 7), longest=127)
+    rows = list(found)
+    parts = [rows[:1], rows[1:5], [], rows[5:]]
+    expected = [
+        index_pb2.SearchResponse(results=map(hits, part)).SerializeToString() for part in parts
+    ]
+    assert written_results(found, [1, 4, 0, 1]) == expected
 
 
 def test_longer_ids_are_left_to_protobuf(rng: np.random.Generator) -> None:
-    assert written_results(table(rng, (3, 7), longest=128)) is None
+    assert written_results(table(rng, (3, 7), longest=128), [3]) is None
 
 
 def test_a_table_is_a_sequence_of_hits(rng: np.random.Generator) -> None:

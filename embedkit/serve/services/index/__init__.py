@@ -14,6 +14,7 @@ from embedkit.serve.observe.record import ItemsRecord
 from embedkit.serve.services.guard import Guard
 from embedkit.serve.services.index.collections import CollectionCalls
 from embedkit.serve.services.index.content import ContentCalls
+from embedkit.serve.services.index.line import SearchLine
 from embedkit.serve.services.index.parts import EmbedCall, Parts
 from embedkit.serve.services.index.search import SearchCalls
 from embedkit.serve.services.index.streams import IndexStreams
@@ -34,6 +35,7 @@ def add_index_service(
     embed: EmbedCall,
     *,
     pool: Executor,
+    backlog: int = 1024,
     answer_bytes: int = 32 << 20,
     max_images: int = 1024,
     count_items: Callable[[ItemsRecord], None] | None = None,
@@ -44,7 +46,8 @@ def add_index_service(
         guard: Of the server.
         store: Holds the collections.
         embed: Embeds the images of requests that carry images.
-        pool: Threads that search for streams.
+        pool: Threads that search.
+        backlog: Searches that may wait; further ones are refused.
         answer_bytes: Of the largest answer.
         max_images: Most images in one call.
         count_items: Called with the images of each request that carries some.
@@ -61,7 +64,7 @@ def add_index_service(
         if not method.client_streaming and not (guard.is_direct and method.name == "Search")
     }
     guard.add_registered_method_handlers(_SERVICE.full_name, handlers)
-    streams = IndexStreams(servicer, servicer, pool)
+    streams = IndexStreams(servicer, SearchLine(servicer, pool, backlog=backlog))
     if (
         guard.is_direct
     ):  # one change of threads less; else its own thread would wait for another

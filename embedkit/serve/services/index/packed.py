@@ -4,6 +4,10 @@ The bytes are those that protobuf would write, so no caller sees a difference. A
 each query takes the server 6 µs; this takes it 30 µs and then one for each.
 """
 
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import accumulate, pairwise
+
 import numpy as np
 
 from embedkit.retrieve.names import HitTable
@@ -43,11 +47,12 @@ class Written:
         return self._data
 
 
-def written_results(table: HitTable) -> bytes | None:
+def written_results(table: HitTable, counts: Sequence[int]) -> list[bytes] | None:
     """``SearchResponse.results`` as bytes; None where an id is too long to be written here.
 
     Args:
         table: At least one query with at least one hit.
+        counts: Queries of each reply, one after the other.
     """
     text, lengths = table.packed_ids(room=2)
     if lengths.max() > _LONGEST:
@@ -66,9 +71,11 @@ def written_results(table: HitTable) -> bytes | None:
         ranked = scores[4 * k * row : 4 * k * (row + 1)]
         parts += (_RESULTS, _varint(size), ids[start:end], before_scores, ranked)
         start = end
-    return b"".join(parts)
+    ends_of_replies = [0, *accumulate(len(parts) // len(table) * n for n in counts)]
+    return [b"".join(parts[start:end]) for start, end in pairwise(ends_of_replies)]
 
 
+@lru_cache
 def _varint(value: int) -> bytes:
     """A number as protobuf writes it: seven bits in each byte, the lowest first."""
     low = []

@@ -1,6 +1,11 @@
 """Searching a collection: the nearest, everything within a score, groups, near-duplicates."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
+
 import grpc
+import numpy as np
 
 from embedkit.errors import InvalidInput
 from embedkit.retrieve.ask import window
@@ -9,7 +14,7 @@ from embedkit.retrieve.ask.pairs import Wanted, pairs
 from embedkit.retrieve.ask.within import within
 from embedkit.retrieve.names import HitTable
 from embedkit.retrieve.patience import Patience
-from embedkit.retrieve.store import Query
+from embedkit.retrieve.store import Answer, Query
 from embedkit.serve.services.call import Reply
 from embedkit.serve.services.failure import answering
 from embedkit.serve.services.index.messages import check_hits, group_hits, hits, params_of
@@ -39,20 +44,54 @@ class SearchCalls(Calls):
         answer = window.search(
             self._store, request.collection, query, offset=request.offset, threshold=threshold
         )
-        check_hits(answer.hits, self._parts.answer_bytes)
-        reply = index_pb2.SearchResponse(
-            exact=answer.exact,
-            model_digest=answer.collection.model_digest,
-            request_id=request.request_id,
-            sequence=answer.collection.sequence,
+        return self._replies([request], answer, [len(query.vectors)])[0]
+
+    def found_together(
+        self, requests: Sequence[index_pb2.SearchRequest], patience: Patience
+    ) -> list[Reply]:
+        """Find the neighbours for requests that differ in nothing but their vectors.
+
+        Args:
+            requests: At least one, with vectors, for one collection; neither groups nor an
+                offset nor a threshold is asked for.
+            patience: Of the most patient caller.
+        """
+        queries = [self._query(request, request.k, patience) for request in requests]
+        vectors = np.concatenate([query.vectors for query in queries])
+        answer = self._store.search(
+            requests[0].collection, replace(queries[0], vectors=vectors)
         )
+        return self._replies(requests, answer, [len(query.vectors) for query in queries])
+
+    def _replies(
+        self,
+        requests: Sequence[index_pb2.SearchRequest],
+        answer: Answer,
+        counts: Sequence[int],
+    ) -> list[Reply]:
+        """One reply for each request, which has the hits of so many queries."""
+        check_hits(answer.hits, self._parts.answer_bytes)
+        frames = [
+            index_pb2.SearchResponse(
+                exact=answer.exact,
+                model_digest=answer.collection.model_digest,
+                request_id=request.request_id,
+                sequence=answer.collection.sequence,
+            )
+            for request in requests
+        ]
         found = answer.hits
         if isinstance(found, HitTable) and found.slots.size and len(found) > FEW:
-            results = written_results(found)
+            results = written_results(found, counts)
             if results is not None:
-                return Written(results + reply.SerializeToString())
-        reply.results.extend(map(hits, found))
-        return reply
+                pairs = zip(results, frames, strict=True)
+                return [
+                    Written(written + frame.SerializeToString()) for written, frame in pairs
+                ]
+        messages = map(hits, found)
+        for frame, count in zip(frames, counts, strict=True):
+            frame.results.extend(islice(messages, count))
+        return list(frames)
 
     @answering
     def RangeSearch(

@@ -1,16 +1,13 @@
 """The bidirectional calls: many writes, or many searches, on one connection."""
 
-from concurrent.futures import Executor
 from typing import cast
 
 from google.protobuf.message import Message
 
-from embedkit.errors import QueueFull
-from embedkit.serve.handlers import is_shedding
 from embedkit.serve.services.call import Call
 from embedkit.serve.services.index.content import ContentCalls
+from embedkit.serve.services.index.line import SearchLine
 from embedkit.serve.services.index.parts import patience_of
-from embedkit.serve.services.index.search import SearchCalls
 from embedkit.wire.proto import index_pb2
 
 __all__ = ["IndexStreams"]
@@ -21,14 +18,12 @@ class IndexStreams:
 
     Args:
         content: Answers single writes.
-        searching: Answers single searches.
-        pool: Threads that search.
+        line: Where searches wait for a thread.
     """
 
-    def __init__(self, content: ContentCalls, searching: SearchCalls, pool: Executor) -> None:
+    def __init__(self, content: ContentCalls, line: SearchLine) -> None:
         self._content = content
-        self._searching = searching
-        self._pool = pool
+        self._line = line
 
     def upsert(self, message: Message, call: Call) -> None:
         """Store what a request brings, on the thread that reads the stream.
@@ -40,13 +35,5 @@ class IndexStreams:
         call.reply(self._content.upserted(request, patience_of(call)))
 
     def search(self, message: Message, call: Call) -> None:
-        """Have a thread of the pool search."""
-        self._pool.submit(self._search, cast(index_pb2.SearchRequest, message), call)
-
-    def _search(self, request: index_pb2.SearchRequest, call: Call) -> None:
-        try:
-            if is_shedding():
-                raise QueueFull("too many calls are waiting already; retry later")
-            call.reply(self._searching.found(request, patience_of(call)))
-        except Exception as error:
-            call.fail(error)
+        """Have a thread search, together with what else waits."""
+        self._line.put(cast(index_pb2.SearchRequest, message), call)
