@@ -14,7 +14,7 @@ __all__ = ["plot"]
 
 
 def plot(indexes: Sequence[Figures], path: Path) -> None:
-    """Draw a row per set of vectors and a column per batch size.
+    """Draw a row per set of vectors and a column per load.
 
     Args:
         indexes: As in the JSON file, at least one.
@@ -28,21 +28,21 @@ def plot(indexes: Sequence[Figures], path: Path) -> None:
     from matplotlib.figure import Figure
 
     sets = list(dict.fromkeys((i["data"], i["n"], i["dim"]) for i in indexes))
-    batches = sorted({point["batch"] for i in indexes for point in i["points"]})
-    figure = Figure(figsize=(5.5 * len(batches), 3.8 * len(sets)), layout="constrained")
+    loads = sorted({(p["batch"], p["in_flight"]) for i in indexes for p in i["points"]})
+    figure = Figure(figsize=(5.5 * len(loads), 3.8 * len(sets)), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(len(sets), len(batches), squeeze=False)
+    axes = figure.subplots(len(sets), len(loads), squeeze=False)
     for row, (data, n, dim) in zip(axes, sets, strict=True):
         chosen = [i for i in indexes if (i["data"], i["n"], i["dim"]) == (data, n, dim)]
-        for one, batch in zip(row, batches, strict=True):
-            _draw(one, chosen, batch)
-            one.set(title=f"{data}, {n:,} x {dim}, batch {batch}")
+        for one, (batch, in_flight) in zip(row, loads, strict=True):
+            _draw(one, chosen, (batch, in_flight))
+            one.set(title=f"{data}, {n:,} x {dim}, {in_flight} calls of {batch}")
     figure.savefig(path)
 
 
-def _draw(axes: "Axes", indexes: Sequence[Figures], batch: int) -> None:
+def _draw(axes: "Axes", indexes: Sequence[Figures], load: tuple[int, int]) -> None:
     for number, index in enumerate(indexes):
-        points = [point for point in index["points"] if point["batch"] == batch]
+        points = [p for p in index["points"] if (p["batch"], p["in_flight"]) == load]
         for prefix, line, who in (("", "o-", ""), ("bare_", "x:", ", bare FAISS")):
             axes.plot(
                 [point[f"{prefix}recall"] for point in points],

@@ -203,7 +203,7 @@ def _turns(
 def _told(point: Figures) -> str:
     knob = f"{point['knob']} {point['value']}, " if point["knob"] else ""
     return (
-        f"{knob}batch {point['batch']}: recall {point['recall']:.3f}, "
+        f"{knob}{point['in_flight']} calls of {point['batch']}: recall {point['recall']:.3f}, "
         f"{point['queries_per_s']['median']:.0f} queries/s, "
         f"{point['efficiency']['median']:.2f} of bare"
     )
