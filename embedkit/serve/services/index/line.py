@@ -122,11 +122,16 @@ class SearchLine:
         return taken
 
     def _answer(self, taken: Sequence[Waiting]) -> None:
-        asked = [_Asked(request, call, patience_of(call)) for request, call in taken]
-        patient = [one for one in asked if not one.patience.is_over]
+        patient: list[_Asked] = []
+        for request, call in taken:
+            one = _Asked(request, call, patience_of(call))
+            if one.patience.is_over:
+                self._answer_alone(one)  # which tells its caller
+            else:
+                patient.append(one)
         if len(patient) > 1 and self._answer_together(patient):
-            asked = [one for one in asked if one not in patient]
-        for one in asked:
+            return
+        for one in patient:
             self._answer_alone(one)
 
     def _answer_together(self, asked: Sequence["_Asked"]) -> bool:
