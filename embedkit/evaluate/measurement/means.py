@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +10,7 @@ import numpy.typing as npt
 from embedkit.evaluate.statistics import (
     FEW,
     LEVEL,
+    CiMethod,
     Interval,
     Metric,
     constant_interval,
@@ -52,7 +54,7 @@ def mean_metric(
         return Metric(value, None, len(values), unit, higher_is_better)
     if numbers.min() == numbers.max():
         same = constant_interval(value, n, least=least, most=most)
-        method = "clopper_pearson" if same else ""
+        method: CiMethod = "clopper_pearson" if same else ""
         return Metric(value, same, len(values), unit, higher_is_better, method)
     from scipy.special import stdtrit
 
@@ -86,7 +88,7 @@ def table_metric(
     return Metric(value, recentred(value, values, least=least), n, ci_method=_RECENTRED)
 
 
-_RECENTRED = "bootstrap_recentred"
+_RECENTRED: Final = "bootstrap_recentred"
 
 
 def recentred(

@@ -4,6 +4,7 @@ from embedkit.evaluate.statistics.constant import constant_interval
 from embedkit.evaluate.statistics.intervals import (
     FEW,
     LEVEL,
+    CiMethod,
     Counts,
     Interval,
     Metric,
@@ -37,6 +38,7 @@ __all__ = [
     "FEW",
     "GROUPS",
     "LEVEL",
+    "CiMethod",
     "Counts",
     "Difference",
     "Interval",

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from embedkit.types import Scores
 __all__ = [
     "FEW",
     "LEVEL",
+    "CiMethod",
     "Counts",
     "Interval",
     "Metric",
@@ -37,6 +39,24 @@ __all__ = [
 ]
 
 Interval = tuple[float, float]
+CiMethod = Literal[
+    "",
+    "bootstrap",
+    "bootstrap_recentred",
+    "clopper_pearson",
+    "clopper_pearson_less_alpha",
+    "clopper_pearson_smaller_set",
+    "delong",
+    "delong_paired",
+    "draws_and_images",
+    "jackknife",
+    "mean_of_intervals",
+    "order_statistic",
+    "student_t",
+    "wilson",
+]
+"""Where an interval comes from, as docs/evaluate.md explains; empty where there is none."""
+
 Counts = npt.NDArray[np.int64]
 
 LEVEL = 0.95
@@ -57,7 +77,7 @@ class Metric:
         n: Items that the value was computed from.
         unit: ``fraction``, ``count``, ``cosine``, ... ; empty for a bare number.
         higher_is_better: Whether a larger value is the better one.
-        ci_method: ``wilson``, ``clopper_pearson``, ``delong``, ``bootstrap``, or empty.
+        ci_method: Where ``ci`` comes from; empty without one.
     """
 
     value: float
@@ -65,7 +85,7 @@ class Metric:
     n: int
     unit: str = "fraction"
     higher_is_better: bool = True
-    ci_method: str = ""
+    ci_method: CiMethod = ""
 
     def to_dict(self) -> dict[str, object]:
         """The form in ``report.json``; a value that is not finite becomes null."""
@@ -139,7 +159,7 @@ class Auroc:
 
     value: float
     ci: Interval
-    method: str
+    method: CiMethod
 
 
 def delong(known: Scores, novel: Scores, *, level: float = LEVEL) -> Auroc:

@@ -7,7 +7,7 @@ the images: they are sorted by their values before any random draw.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from embedkit.evaluate.statistics.constant import constant_interval
 from embedkit.evaluate.statistics.intervals import (
     FEW,
     LEVEL,
+    CiMethod,
     Interval,
     bootstrap,
     content_seed,
@@ -35,7 +36,8 @@ _MOST_EXACT = 2**14
 _ROUNDING = 1e-6
 _BLOCK = 100
 _SIGNIFICANT = 0.05
-_EXACT, _DELONG = "clopper_pearson", "delong_paired"
+_EXACT: Final = "clopper_pearson"
+_DELONG: Final = "delong_paired"
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Difference:
         n: Items that both models saw.
         only_first: Items that only the first had right, where items are right or wrong.
         only_second: Items that only the second had right.
-        ci_method: ``bootstrap``, ``delong_paired``, ``clopper_pearson``, or empty.
+        ci_method: Where ``ci`` comes from; empty without one.
         higher_is_better: Whether the larger value is the better one.
     """
 
@@ -63,7 +65,7 @@ class Difference:
     n: int
     only_first: int | None = None
     only_second: int | None = None
-    ci_method: str = ""
+    ci_method: CiMethod = ""
     higher_is_better: bool = True
 
     @property
@@ -250,7 +252,7 @@ def _components(known: Scores, novel: Scores) -> tuple[Float64, Float64]:
 
 def _interval(
     differences: Float64, most: float, seed: int, resamples: int
-) -> tuple[Interval | None, str]:
+) -> tuple[Interval | None, CiMethod]:
     """Of the mean of the differences, and by which method."""
     n = len(differences)
     if n < FEW:

@@ -12,6 +12,7 @@ from embedkit.evaluate.measurement.means import mean_metric, recentred
 from embedkit.evaluate.measurement.rows import probe_rows
 from embedkit.evaluate.statistics import (
     FEW,
+    CiMethod,
     Metric,
     Metrics,
     content_seed,
@@ -172,7 +173,7 @@ def _metrics(prefix: str, shares: Shares, labels: Labels) -> Metrics:
                 rows = np.repeat(np.arange(n), resample_counts(n, rng))
                 drawn[index] = calibration_error(confidence[rows], correct[rows], width=width)  # type: ignore[arg-type]
             ci = recentred(value, drawn)
-        method = "bootstrap_recentred" if ci else ""
+        method: CiMethod = "bootstrap_recentred" if ci else ""
         metrics[prefix + name] = Metric(value, ci, n, higher_is_better=False, ci_method=method)
     for name, values, unit, most in (
         ("brier", brier(shares, labels), "", 2.0),

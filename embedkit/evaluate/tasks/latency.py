@@ -86,4 +86,4 @@ def _quantile(times: npt.NDArray[np.float64], share: float) -> Metric:
     if low < 1 or high >= n:
         return Metric(value, None, n, "ms", higher_is_better=False)
     ci = (float(ordered[low - 1]), float(ordered[high]))
-    return Metric(value, ci, n, "ms", False, "order_statistics")
+    return Metric(value, ci, n, "ms", False, "order_statistic")

@@ -9,6 +9,7 @@ from embedkit.detect.threshold import Threshold
 from embedkit.evaluate.context import Context
 from embedkit.evaluate.statistics import (
     FEW,
+    CiMethod,
     Counts,
     Metric,
     Metrics,
@@ -58,7 +59,7 @@ def group_means(
             (drawn,) = bootstrap(_MeanArea(known, novel), sizes, seed=seed, resamples=resamples)
             # Where no resample can differ that is not certainty.
             ci = drawn if drawn[0] < drawn[1] else None
-        method = "bootstrap" if ci else ""
+        method: CiMethod = "bootstrap" if ci else ""
         name = f"{group}_mean.{detector}.auroc"
         metrics[name] = Metric(value, ci, sum(sizes), ci_method=method)
     return metrics

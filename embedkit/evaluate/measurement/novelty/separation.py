@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from embedkit.evaluate.statistics import (
     FEW,
+    CiMethod,
     Counts,
     Metric,
     Metrics,
@@ -148,7 +149,8 @@ def separation_metrics(
     for (name, higher), value, found in zip(
         _NAMES, separation.values(), intervals, strict=True
     ):
-        ci, method = found, "bootstrap"
+        method: CiMethod = "bootstrap"
+        ci = found
         if value in (0, 1) and ci[0] == ci[1]:
             # No resample can differ where the sets do not overlap; that is not certainty.
             ci = clopper_pearson(round(value) * smaller, smaller)

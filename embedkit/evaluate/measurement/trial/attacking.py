@@ -14,6 +14,7 @@ from embedkit.evaluate.oracle import VictimHead
 from embedkit.evaluate.outcome import Outcome, worst_of
 from embedkit.evaluate.statistics import (
     FEW,
+    CiMethod,
     Metric,
     bootstrap,
     constant_interval,
@@ -188,7 +189,8 @@ def _file_stages(trial: Trial, outcome: Outcome) -> dict[str, Flags]:
 
 def mean_shift(shifts: Scores) -> Metric:
     """The mean of 1 - cosine over the attacked images, with a bootstrap interval from 20 on."""
-    n, value, ci, method = len(shifts), float(shifts.mean()), None, ""
+    n, value, ci = len(shifts), float(shifts.mean()), None
+    method: CiMethod = ""
     if n >= FEW and shifts.min() == shifts.max():
         ci, method = constant_interval(value, n, least=0, most=2), "clopper_pearson"
     elif n >= FEW:
