@@ -1,6 +1,5 @@
 """Building a collection's index anew in the background, and when that is due."""
 
-import ctypes
 import logging
 import threading
 import time
@@ -21,9 +20,10 @@ from embedkit.retrieve.index.engines.spec import Spec
 from embedkit.retrieve.index.kinds import kind_for
 from embedkit.retrieve.index.layered import LayeredIndex
 from embedkit.retrieve.index.segment import Segment
+from embedkit.retrieve.memory import give_back
 from embedkit.types import Collection
 
-__all__ = ["Host", "Progress", "Rebuilder", "due", "give_back", "keep_little"]
+__all__ = ["Host", "Progress", "Rebuilder", "due"]
 
 _LOG = logging.getLogger(__name__)
 # Fewer are compared one by one faster than a graph or clusters pay.
@@ -35,8 +35,6 @@ _REMOVED_SHARE = 0.25
 _REST_S = 0.25
 _LONGEST_REST_S = 5.0
 _RETRY_S = 60.0
-# Of malloc.h; what is larger is a mapping of its own and gone when it is freed.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _KEPT_BYTES = -1, -3, 4 << 20
 # Builds share the machine with searches: one at a time in this process.
 _BUILDING = threading.Semaphore(1)
 
@@ -254,21 +252,3 @@ class Rebuilder:
     def _check(self) -> None:
         if self._stopped.is_set():
             raise Stopped
-
-
-def keep_little() -> None:
-    """Have glibc keep at most some MiB of what is freed, for each of its heaps.
-
-    Else each heap keeps twice the largest request for ever, and there is one for each thread.
-    """
-    option = getattr(ctypes.CDLL(None), "mallopt", None)
-    if option is not None:
-        for number in (_MMAP_THRESHOLD, _TRIM_THRESHOLD):
-            option(number, _KEPT_BYTES)
-
-
-def give_back() -> None:
-    """Return freed memory to the system: glibc keeps it, as much as half an index."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

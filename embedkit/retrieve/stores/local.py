@@ -1,38 +1,28 @@
 """The local store: a directory with one SQLite file per collection, owned by one process."""
 
 import logging
-import os
 import shutil
-import tempfile
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
-from embedkit.errors import AlreadyExists, InvalidInput, NotFound, StoreDamaged
+from embedkit.errors import AlreadyExists, InvalidInput, NotFound
 from embedkit.retrieve.collection import OpenCollection
+from embedkit.retrieve.directory.folders import Folders
+from embedkit.retrieve.directory.owner import Owner
 from embedkit.retrieve.filter.sql import condition
 from embedkit.retrieve.index.device import IndexDevice, choose
-from embedkit.retrieve.index.rebuild import give_back, keep_little
 from embedkit.retrieve.index.storage import Storage
 from embedkit.retrieve.limits import Limits, check_vectors
-from embedkit.retrieve.owner import Owner, usable
+from embedkit.retrieve.memory import Copies, give_back, keep_little
 from embedkit.retrieve.patience import FOREVER, Patience
 from embedkit.retrieve.store import ANSWER_BYTES, Answer, Page, Query, Row, Scan, stores
-from embedkit.retrieve.truth.connections import refusing_writes
-from embedkit.retrieve.truth.truth import FILE, create
 from embedkit.retrieve.write import Write, check_model
 from embedkit.types import Collection, Embeddings, Verification
 
 __all__ = ["LocalStore"]
 
 _LOG = logging.getLogger(__name__)
-
-# Requests leave their copies in the heap of the thread that answered them. They are given back,
-# which takes some milliseconds, after so many bytes of vectors and when writes have paused.
-_WRITTEN_BYTES = 32 << 20
-_LITTLE_BYTES = 1 << 20
-_PAUSE_S = 0.5
 
 
 @stores.register("local")
@@ -41,8 +31,7 @@ class LocalStore:
 
     Acknowledged means committed: a write that returned survives the process being killed and
     the machine losing power. Indexes are loaded from their snapshots when the store opens,
-    and built from SQLite where those do not fit. What lies beside the collections and has no
-    truth is left alone, with a warning if it is a folder.
+    and built from SQLite where those do not fit.
 
     Args:
         data_dir: Created if absent; belongs to this store until ``close``.
@@ -84,23 +73,15 @@ class LocalStore:
         self.index_device = choose(index_device)
         _LOG.info("indexes are searched on the %s", self.index_device)
         keep_little()
-        root = Path(data_dir)
-        self._owner = Owner(root)
-        self._folder = root / "collections"
+        self._owner = Owner(Path(data_dir))
         self._open: dict[str, OpenCollection] = {}
-        self._written_bytes = 0
-        self._pause: threading.Timer | None = None
+        self._copies = Copies()
         # Held to make, drop or close collections; looking one up takes no lock.
         self._changing = threading.Lock()
         try:
-            with usable(self._folder):
-                self._folder.mkdir(exist_ok=True)
-                entries = sorted(self._folder.iterdir())
-            for entry in entries:
-                if entry.name.startswith("."):  # made or dropped when the process ended
-                    shutil.rmtree(entry, ignore_errors=True)
-                elif not entry.is_file() and _has_truth(entry):
-                    self._open[entry.name] = _collection_in(entry)
+            self._folders = Folders(Path(data_dir))
+            for opened in self._folders.opened():
+                self._open[opened.described.name] = opened
         except BaseException:
             self.close()
             raise
@@ -113,37 +94,13 @@ class LocalStore:
         with self._changing:
             if collection.name in self._open:
                 raise AlreadyExists(f"expected a new collection name, got {collection.name!r}")
-            if os.path.lexists(self._folder / collection.name):
-                raise AlreadyExists(
-                    f"expected a new collection name, got {collection.name!r}: the data "
-                    f"directory has collections/{collection.name}, which is not served; move "
-                    "it away or choose another name"
-                )
             if len(self._open) >= self.limits.collections:
                 raise InvalidInput(
                     f"expected at most {self.limits.collections} collections; drop one first"
                 )
-            opened = self._made(collection)
+            opened = self._folders.made(collection)
             self._open[collection.name] = opened
             return opened.described
-
-    def _made(self, collection: Collection) -> OpenCollection:
-        """A new collection on disk, whole or not at all."""
-        home = self._folder / collection.name
-        with refusing_writes():
-            staging = Path(tempfile.mkdtemp(prefix=".making-", dir=self._folder))
-            try:
-                create(staging, collection)
-                _synchronise(staging)
-                staging.rename(home)
-                _synchronise(self._folder)
-                return OpenCollection(home)
-            except BaseException:
-                # What cannot be removed now has a name that the next start removes.
-                with suppress(OSError):
-                    home.rename(staging)
-                shutil.rmtree(staging, ignore_errors=True)
-                raise
 
     def drop(self, name: str) -> None:
         """Remove a collection and its files; see ``VectorStore.drop``."""
@@ -151,10 +108,7 @@ class LocalStore:
             opened = self._opened(name)
             opened.pause()
             try:
-                with refusing_writes():
-                    dropped = Path(tempfile.mkdtemp(prefix=".dropped-", dir=self._folder))
-                    (self._folder / name).rename(dropped / name)
-                    _synchronise(self._folder)
+                dropped = self._folders.put_away(name)
             except BaseException:
                 opened.pause(is_over=True)
                 raise
@@ -203,7 +157,7 @@ class LocalStore:
             ids, vectors, texts, model_digest, if_sequence=if_sequence, patience=patience
         )
         after = opened.write(write)[1]
-        self._written(vectors.nbytes)
+        self._copies.made(vectors.nbytes)
         return after
 
     def delete(
@@ -291,29 +245,9 @@ class LocalStore:
         """Give freed space back; returns the bytes reclaimed on disk."""
         return self._opened(name).compact(patience)
 
-    def _written(self, size: int) -> None:
-        """Give memory back now and then; a thread more or less does not matter."""
-        self._written_bytes += size
-        if self._written_bytes > _WRITTEN_BYTES:
-            self._written_bytes = 0
-            give_back()
-        if self._pause is None and size > _LITTLE_BYTES:
-            self._pause = threading.Timer(_PAUSE_S, self._paused, (self._written_bytes,))
-            self._pause.daemon = True
-            self._pause.start()
-
-    def _paused(self, then: int) -> None:
-        """Give memory back if nothing has been written since; else look again later."""
-        self._pause = None
-        if self._written_bytes == then:
-            give_back()
-        else:
-            self._written(_LITTLE_BYTES + 1)
-
     def close(self) -> None:
         """Close every collection and let another process have the directory."""
-        if self._pause is not None:
-            self._pause.cancel()
+        self._copies.stop()
         with self._changing:
             while self._open:
                 _, opened = self._open.popitem()
@@ -336,56 +270,3 @@ def _check_storage(vectors: Embeddings, collection: Collection) -> None:
             check_vectors(rounded, collection.dim, collection.metric)
         except InvalidInput as error:
             raise InvalidInput(f"{error}, as {collection.storage} holds them") from None
-
-
-def _has_truth(folder: Path) -> bool:
-    """Whether a folder is a collection; a warning says which one is not.
-
-    Raises:
-        StoreDamaged: If that cannot be found out.
-    """
-    try:
-        (folder / FILE).lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        _LOG.warning(
-            "%s is not served: expected %s in it, got none. It is a stray folder, or a "
-            "collection that has lost that file: put the file back and start again, or move "
-            "the folder away",
-            folder,
-            FILE,
-        )
-        return False
-    except OSError as error:
-        raise _damaged(folder, f"expected to read {folder}, got {error}") from error
-    return True
-
-
-def _collection_in(folder: Path) -> OpenCollection:
-    try:
-        opened = OpenCollection(folder)
-    except StoreDamaged as error:
-        raise _damaged(folder, str(error)) from error
-    name = opened.described.name
-    if name != folder.name:
-        opened.close()
-        raise StoreDamaged(
-            f"expected the collection {folder.name!r} in {folder}, got {name!r}: a collection "
-            f"has one name; rename the folder to {name!r}, or move it away to start without it"
-        )
-    return opened
-
-
-def _damaged(folder: Path, what: str) -> StoreDamaged:
-    """The error of a collection that stops the start, and the way out."""
-    return StoreDamaged(
-        f"{what}; restore {folder} from a copy, or move it away to start without it"
-    )
-
-
-def _synchronise(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

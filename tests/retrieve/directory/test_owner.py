@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from embedkit.errors import InvalidInput, Unavailable
-from embedkit.retrieve.owner import Owner
+from embedkit.retrieve.directory.owner import Owner
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from embedkit.retrieve.owner import Owner
+from embedkit.retrieve.directory.owner import Owner
 owner = Owner(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)

@@ -1,0 +1,1 @@
+"""The data directory: who owns it, and the folders of collections in it."""
