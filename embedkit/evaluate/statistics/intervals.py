@@ -51,6 +51,7 @@ CiMethod = Literal[
     "draws_and_images",
     "jackknife",
     "mean_of_intervals",
+    "normal",
     "order_statistic",
     "student_t",
     "wilson",

@@ -153,6 +153,7 @@ class SearchLine:
 
     def _answer_alone(self, one: "_Asked") -> None:
         try:
+            one.patience.check()
             one.call.reply(self._searching.found(one.request, one.patience))
         except Exception as error:
             one.call.fail(error)
