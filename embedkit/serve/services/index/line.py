@@ -18,7 +18,7 @@ from embedkit.serve.handlers import is_shedding
 from embedkit.serve.services.call import Call
 from embedkit.serve.services.index.parts import patience_of
 from embedkit.serve.services.index.search import SearchCalls
-from embedkit.wire.proto import index_pb2
+from embedkit.wire.proto import index_pb2, tensor_pb2
 
 __all__ = ["SearchLine"]
 
@@ -169,11 +169,13 @@ class _Asked(NamedTuple):
 
 def _alike(request: index_pb2.SearchRequest) -> Hashable | None:
     """What searches that may be made as one have in common; None for one that stays alone."""
-    shape = request.vectors.shape
+    tensor = request.vectors
+    shape = tensor.shape
     is_plain = (
-        request.WhichOneof("query") == "vectors"
+        tensor.dtype == tensor_pb2.FLOAT32
         and len(shape) == 2
         and 0 < shape[0] <= _MOST_QUERIES // 2
+        and len(tensor.data) == 4 * shape[0] * shape[1]
         and not (request.filter or request.offset or request.group_by or request.group_size)
         and not request.HasField("score_threshold")
     )

@@ -1,11 +1,9 @@
 """Searching a collection: the nearest, everything within a score, groups, near-duplicates."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import islice
 
 import grpc
-import numpy as np
 
 from embedkit.errors import InvalidInput
 from embedkit.retrieve.ask import window
@@ -52,16 +50,17 @@ class SearchCalls(Calls):
         """Find the neighbours for requests that differ in nothing but their vectors.
 
         Args:
-            requests: At least one, with vectors, for one collection; neither groups nor an
-                offset nor a threshold is asked for.
+            requests: At least one; each with vectors (n, d) whose bytes are as many as that
+                takes. Neither groups nor an offset nor a threshold is asked for.
             patience: Of the most patient caller.
         """
-        queries = [self._query(request, request.k, patience) for request in requests]
-        vectors = np.concatenate([query.vectors for query in queries])
-        answer = self._store.search(
-            requests[0].collection, replace(queries[0], vectors=vectors)
-        )
-        return self._replies(requests, answer, [len(query.vectors) for query in queries])
+        counts = [request.vectors.shape[0] for request in requests]
+        joined = index_pb2.SearchRequest()
+        joined.CopyFrom(requests[0])
+        joined.vectors.shape[0] = sum(counts)
+        joined.vectors.data = b"".join([request.vectors.data for request in requests])
+        answer = self._store.search(joined.collection, self._query(joined, joined.k, patience))
+        return self._replies(requests, answer, counts)
 
     def _replies(
         self,
@@ -71,27 +70,18 @@ class SearchCalls(Calls):
     ) -> list[Reply]:
         """One reply for each request, which has the hits of so many queries."""
         check_hits(answer.hits, self._parts.answer_bytes)
-        frames = [
-            index_pb2.SearchResponse(
-                exact=answer.exact,
-                model_digest=answer.collection.model_digest,
-                request_id=request.request_id,
-                sequence=answer.collection.sequence,
-            )
-            for request in requests
-        ]
         found = answer.hits
+        ids = [request.request_id for request in requests]
         if isinstance(found, HitTable) and found.slots.size and len(found) > FEW:
             results = written_results(found, counts)
             if results is not None:
-                pairs = zip(results, frames, strict=True)
-                return [
-                    Written(written + frame.SerializeToString()) for written, frame in pairs
-                ]
+                rest = {i: _without_hits(answer, i).SerializeToString() for i in set(ids)}
+                return [Written(r + rest[i]) for r, i in zip(results, ids, strict=True)]
+        replies = [_without_hits(answer, request_id) for request_id in ids]
         messages = map(hits, found)
-        for frame, count in zip(frames, counts, strict=True):
-            frame.results.extend(islice(messages, count))
-        return list(frames)
+        for reply, count in zip(replies, counts, strict=True):
+            reply.results.extend(islice(messages, count))
+        return list(replies)
 
     @answering
     def RangeSearch(
@@ -178,3 +168,12 @@ class SearchCalls(Calls):
             request_id=request.request_id,
             sequence=found.answer.collection.sequence,
         )
+
+
+def _without_hits(answer: Answer, request_id: str) -> index_pb2.SearchResponse:
+    return index_pb2.SearchResponse(
+        exact=answer.exact,
+        model_digest=answer.collection.model_digest,
+        request_id=request_id,
+        sequence=answer.collection.sequence,
+    )
