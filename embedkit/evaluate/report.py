@@ -126,6 +126,7 @@ def describe_run(
         "train": _describe(context.train),
         "test": _describe(context.test),
         "ood": {name: _describe(dataset) for name, dataset in context.ood.items()},
+        "shifted": {name: _describe(dataset) for name, dataset in context.shifted.items()},
     }
     run = _describe_run(started, context.seed, suite, asdict(context.options))
     return model, data, run
@@ -155,7 +156,7 @@ def study_report(
             "dim": int(model.dim),
             "input": stated.to_dict() if isinstance(stated, InputSpec) else {},
         },
-        {"train": _describe(data[0]), "test": _describe(data[1]), "ood": {}},
+        {"train": _describe(data[0]), "test": _describe(data[1]), "ood": {}, "shifted": {}},
         _describe_run(started, seed, (result.task,), settings),
         (result,),
     )

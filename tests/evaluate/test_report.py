@@ -27,7 +27,13 @@ def context() -> Context:
     source = SyntheticImages()
     test = source.dataset(80, seed=1, name="test")
     train = source.dataset(240, name="train")
-    return Context(PerfectEmbedder(source), train, test, {"halves": source.novel(60)})
+    return Context(
+        PerfectEmbedder(source),
+        train,
+        test,
+        {"halves": source.novel(60)},
+        shifted={"others": source.dataset(40, seed=2, name="others")},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +91,7 @@ def test_it_says_what_was_measured(report, context):
         "input": context.spec.to_dict(),
     }
     assert values["data"]["train"]["digest"] == context.train.digest
+    assert values["data"]["shifted"]["others"]["digest"] == context.shifted["others"].digest
     assert values["data"]["ood"]["halves"] == {
         "name": "novel",
         "n": 60,

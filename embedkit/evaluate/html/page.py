@@ -19,6 +19,7 @@ Json = Mapping[str, object]
 
 FOLDER = Path(__file__).parent
 _LONG_TABLE = 16
+_BY_NAME = ("ood", "shifted")
 
 
 @dataclass(frozen=True)
@@ -190,8 +191,10 @@ def _cost(cost: Json, seconds: object) -> str:
 def _provenance(report: Json) -> list[tuple[str, list[tuple[str, str]]]]:
     """Groups of what produced the numbers: model, each data set, the run."""
     data = _mapping(report["data"])
-    sets = {role: value for role, value in data.items() if role != "ood"}
-    sets |= {f"ood: {name}": value for name, value in _mapping(data.get("ood")).items()}
+    sets = {role: value for role, value in data.items() if role not in _BY_NAME}
+    for role in _BY_NAME:
+        named = _mapping(data.get(role))
+        sets |= {f"{role}: {name}": value for name, value in named.items()}
     groups = [("model", _flat(_mapping(report["model"])))]
     groups += [(role, _flat(_mapping(value))) for role, value in sets.items()]
     groups.append(("run", _flat(_mapping(report["run"]))))

@@ -23,7 +23,7 @@ IDS = np.array([f"{i:02}.png" for i in range(40)])
 def write(tmp_path):
     """Write a report of one task with these arrays and metrics."""
 
-    def write(name, task, items, metrics=(), *, ood=(), n=40, **changes):
+    def write(name, task, items, metrics=(), *, ood=(), shifted=(), n=40, **changes):
         folder = tmp_path / name
         (folder / "items").mkdir(parents=True)
         np.savez(folder / "items" / f"{task}.npz", **items)
@@ -34,6 +34,7 @@ def write(tmp_path):
                 "train": {"digest": "train", "n": 90},
                 "test": {"digest": "test", "n": n, "name": "digits"},
                 "ood": {key: {"digest": digest} for key, digest in dict(ood).items()},
+                "shifted": {key: {"digest": digest} for key, digest in dict(shifted).items()},
             },
             "run": {"seed": 0, "options": {"attack_images": 40}},
             "results": [{"task": task, "metrics": dict(metrics)}],
@@ -202,6 +203,33 @@ def test_runs_with_other_images_under_one_name_are_not_averaged(write, task):
     assert len(spread_of_reports(reports[::2])) == len(metrics)
     done = CliRunner().invoke(command, ["seeds", *(str(r.path) for r in reports[:2])])
     assert "photos: the reports have other images under this name" in done.stderr
+
+
+def test_a_shifted_set_is_on_the_known_side_of_every_full_spectrum(write):
+    about = ("shifted.blurred.knn.auroc", "full_spectrum.photos.knn.auroc")
+    others = ("photos.knn.auroc", "shifted.dark.knn.auroc")
+    reports = [
+        write(
+            name,
+            "ood",
+            {},
+            {key: metric(0.5) for key in (*about, *others)},
+            ood={"photos": "one"},
+            shifted={"blurred": digest, "dark": "same"},
+        )
+        for name, digest in (("a", "one"), ("b", "other"), ("c", "one"))
+    ]
+    assert list(spread_of_reports(reports[:2])) == [f"ood.{name}" for name in others]
+    assert len(spread_of_reports(reports[::2])) == 4
+    done = CliRunner().invoke(command, ["seeds", *(str(r.path) for r in reports[:2])])
+    assert "shifted.blurred: the reports have other images under this name" in done.stderr
+
+
+def test_a_report_of_before_shifted_sets_were_named_can_be_read(write):
+    report = write("a", "ood", {}, {"photos.knn.auroc": metric(0.5)}, ood={"photos": "one"})
+    data = {key: value for key, value in report.values["data"].items() if key != "shifted"}
+    report.path.write_text(json.dumps(dict(report.values) | {"data": data}))
+    assert read_report(report.path).shifted == {}
 
 
 def test_one_run_given_twice_is_no_spread(write):

@@ -7,8 +7,10 @@ from embedkit.evaluate.measurement.comparison.stored import Stored
 __all__ = ["is_about", "left_out", "missing_tasks", "notes_on", "other_options"]
 
 _BY_SET = ("ood", "transfer", "drift", "parity", "robustness")
-# Numbers of the task ood that are over several sets at once.
+# Numbers of the task ood that are over several sets at once, and over all shifted ones.
 _OVER_SETS = ("near_mean.", "far_mean.", "served_score.")
+_OVER_SHIFTED = "full_spectrum."
+_SHIFTED = "shifted."
 
 
 def missing_tasks(reports: Sequence[Stored]) -> dict[str, str]:
@@ -51,29 +53,38 @@ def other_options(reports: Sequence[Stored]) -> dict[str, list[object]]:
 
 
 def left_out(reports: Sequence[Stored]) -> dict[str, str]:
-    """Every OOD set of which the reports do not have the same images, and what follows."""
-    names = dict.fromkeys(name for report in reports for name in report.novel)
+    """Every set beside the test images that is not the same in all, and what follows.
+
+    A shifted set has ``shifted.`` before its name.
+    """
+    sets = [
+        report.novel | {_SHIFTED + name: digest for name, digest in report.shifted.items()}
+        for report in reports
+    ]
     return {
         name: "the reports have other images under this name, or none; metrics of this set "
         "are left out"
-        for name in names
-        if _differ([report.novel.get(name) for report in reports])
+        for name in dict.fromkeys(name for each in sets for name in each)
+        if _differ([each.get(name) for each in sets])
     }
 
 
 def is_about(name: str, sets: Mapping[str, object]) -> bool:
-    """Whether a number is about one of these OOD sets.
+    """Whether a number is about one of these sets.
 
     Args:
         name: ``<task>.<metric or array>``.
-        sets: The sets by name.
+        sets: The sets by name, as ``left_out`` names them.
     """
     task, _, rest = name.partition(".")
     if not sets or task not in _BY_SET:
         return False
     if task == "ood" and rest.startswith(_OVER_SETS):
         return True
-    return any(f".{s}." in f".{rest}." or rest.startswith(f"ood_{s}.") for s in sets)
+    if rest.startswith(_OVER_SHIFTED) and any(s.startswith(_SHIFTED) for s in sets):
+        return True
+    names = [s.removeprefix(_SHIFTED) for s in sets]
+    return any(f".{s}." in f".{rest}." or rest.startswith(f"ood_{s}.") for s in names)
 
 
 def _differ(values: Sequence[object]) -> bool:

@@ -80,8 +80,12 @@ class Stored:
     @property
     def novel(self) -> dict[str, object]:
         """Digest of every OOD set by its name."""
-        sets = _mapping(_mapping(self.values["data"])["ood"])
-        return {name: _mapping(entry)["digest"] for name, entry in sets.items()}
+        return _digests(_mapping(self.values["data"])["ood"])
+
+    @property
+    def shifted(self) -> dict[str, object]:
+        """Digest of every shifted set by its name; none if the report does not say."""
+        return _digests(self._data("shifted"))
 
     def count(self, role: str) -> object:
         """How many ``train`` or ``test`` images there are; None if the report does not say."""
@@ -129,7 +133,8 @@ def read_report(path: str | Path) -> Stored:
         stored = Stored(file, json.loads(file.read_text(encoding="utf-8")))
         if stored.digest("test") is None:
             raise KeyError("digest of the test images")
-        _ = stored.metrics, stored.options, stored.novel, _mapping(stored.values["items"])
+        _ = stored.metrics, stored.options, stored.novel, stored.shifted
+        _ = _mapping(stored.values["items"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidInput(
             f"expected a report of embedkit eval at {file}, got {error!r}"
@@ -165,6 +170,10 @@ def _metric(values: Mapping[str, object]) -> StoredMetric | None:
     ends = [float(v) for v in ci if v is not None] if isinstance(ci, list) else []
     interval = (ends[0], ends[1]) if len(ends) == 2 else None
     return StoredMetric(float(value), interval, values.get("higher_is_better") is not False)
+
+
+def _digests(sets: object) -> dict[str, object]:
+    return {name: _mapping(entry)["digest"] for name, entry in _mapping(sets).items()}
 
 
 def _mapping(value: object) -> Mapping[str, object]:
