@@ -74,7 +74,7 @@ def images_in(request: Message) -> int:
             return max(int(shape[0]), 1) if len(shape) > 1 else 1
     if "encoded" in fields and request.HasField("encoded"):
         return max(len(request.encoded.data), 1)
-    if "inputs" in fields:  # of the Open Inference Protocol
-        shapes = [i.shape for i in request.inputs if i.shape]
+    if "inputs" in fields:  # of the Open Inference Protocol; more than one is refused later
+        shapes = [tensor.shape for tensor in request.inputs[:1] if tensor.shape]
         return max([1, *(int(shape[0]) for shape in shapes)])
     return 1

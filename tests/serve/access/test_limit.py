@@ -100,6 +100,7 @@ FILES = tensor_pb2.EncodedImages(data=[b"a", b"b", b"c"])
         (model_pb2.ListModelsRequest(), 1),
         (oip.ModelInferRequest(inputs=[{"shape": [7, 2, 2, 3]}]), 7),
         (oip.ModelInferRequest(inputs=[{"shape": [4]}]), 4),
+        (oip.ModelInferRequest(inputs=[{"shape": [4]}, {"shape": [9]}]), 4),
         (oip.ModelInferRequest(), 1),
     ],
 )
