@@ -26,26 +26,32 @@ _MOST_QUERIES = 256
 _MOST_HITS = 1 << 16
 _FULL = "too many calls are waiting already; retry later"
 
-Waiting = tuple[index_pb2.SearchRequest, Call]
+
+class _Waiting(NamedTuple):
+    """A search that waits, and its number of queries."""
+
+    request: index_pb2.SearchRequest
+    call: Call
+    queries: int
 
 
 class _Group:
-    """Searches that may be made as one, and how many cores make some of them."""
+    """Searches for ``k`` hits that may be made as one, and how many cores make some of them."""
 
-    __slots__ = ("runners", "waiting")
+    __slots__ = ("most", "runners", "waiting")
 
-    def __init__(self) -> None:
-        self.waiting: deque[Waiting] = deque()
+    def __init__(self, k: int) -> None:
+        self.most = min(_MOST_QUERIES, _MOST_HITS // max(k, 1))
+        self.waiting: deque[_Waiting] = deque()
         self.runners = 0
 
-    def take(self) -> list[Waiting]:
+    def take(self) -> list[_Waiting]:
         """The first that wait, as many as one search may have."""
-        taken: list[Waiting] = []
+        taken: list[_Waiting] = []
         queries = 0
         while self.waiting:
-            request = self.waiting[0][0]
-            queries += request.vectors.shape[0]
-            if taken and (queries > _MOST_QUERIES or queries * request.k > _MOST_HITS):
+            queries += self.waiting[0].queries
+            if taken and queries > self.most:
                 break
             taken.append(self.waiting.popleft())
         return taken
@@ -83,12 +89,15 @@ class SearchLine:
         if alike is None:
             self._pool.submit(self._alone, request, call)
             return
+        waiting = _Waiting(request, call, request.vectors.shape[0])
         with self._lock:
             is_full = self._waiting >= self._backlog
             is_runner = False
             if not is_full:
-                group = self._groups.setdefault(alike, _Group())
-                group.waiting.append((request, call))
+                group = self._groups.get(alike)
+                if group is None:
+                    group = self._groups[alike] = _Group(request.k)
+                group.waiting.append(waiting)
                 self._waiting += 1
                 is_runner = group.runners < self._cores
                 group.runners += is_runner
@@ -102,15 +111,15 @@ class SearchLine:
         try:
             while taken := self._taken(alike, group):
                 if is_shedding():
-                    for _, call in taken:
-                        call.fail(QueueFull(_FULL))
+                    for waiting in taken:
+                        waiting.call.fail(QueueFull(_FULL))
                 else:
                     self._answer(taken)
         except BaseException:
             self._pool.submit(self._run, alike, group)  # for those that still wait
             raise
 
-    def _taken(self, alike: Hashable, group: _Group) -> list[Waiting]:
+    def _taken(self, alike: Hashable, group: _Group) -> list[_Waiting]:
         """What to search for now; nothing once this runner is no longer needed."""
         with self._lock:
             taken = group.take()
@@ -121,9 +130,9 @@ class SearchLine:
                     del self._groups[alike]
         return taken
 
-    def _answer(self, taken: Sequence[Waiting]) -> None:
+    def _answer(self, taken: Sequence[_Waiting]) -> None:
         patient: list[_Asked] = []
-        for request, call in taken:
+        for request, call, _ in taken:
             one = _Asked(request, call, patience_of(call))
             if one.patience.is_over:
                 self._answer_alone(one)  # which tells its caller
