@@ -152,10 +152,21 @@ def test_searches_that_wait_are_one_search(
     store: CountingStore, searching: SearchCalls, later: Later, rng: np.random.Generator
 ) -> None:
     line = SearchLine(searching, later, cores=1)
-    for count in (1, 2, 64, 128, 62):  # the last one would make more than 256
+    for count in (9, 58, 128, 62):  # the last one would make more than 256
         line.put(asking(queries(rng, count)), Caller())
     later.run()
     assert store.searched == [195, 62]
+
+
+def test_few_queries_do_not_wait_for_many(
+    store: CountingStore, searching: SearchCalls, later: Later, rng: np.random.Generator
+) -> None:
+    line = SearchLine(searching, later, cores=1)
+    for count in (64, 8, 64, 1):
+        line.put(asking(queries(rng, count)), Caller())
+    assert len(later.tasks) == 2
+    later.run()
+    assert sorted(store.searched) == [9, 128]
 
 
 def test_as_many_searches_begin_at_once_as_there_are_cores(

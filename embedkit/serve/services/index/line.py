@@ -23,6 +23,8 @@ from embedkit.wire.proto import index_pb2, tensor_pb2
 __all__ = ["SearchLine"]
 
 _MOST_QUERIES = 256
+# Requests of so few do not wait for larger ones.
+_FEW_QUERIES = 8
 _MOST_HITS = 1 << 16
 _FULL = "too many calls are waiting already; retry later"
 
@@ -193,6 +195,7 @@ def _alike(request: index_pb2.SearchRequest) -> Hashable | None:
     return (
         request.collection,
         request.model_digest,
+        shape[0] > _FEW_QUERIES,
         shape[1],
         request.k,
         request.with_payload,
