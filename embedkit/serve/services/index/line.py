@@ -93,19 +93,16 @@ class SearchLine:
             return
         waiting = _Waiting(request, call, request.vectors.shape[0])
         with self._lock:
-            is_full = self._waiting >= self._backlog
-            is_runner = False
-            if not is_full:
-                group = self._groups.get(alike)
-                if group is None:
-                    group = self._groups[alike] = _Group(request.k)
-                group.waiting.append(waiting)
-                self._waiting += 1
-                is_runner = group.runners < self._cores
-                group.runners += is_runner
-        if is_full:
-            self._pool.submit(call.fail, QueueFull(_FULL))
-        elif is_runner:
+            if self._waiting >= self._backlog:
+                self._pool.submit(call.fail, QueueFull(_FULL))
+                return
+            group = self._groups.get(alike) or _Group(request.k)
+            self._groups[alike] = group
+            group.waiting.append(waiting)
+            self._waiting += 1
+            is_runner = group.runners < self._cores
+            group.runners += is_runner
+        if is_runner:
             self._pool.submit(self._run, alike, group)
 
     def _run(self, alike: Hashable, group: _Group) -> None:
